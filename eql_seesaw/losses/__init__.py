@@ -1,0 +1,55 @@
+"""
+Classification losses for long-tailed data. They need torch only, and serve detectors and image
+classifiers alike: see :class:`ClassificationLoss` for the interface.
+"""
+
+import inspect
+
+from .base import ClassificationLoss
+from .eql import EqualizationLoss
+from .seesaw import SeesawLoss
+from .sigmoid_ce import SigmoidCrossEntropy
+from .softmax_ce import SoftmaxCrossEntropy
+from .softmax_eql import SoftmaxEqualizationLoss
+
+# Short name, as typed in MODEL.ROI_BOX_HEAD.CLS_LOSS, to loss. A new loss adds its line here.
+LOSSES: dict[str, type[ClassificationLoss]] = {
+    "softmax_ce": SoftmaxCrossEntropy,
+    "sigmoid_ce": SigmoidCrossEntropy,
+    "eql": EqualizationLoss,
+    "softmax_eql": SoftmaxEqualizationLoss,
+    "seesaw": SeesawLoss,
+}
+
+# Arguments that describe the training set rather than the loss.
+STATISTICS = ("image_counts", "instance_counts", "num_images")
+
+__all__ = [
+    "LOSSES",
+    "ClassificationLoss",
+    "build_loss",
+    *(loss.__name__ for loss in LOSSES.values()),
+]
+
+
+def build_loss(name: str, num_classes: int, **arguments) -> ClassificationLoss:
+    """
+    Args:
+        name: a key of :data:`LOSSES`.
+        num_classes: K, the number of foreground classes.
+        arguments: the loss's own arguments. Class statistics (:data:`STATISTICS`) may always be
+            given; a loss that does not use them does without, so that one call serves every name.
+
+    Raises:
+        ValueError: an unknown name or argument, or a value that the loss refuses.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss {name!r}; known losses: {', '.join(LOSSES)}")
+    accepted = list(inspect.signature(LOSSES[name]).parameters)
+    unknown = [x for x in arguments if x not in accepted and x not in STATISTICS]
+    if unknown:
+        raise ValueError(
+            f"loss {name!r} takes no argument {unknown[0]!r}; it takes {', '.join(accepted)}"
+        )
+    arguments = {key: value for key, value in arguments.items() if key in accepted}
+    return LOSSES[name](num_classes, **arguments)

@@ -1,0 +1,171 @@
+"""The interface that every classification loss has."""
+
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+from torch import nn
+
+
+class ClassificationLoss(nn.Module):
+    """
+    A classification loss together with all that depends on it.
+
+    Shapes: R samples (proposals), K foreground classes, L logits. A ``gt_classes`` value is in
+    [0, K]; K means background.
+
+    A subclass implements :meth:`losses` and :meth:`probabilities`, and overrides the rest where it
+    differs from a softmax over K + 1 logits.
+
+    Attributes:
+        num_classes (int): K.
+        num_logits (int): L, the number of outputs of the classifier that feeds this loss.
+        normed_classifier (bool): whether the loss's paper feeds it from an L2-normalised classifier.
+        protected_classes (Tensor or None): bool (K,), the classes that the loss protects from the
+            gradients of other classes; None where it knows no such set.
+    """
+
+    normed_classifier = False
+    protected_classes: Optional[torch.Tensor]
+
+    def __init__(self, num_classes: int, num_logits: int):
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.num_classes = num_classes
+        self.num_logits = num_logits
+        # Not in checkpoints: it follows from the training set and the settings of a run.
+        self.register_buffer("protected_classes", None, persistent=False)
+
+    def forward(
+        self,
+        logits: torch.Tensor,
+        gt_classes: torch.Tensor,
+        annotated_classes: Optional[torch.Tensor] = None,
+    ) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            logits: (R, L), any floating dtype; the loss is computed in float32 or better.
+            gt_classes: (R,) integer labels in [0, K].
+            annotated_classes: bool (R, K) or None. True where a class is in the positive or
+                negative set of the sample's image; used by losses that ask for it.
+
+        Returns:
+            Named scalars, to be summed by the caller. The names are always the same; an empty batch
+            gives zeros that still reach the classifier's parameters.
+
+        Raises:
+            ValueError: a shape or dtype that does not fit, or (on CPU, where looking is free) a
+                label outside [0, K].
+        """
+        if logits.dim() != 2 or logits.shape[1] != self.num_logits:
+            raise ValueError(
+                f"{type(self).__name__} for {self.num_classes} classes takes logits of shape "
+                f"(R, {self.num_logits}), got {tuple(logits.shape)}"
+            )
+        if gt_classes.shape != logits.shape[:1] or gt_classes.is_floating_point():
+            raise ValueError(
+                f"gt_classes must be integers of shape ({logits.shape[0]},), "
+                f"got {gt_classes.dtype} of shape {tuple(gt_classes.shape)}"
+            )
+        if gt_classes.device.type == "cpu" and gt_classes.numel():
+            low, high = (int(x) for x in torch.aminmax(gt_classes))
+            if low < 0 or high > self.num_classes:
+                raise ValueError(
+                    f"gt_classes must be in [0, {self.num_classes}], where {self.num_classes} "
+                    f"means background; got {low if low < 0 else high}"
+                )
+        return self.losses(logits, gt_classes.long(), annotated_classes)
+
+    def losses(
+        self,
+        logits: torch.Tensor,
+        gt_classes: torch.Tensor,
+        annotated_classes: Optional[torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """The computation behind :meth:`forward`, on checked arguments."""
+        raise NotImplementedError
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            logits: (R, L).
+
+        Returns:
+            (R, K + 1) class probabilities, background last, float32 or better.
+        """
+        raise NotImplementedError
+
+    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            logits: (R, L).
+
+        Returns:
+            (R,) int64 in [0, K], what the classifier says a sample is; K is background.
+        """
+        return logits.argmax(dim=1)
+
+    def init_classifier(self, classifier: nn.Module) -> None:
+        """
+        Initialise the layer that computes the logits (in place).
+
+        Args:
+            classifier: a module with ``weight`` (L, channels) and ``bias`` (L,).
+        """
+        nn.init.normal_(classifier.weight, std=0.01)
+        nn.init.zeros_(classifier.bias)
+
+
+class SigmoidLoss(ClassificationLoss):
+    """
+    Common part of the losses with one independent sigmoid per class and no background logit.
+
+    The classifier's bias starts where every class has probability ``prior_probability``, as in
+    the focal loss paper (https://arxiv.org/abs/1708.02002, section 4.1): with 1,203 classes and
+    zero bias the loss would start at 1203 log 2 = 834.
+    """
+
+    def __init__(self, num_classes: int, prior_probability: float = 0.001):
+        super().__init__(num_classes, num_logits=num_classes)
+        if not 0 < prior_probability < 1:
+            raise ValueError(f"prior_probability must be in (0, 1), got {prior_probability}")
+        self.prior_probability = prior_probability
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """(R, K) logits to (R, K + 1); the background column is 0, as there is no such logit."""
+        return nn.functional.pad(float32_or_better(logits).sigmoid(), (0, 1))
+
+    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+        """The class of the largest logit, or background where no probability reaches 1/2."""
+        largest, classes = logits.max(dim=1)
+        return torch.where(largest >= 0, classes, self.num_classes)
+
+    def init_classifier(self, classifier: nn.Module) -> None:
+        super().init_classifier(classifier)
+        prior = torch.tensor(self.prior_probability, dtype=torch.float64)
+        nn.init.constant_(classifier.bias, torch.logit(prior).item())
+
+
+def float32_or_better(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself if float32 or float64, otherwise its float32 copy."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def class_vector(
+    values: Optional[Sequence[float]], num_classes: int, argument: str
+) -> torch.Tensor:
+    """
+    One non-negative number per class, as float64 (K,).
+
+    Raises:
+        ValueError: ``values`` is None, has another length, or holds a negative or non-finite number.
+    """
+    if values is None:
+        raise ValueError(f"this loss needs {argument}, one number per class")
+    vector = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
+    if len(vector) != num_classes:
+        raise ValueError(f"{argument} has {len(vector)} entries for num_classes={num_classes}")
+    if not (torch.isfinite(vector) & (vector >= 0)).all():
+        raise ValueError(f"{argument} must be finite and not negative")
+    return vector

@@ -1,0 +1,104 @@
+"""Equalization loss (EQL) for detection."""
+
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+
+from .base import SigmoidLoss, class_vector
+from .frequency import image_frequencies, rarity_threshold, tail_ratio
+from .weighted_sigmoid import weighted_sigmoid_loss
+
+THRESHOLD_FUNCTIONS = ("threshold", "exponential", "gompertz")
+
+
+class EqualizationLoss(SigmoidLoss):
+    r"""
+    Equalization loss of https://arxiv.org/abs/2003.05176 ("E"), eq. 6 and 7:
+
+    .. math::
+        L = -\frac{1}{R} \sum_r \sum_j w_{rj} \log \hat p_{rj}, \qquad
+        w_{rj} = 1 - E(r) \, T_\lambda(f_j) \, (1 - y_{rj})
+
+    A rare class j (:math:`T_\lambda(f_j) = 1`) ignores the foreground proposals of other classes;
+    background proposals (:math:`E(r) = 0`) still push it down. The sum is divided by all R sampled
+    proposals, as in the released code.
+
+    Args:
+        num_classes: K. Takes K logits.
+        image_counts: (K,) training images that hold each class. Images, not instances.
+        num_images: training images with at least one annotation; needed for frequencies
+            (``lambda_``, exponential and gompertz).
+        max_image_count: classes with at most this many images are protected ...
+        lambda_: ... unless this frequency is given; then those with f_j < lambda, strictly.
+        excluding_function: E(r). If False, background proposals are ignored too (E table 4).
+        threshold_function: the form of T (E table 3). "threshold"; "exponential",
+            :math:`T = 1 - (a f)^n`; or "gompertz", :math:`T = 1 - a e^{-b e^{-c f}}`;
+            both cut to [0, 1].
+        exponential: (a, n).
+        gompertz: (a, b, c).
+        keep_annotated: w = 1 for classes in the positive or negative set of the proposal's image
+            (E section 4.2; the released code leaves this rule out).
+        prior_probability: probability of every class at the start of training.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        image_counts: Optional[Sequence[float]] = None,
+        num_images: Optional[int] = None,
+        max_image_count: int = 100,
+        lambda_: Optional[float] = None,
+        excluding_function: bool = True,
+        threshold_function: str = "threshold",
+        exponential: tuple[float, float] = (400.0, 2.0),
+        gompertz: tuple[float, float, float] = (1.0, 80.0, 3000.0),
+        keep_annotated: bool = False,
+        prior_probability: float = 0.001,
+    ):
+        super().__init__(num_classes, prior_probability)
+        counts = class_vector(image_counts, num_classes, "image_counts")
+        if threshold_function == "threshold":
+            rarity = rarity_threshold(counts, num_classes, max_image_count, lambda_, num_images)
+        elif threshold_function == "exponential":
+            a, n = exponential
+            rarity = 1 - (a * image_frequencies(counts, num_images)) ** n
+        elif threshold_function == "gompertz":
+            a, b, c = gompertz
+            frequencies = image_frequencies(counts, num_images)
+            rarity = 1 - a * torch.exp(-b * torch.exp(-c * frequencies))
+        else:
+            raise ValueError(
+                f"threshold_function must be one of {THRESHOLD_FUNCTIONS}, "
+                f"got {threshold_function!r}"
+            )
+        rarity = rarity.clamp(0, 1).float()
+        self.excluding_function = excluding_function
+        self.keep_annotated = keep_annotated
+        self.tail_ratio = tail_ratio(rarity, counts)
+        # Not in checkpoints: they follow from the training set and the settings of this run.
+        self.register_buffer("rarity", rarity, persistent=False)
+        self.protected_classes = rarity >= 0.5
+
+    def losses(
+        self,
+        logits: torch.Tensor,
+        gt_classes: torch.Tensor,
+        annotated_classes: Optional[torch.Tensor] = None,
+    ) -> dict[str, torch.Tensor]:
+        foreground = gt_classes < self.num_classes
+        loss = weighted_sigmoid_loss(
+            logits,
+            gt_classes,
+            ignored=self.rarity,
+            ignoring_rows=foreground if self.excluding_function else torch.ones_like(foreground),
+            kept=annotated_classes if self.keep_annotated else None,
+        )
+        return {"loss_cls": loss / max(len(logits), 1)}
+
+    def extra_repr(self) -> str:
+        return (
+            f"protected={int(self.protected_classes.sum())} of {self.num_classes} classes, "
+            f"tail_ratio={100 * self.tail_ratio:.2f}%, excluding_function={self.excluding_function}"
+        )

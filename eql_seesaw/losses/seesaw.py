@@ -1,0 +1,168 @@
+"""Seesaw loss."""
+
+import math
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+from .base import ClassificationLoss, class_vector, float32_or_better
+from .weighted_softmax import weighted_softmax_loss
+
+COUNTS = ("online", "fixed")
+
+# Mitigation factors are not told apart below e^-60, far beyond any count ratio, so that they stay
+# above float32's smallest number.
+LOG_SMALLEST_FACTOR = -60.0
+
+
+class SeesawLoss(ClassificationLoss):
+    r"""
+    Seesaw loss of https://arxiv.org/abs/2008.10032 ("S"), eq. 4 to 8, for a sample of class i:
+
+    .. math::
+        L = -\log \frac{e^{z_i}}{\sum_{j \ne i} S_{ij} e^{z_j} + e^{z_i}}, \qquad
+        S_{ij} = M_{ij} \, C_{ij}
+
+    * mitigation :math:`M_{ij} = \min(1, N_j / N_i)^p` reduces the pressure of a frequent class i on
+      a rarer class j; N are counts of training samples,
+    * compensation :math:`C_{ij} = \max(1, \sigma_j / \max(\sigma_i, \epsilon))^q` raises it where
+      the sample is mistaken for j; :math:`\sigma` is the softmax of the logits, without gradient.
+
+    The class loss is over foreground samples, divided by all R samples. With the objectness pair, a
+    second cross entropy separates foreground from background, and
+    :math:`\sigma^{det} = \sigma^{class} \sigma^{obj}` (S eq. 10); without it, background is one more
+    class of the softmax, with its own count.
+
+    Args:
+        num_classes: K. Takes K + 2 logits (K classes, foreground, background) with ``objectness``,
+            otherwise K + 1, background last.
+        p: exponent of the mitigation factor; 0 switches it off.
+        q: exponent of the compensation factor; 0 switches it off.
+        eps: floor of the own-class probability in the compensation factor.
+        objectness: whether to use the objectness pair.
+        counts: "online" counts the sampled proposals, summed over ranks, before they are used in
+            the same step. "fixed" takes ``instance_counts`` (S table 4: from the dataset, or
+            recorded in an earlier run); needs ``objectness``.
+        instance_counts: (K,) for "fixed"; unused otherwise.
+    """
+
+    normed_classifier = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        p: float = 0.8,
+        q: float = 2.0,
+        eps: float = 1e-2,
+        objectness: bool = True,
+        counts: str = "online",
+        instance_counts: Optional[Sequence[float]] = None,
+    ):
+        super().__init__(num_classes, num_logits=num_classes + (2 if objectness else 1))
+        if p < 0 or q < 0:
+            raise ValueError(f"p and q must not be negative, got p={p}, q={q}")
+        if not 0 < eps <= 1:
+            raise ValueError(f"eps must be in (0, 1], got {eps}")
+        if counts not in COUNTS:
+            raise ValueError(f"counts must be one of {COUNTS}, got {counts!r}")
+        if counts == "fixed" and not objectness:
+            raise ValueError('counts="fixed" knows no background count; it needs objectness=True')
+        self.p = p
+        self.q = q
+        self.eps = eps
+        self.objectness = objectness
+        self.counts = counts
+        if counts == "fixed":
+            initial = class_vector(instance_counts, num_classes, "instance_counts").long()
+        else:
+            initial = torch.zeros(num_classes + (not objectness), dtype=torch.int64)
+        # Fixed counts follow from this run's settings, so no checkpoint may replace them.
+        self.register_buffer("cumulative_counts", initial, persistent=counts == "online")
+
+    def losses(
+        self,
+        logits: torch.Tensor,
+        gt_classes: torch.Tensor,
+        annotated_classes: Optional[torch.Tensor] = None,
+    ) -> dict[str, torch.Tensor]:
+        if self.counts == "online" and self.training and torch.is_grad_enabled():
+            self._count(gt_classes)
+        num_samples = max(len(logits), 1)
+        if not self.objectness:
+            weights = torch.ones_like(gt_classes, dtype=torch.float32)
+            return {"loss_cls": self._class_loss(logits, gt_classes, weights) / num_samples}
+
+        background = gt_classes == self.num_classes
+        class_logits, objectness_logits = logits.split((self.num_classes, 2), dim=1)
+        class_loss = self._class_loss(
+            class_logits,
+            gt_classes.masked_fill(background, 0),
+            (~background).float(),
+        )
+        objectness_loss = F.cross_entropy(
+            float32_or_better(objectness_logits), background.long(), reduction="sum"
+        )
+        return {
+            "loss_cls": class_loss / num_samples,
+            "loss_cls_objectness": objectness_loss / num_samples,
+        }
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = float32_or_better(logits)
+        if not self.objectness:
+            return logits.softmax(dim=1)
+        classes = logits[:, : self.num_classes].softmax(dim=1)
+        foreground, background = logits[:, self.num_classes :].softmax(dim=1).split(1, dim=1)
+        return torch.cat([classes * foreground, background], dim=1)
+
+    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+        if not self.objectness:
+            return logits.argmax(dim=1)
+        foreground, background = logits[:, self.num_classes :].unbind(dim=1)
+        classes = logits[:, : self.num_classes].argmax(dim=1)
+        return torch.where(foreground >= background, classes, self.num_classes)
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_classes={self.num_classes}, p={self.p}, q={self.q}, eps={self.eps}, "
+            f"objectness={self.objectness}, counts={self.counts}"
+        )
+
+    @torch.no_grad()
+    def _count(self, gt_classes: torch.Tensor) -> None:
+        """Add the samples of all ranks to the counts. Every rank must take part in every step."""
+        step = self.cumulative_counts.new_zeros(self.num_classes + 1)
+        step.scatter_add_(0, gt_classes, torch.ones_like(gt_classes))
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(step)
+        self.cumulative_counts += step[: len(self.cumulative_counts)]
+
+    def _class_loss(self, logits, gt_classes, sample_weights) -> torch.Tensor:
+        """Sum over samples of the seesaw cross entropy of (R, C) logits, C counts."""
+        # M_ij = min(N_j^p, N_i^p) / N_i^p and C_ij = max(sigma_j, floor_i)^q / floor_i^q with
+        # floor_i = max(sigma_i, eps). The denominators are constants of a row, which a softmax does
+        # not see, so neither of the factors is ever divided out.
+        log_mitigation = self.p * self.cumulative_counts.clamp(min=1).double().log()
+        log_mitigation = (log_mitigation - log_mitigation.max()).clamp_(min=LOG_SMALLEST_FACTOR)
+        log_mitigation = log_mitigation.to(float32_or_better(logits[:0]).dtype)
+        mitigation = log_mitigation.exp()
+        log_eps = math.log(self.eps)
+
+        def weighted_exponentials(rows: slice, block: torch.Tensor):
+            own = gt_classes[rows, None]
+            sigma = block.softmax(dim=1)
+            # The softmax's normaliser, from its largest entry, which cannot underflow.
+            log_sum = block.amax(dim=1, keepdim=True) - sigma.amax(dim=1, keepdim=True).log()
+            log_sigma_own = block.gather(1, own) - log_sum
+            log_floor = log_sigma_own.clamp(min=log_eps)
+            factor = torch.maximum(sigma, log_floor.exp()).pow_(self.q)
+            exponentials = sigma.mul_(factor)
+            torch.minimum(mitigation, mitigation[own], out=factor)
+            log_own = log_sigma_own + self.q * log_floor + log_mitigation[own]
+            return exponentials.mul_(factor), log_own
+
+        return weighted_softmax_loss(logits, gt_classes, sample_weights, weighted_exponentials)

@@ -1,0 +1,33 @@
+"""Sigmoid cross entropy, the baseline of the EQL paper."""
+
+from typing import Optional
+
+import torch
+
+from .base import SigmoidLoss
+from .weighted_sigmoid import weighted_sigmoid_loss
+
+
+class SigmoidCrossEntropy(SigmoidLoss):
+    """
+    Binary cross entropy of K independent sigmoids, summed over classes, divided by all R samples:
+    E eq. 2 to 4 (https://arxiv.org/abs/2003.05176), which is EQL with lambda = 0.
+
+    Args:
+        num_classes: K. Takes K logits; a background sample is a negative of every class.
+        prior_probability: probability of every class at the start of training.
+    """
+
+    def losses(
+        self,
+        logits: torch.Tensor,
+        gt_classes: torch.Tensor,
+        annotated_classes: Optional[torch.Tensor] = None,
+    ) -> dict[str, torch.Tensor]:
+        loss = weighted_sigmoid_loss(
+            logits,
+            gt_classes,
+            ignored=logits.new_zeros(self.num_classes, dtype=torch.float32),
+            ignoring_rows=torch.zeros_like(gt_classes, dtype=torch.bool),
+        )
+        return {"loss_cls": loss / max(len(logits), 1)}

@@ -1,0 +1,82 @@
+"""Softmax equalization loss (SEQL)."""
+
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+from torch.nn import functional as F
+
+from .base import class_vector
+from .frequency import rarity_threshold, tail_ratio
+from .softmax_ce import SoftmaxCrossEntropy
+from .weighted_softmax import weighted_softmax_loss
+
+
+class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
+    r"""
+    Softmax equalization loss of https://arxiv.org/abs/2003.05176 ("E"), eq. 9 to 11:
+
+    .. math::
+        L = -\frac{1}{R} \sum_r \log \frac{e^{z_{r y_r}}}{\sum_k \tilde w_{rk} e^{z_{rk}}}, \qquad
+        \tilde w_{rk} = 1 - \beta_{rk} \, T_\lambda(f_k) \, (1 - y_{rk})
+
+    With probability :math:`\gamma` (:math:`\beta = 1`, drawn anew for each sample and class) a rare
+    class is left out of a sample's softmax. Background is never left out; there is no E(r).
+
+    Args:
+        num_classes: K. Takes K + 1 logits, background last.
+        image_counts: (K,) training images that hold each class.
+        num_images: training images with at least one annotation; needed by ``lambda_``.
+        max_image_count: classes with at most this many images are protected ...
+        lambda_: ... unless this frequency is given; then those with f_k < lambda, strictly.
+        gamma: probability that beta is 1.
+        generator: source of beta, on the logits' device; None for torch's default generator,
+            which ``torch.manual_seed`` seeds.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        image_counts: Optional[Sequence[float]] = None,
+        num_images: Optional[int] = None,
+        max_image_count: int = 100,
+        lambda_: Optional[float] = None,
+        gamma: float = 0.95,
+        generator: Optional[torch.Generator] = None,
+    ):
+        super().__init__(num_classes)
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must be in [0, 1], got {gamma}")
+        counts = class_vector(image_counts, num_classes, "image_counts")
+        rarity = rarity_threshold(counts, num_classes, max_image_count, lambda_, num_images)
+        self.gamma = gamma
+        self.generator = generator
+        self.tail_ratio = tail_ratio(rarity, counts)
+        self.protected_classes = rarity.bool()
+
+    def losses(
+        self,
+        logits: torch.Tensor,
+        gt_classes: torch.Tensor,
+        annotated_classes: Optional[torch.Tensor] = None,
+    ) -> dict[str, torch.Tensor]:
+        protected = F.pad(self.protected_classes, (0, 1))
+
+        def weighted_exponentials(rows: slice, block: torch.Tensor):
+            own = gt_classes[rows, None]
+            beta = torch.rand(block.shape, device=block.device, generator=self.generator)
+            left_out = (beta < self.gamma) & protected
+            left_out.scatter_(1, own, False)
+            log_probabilities = block.masked_fill(left_out, -torch.inf).log_softmax(dim=1)
+            return log_probabilities.exp(), log_probabilities.gather(1, own)
+
+        sample_weights = torch.ones_like(gt_classes, dtype=torch.float32)
+        loss = weighted_softmax_loss(logits, gt_classes, sample_weights, weighted_exponentials)
+        return {"loss_cls": loss / max(len(logits), 1)}
+
+    def extra_repr(self) -> str:
+        return (
+            f"protected={int(self.protected_classes.sum())} of {self.num_classes} classes, "
+            f"tail_ratio={100 * self.tail_ratio:.2f}%, gamma={self.gamma}"
+        )

@@ -1,0 +1,72 @@
+"""Softmax cross entropy whose negative classes are weighted, the core of Seesaw and softmax EQL."""
+
+from typing import Callable
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from .row_blocks import row_blocks
+
+# (rows, logits (r, C) of those rows in float32 or better) -> a new tensor (r, C), proportional row by
+# row to w_rj exp(z_rj), and (r, 1), the logarithm of its own-class entry.
+WeightedExponentials = Callable[[slice, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def weighted_softmax_loss(
+    logits: torch.Tensor,
+    gt_classes: torch.Tensor,
+    sample_weights: torch.Tensor,
+    weighted_exponentials: WeightedExponentials,
+) -> torch.Tensor:
+    r"""
+    Softmax cross entropy in which sample r sees class j with weight :math:`w_{rj}`:
+
+    .. math:: L = \sum_r s_r \Bigl( \log \sum_j w_{rj} e^{z_{rj}} - z_{r y_r} \Bigr)
+
+    Both S eq. 4 (Seesaw, https://arxiv.org/abs/2008.10032) and E eq. 10 (softmax EQL,
+    https://arxiv.org/abs/2003.05176) have this form. No gradient flows through the weights. Rows
+    are processed in blocks: beyond one (R, C) matrix, which plain cross entropy keeps as well, only
+    the memory of one block is used, and the backward pass is one multiplication.
+
+    Args:
+        logits: (R, C), any floating dtype; computed in float32 or better.
+        gt_classes: (R,) int64 in [0, C). Rows of weight 0 may hold any valid label.
+        sample_weights: (R,), s_r.
+        weighted_exponentials: called once per block of rows, without gradient. The own-class entry,
+            whose weight is 1, is asked for as a logarithm because it may underflow.
+
+    Returns:
+        Scalar, float32 or better.
+    """
+    return _WeightedSoftmaxLoss.apply(logits, gt_classes, sample_weights, weighted_exponentials)
+
+
+class _WeightedSoftmaxLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, gt_classes, sample_weights, weighted_exponentials):
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        exponentials = torch.empty(logits.shape, dtype=dtype, device=logits.device)
+        sums = exponentials.new_empty(len(logits), 1)
+        log_own = torch.empty_like(sums)
+        for rows in row_blocks(logits):
+            block, log_own[rows] = weighted_exponentials(rows, logits[rows].to(dtype))
+            sums[rows] = block.sum(dim=1, keepdim=True)
+            exponentials[rows] = block
+        log_probabilities = log_own - sums.log()
+        sample_weights = sample_weights.to(dtype)[:, None]
+        ctx.save_for_backward(exponentials, sums, log_probabilities, gt_classes, sample_weights)
+        ctx.logits_dtype = logits.dtype
+        return -(log_probabilities * sample_weights).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        exponentials, sums, log_probabilities, gt_classes, sample_weights = ctx.saved_tensors
+        sample_weights = sample_weights * grad_output
+        scale = sample_weights / sums
+        grad_logits = torch.empty_like(exponentials, dtype=ctx.logits_dtype)
+        for rows in row_blocks(exponentials):
+            grad_logits[rows] = exponentials[rows] * scale[rows]
+        own_grad = log_probabilities.expm1() * sample_weights
+        grad_logits.scatter_(1, gt_classes[:, None], own_grad.to(ctx.logits_dtype))
+        return grad_logits, None, None, None

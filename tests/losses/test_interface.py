@@ -1,0 +1,247 @@
+"""What every loss of the registry promises."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eql_seesaw.losses import LOSSES, build_loss
+
+K = 6
+IMAGE_COUNTS = [1, 7, 40, 100, 300, 9000]
+STATISTICS = {
+    "image_counts": IMAGE_COUNTS,
+    "instance_counts": [2 * count for count in IMAGE_COUNTS],
+    "num_images": 10_000,
+}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def build(name):
+    return build_loss(name, K, **STATISTICS)
+
+
+def batch(loss, num_samples, seed=0, scale=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(num_samples, loss.num_logits, generator=generator)
+    return logits.requires_grad_(), torch.randint(0, K + 1, (num_samples,), generator=generator)
+
+
+def total(loss, logits, gt_classes):
+    torch.manual_seed(0)  # softmax_eql draws beta
+    return sum(loss(logits, gt_classes).values())
+
+
+def test_promised_numbers_of_logits():
+    counts = [5] * 1203
+    assert build_loss("eql", 1203, image_counts=counts, num_images=100_170).num_logits == 1203
+    assert build_loss("softmax_ce", 1203).num_logits == 1204
+    assert build_loss("seesaw", num_classes=1203, p=0.8, q=2.0, objectness=True).num_logits == 1205
+    assert build_loss("seesaw", num_classes=1203, objectness=False).num_logits == 1204
+
+
+@every_loss
+def test_losses_are_named_finite_scalars(name):
+    loss = build(name)
+    losses = loss(*batch(loss, 20))
+    assert all(key.startswith("loss_cls") for key in losses)
+    assert all(
+        value.dim() == 0 and torch.isfinite(value) and value > 0 for value in losses.values()
+    )
+
+
+@every_loss
+@pytest.mark.parametrize("gt_classes", [[], [K, K, K]])
+def test_no_samples_and_no_foreground(name, gt_classes):
+    """The same names, finite values, and a gradient (maybe zero) for every parameter."""
+    loss = build(name)
+    classifier = torch.nn.Linear(4, loss.num_logits)
+    losses = loss(classifier(torch.ones(len(gt_classes), 4)), torch.tensor(gt_classes).long())
+    assert list(losses) == list(loss(*batch(loss, 5)))
+    assert all(torch.isfinite(value) for value in losses.values())
+    if not gt_classes:
+        assert all(value == 0 for value in losses.values())
+    for value in losses.values():  # each term must reach the classifier on its own
+        classifier.zero_grad()
+        value.backward(retain_graph=True)
+        assert all(torch.isfinite(p.grad).all() for p in classifier.parameters())
+
+
+@every_loss
+def test_probabilities(name):
+    loss = build(name)
+    logits, _ = batch(loss, 9)
+    probabilities = loss.probabilities(logits)
+    assert probabilities.shape == (9, K + 1) and probabilities.dtype == torch.float32
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert loss.probabilities(logits[:0]).shape == (0, K + 1)
+
+
+@every_loss
+def test_perfect_classifier_predicts_its_labels(name):
+    """Gradient descent on the logits themselves ends at the right answer, background included."""
+    loss = build(name).eval()
+    gt_classes = torch.arange(K + 1)
+    logits = torch.zeros(K + 1, loss.num_logits, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        total(loss, logits, gt_classes).backward()
+        optimizer.step()
+    assert loss.predicted_classes(logits).tolist() == gt_classes.tolist()
+
+
+@every_loss
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), num_samples=st.integers(1, 12))
+def test_order_of_samples_does_not_matter(name, seed, num_samples):
+    loss = build(name).eval()
+    if name == "softmax_eql":
+        loss.gamma = 1.0
+    logits, gt_classes = batch(loss, num_samples, seed)
+    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(
+        total(loss, logits, gt_classes), total(loss, logits[order], gt_classes[order])
+    )
+
+
+@every_loss
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), first=st.integers(1, 8), second=st.integers(1, 8))
+def test_a_batch_is_the_mean_of_its_parts(name, seed, first, second):
+    loss = build(name).eval()
+    if name == "softmax_eql":
+        loss.gamma = 1.0
+    logits, gt_classes = batch(loss, first + second, seed)
+    parts = [
+        total(loss, logits[rows], gt_classes[rows]) * len(gt_classes[rows])
+        for rows in (slice(0, first), slice(first, None))
+    ]
+    torch.testing.assert_close(
+        total(loss, logits, gt_classes), sum(parts) / (first + second), rtol=1e-5, atol=1e-6
+    )
+
+
+@every_loss
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_names_of_classes_do_not_matter(name, seed):
+    """Permuting classes in statistics, logits and labels leaves the loss unchanged."""
+    order = torch.randperm(K, generator=torch.Generator().manual_seed(seed))
+    loss = build(name).eval()
+    statistics = {**STATISTICS}
+    for key in ("image_counts", "instance_counts"):
+        statistics[key] = [STATISTICS[key][i] for i in order]
+    permuted = build_loss(name, K, **statistics).eval()
+    if name == "softmax_eql":
+        loss.gamma = permuted.gamma = 1.0
+    if name == "seesaw":
+        loss.cumulative_counts.copy_(torch.tensor(IMAGE_COUNTS))
+        permuted.cumulative_counts.copy_(torch.tensor(IMAGE_COUNTS)[order])
+    logits, gt_classes = batch(loss, 10, seed)
+    columns = torch.cat([order, torch.arange(K, loss.num_logits)])
+    labels = torch.cat([order.argsort(), torch.tensor([K])])[gt_classes]
+    torch.testing.assert_close(
+        total(loss, logits, gt_classes), total(permuted, logits[:, columns], labels)
+    )
+
+
+@every_loss
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
+def test_huge_logits_stay_finite(name, scale):
+    loss = build(name)
+    logits, gt_classes = batch(loss, 30, scale=scale)
+    value = total(loss, logits, gt_classes)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(logits.grad).all()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_computed_in_float32(name, dtype):
+    loss = build(name).eval()
+    logits, gt_classes = batch(loss, 50)
+    half = logits.detach().to(dtype).requires_grad_()
+    exact = half.detach().float().requires_grad_()
+    value, expected = total(loss, half, gt_classes), total(loss, exact, gt_classes)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    expected.backward()
+    assert half.grad.dtype == dtype
+    torch.testing.assert_close(half.grad, exact.grad.to(dtype), rtol=1e-2, atol=1e-4)
+
+
+@every_loss
+def test_autocast_changes_nothing(name):
+    loss = build(name).eval()
+    logits, gt_classes = batch(loss, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = total(loss, logits, gt_classes)
+    torch.testing.assert_close(value, total(loss, logits, gt_classes))
+
+
+@every_loss
+def test_blocks_of_rows_agree_with_one_block(name, monkeypatch):
+    loss = build(name).eval()
+    if name == "softmax_eql":
+        loss.gamma = 1.0
+    logits, gt_classes = batch(loss, 50)
+    results = []
+    for elements in (2**20, 3 * loss.num_logits, 1):
+        monkeypatch.setattr("eql_seesaw.losses.row_blocks.CPU_BLOCK_ELEMENTS", elements)
+        logits.grad = None
+        value = total(loss, logits, gt_classes)
+        value.backward()
+        results.append((value.detach(), logits.grad))
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[0], results[2])
+
+
+@every_loss
+def test_backward_twice(name):
+    loss = build(name).eval()
+    logits, gt_classes = batch(loss, 6)
+    value = total(loss, logits, gt_classes)
+    value.backward(retain_graph=True)
+    once = logits.grad.clone()
+    value.backward()
+    torch.testing.assert_close(logits.grad, 2 * once)
+
+
+@every_loss
+def test_wrong_inputs(name):
+    loss = build(name)
+    logits, gt_classes = batch(loss, 4)
+    with pytest.raises(ValueError, match="logits of shape"):
+        loss(logits[:, 1:], gt_classes)
+    with pytest.raises(ValueError, match="gt_classes must be integers of shape"):
+        loss(logits, gt_classes[1:])
+    with pytest.raises(ValueError, match="gt_classes must be integers of shape"):
+        loss(logits, gt_classes.float())
+    for label in (-1, K + 1):
+        with pytest.raises(ValueError, match=f"got {label}"):
+            loss(logits, torch.tensor([0, 1, 2, label]))
+
+
+def test_unknown_name_and_argument():
+    with pytest.raises(ValueError, match="unknown loss 'sesaw'; known losses: softmax_ce, "):
+        build_loss("sesaw", K)
+    with pytest.raises(ValueError, match="'seesaw' takes no argument 'gamma'; it takes .*p, q"):
+        build_loss("seesaw", K, gamma=1)
+
+
+def test_losses_need_torch_only():
+    """The losses serve people who have no Detectron2."""
+    program = (
+        "import sys, eql_seesaw.losses\n"
+        "roots = {name.split('.')[0] for name in sys.modules}\n"
+        "print(sorted(roots & {'detectron2', 'fvcore', 'lvis', 'cv2', 'pycocotools'}))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "[]"

@@ -1,0 +1,210 @@
+import math
+import random
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+
+from eql_seesaw.losses import SeesawLoss
+from tests.losses import reference
+
+K = 7
+
+
+def batch(seed, num_samples=9, num_logits=K + 2, scale=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(num_samples, num_logits, generator=generator, dtype=torch.float64)
+    return logits, torch.randint(0, K + 1, (num_samples,), generator=generator)
+
+
+def with_counts(counts, **arguments):
+    return SeesawLoss(len(counts), counts="fixed", instance_counts=counts, **arguments)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("p, q", [(0.8, 2.0), (0.0, 2.0), (0.8, 0.0), (0.0, 0.0), (1.2, 0.5)])
+def test_equals_the_equations(seed, p, q):
+    logits, gt_classes = batch(seed)
+    counts = [random.Random(seed).choice([0, 1, 3, 50, 100_000]) for _ in range(K)]
+    losses = with_counts(counts, p=p, q=q)(logits, gt_classes)
+    expected = reference.seesaw(
+        logits[:, :K].tolist(), gt_classes.tolist(), counts, p=p, q=q, eps=1e-2
+    )
+    assert losses["loss_cls"].item() == pytest.approx(expected, rel=1e-12)
+    objectness = reference.cross_entropy(
+        logits[:, K:].tolist(), [int(y == K) for y in gt_classes.tolist()]
+    )
+    assert losses["loss_cls_objectness"].item() == pytest.approx(objectness, rel=1e-12)
+
+
+def test_by_hand():
+    # Two classes with equal logits: sigma = 1/2 each, so compensation is 1. Class 0 has 16 samples,
+    # class 1 has 1: mitigation of class 1 under a sample of class 0 is (1/16)^(1/2) = 1/4.
+    loss = with_counts([16, 1], p=0.5, q=2.0)
+    logits = torch.zeros(1, 4)
+    assert loss(logits, torch.tensor([0]))["loss_cls"].item() == pytest.approx(math.log(1.25))
+    assert loss(logits, torch.tensor([1]))["loss_cls"].item() == pytest.approx(math.log(2))
+    # sigma = (1/4, 3/4), a sample of class 0: compensation 3^2, so 1 + (1/4) 9 * 3.
+    logits = torch.tensor([[0.0, math.log(3), 0.0, 0.0]])
+    assert loss(logits, torch.tensor([0]))["loss_cls"].item() == pytest.approx(math.log(7.75))
+    # Each objectness logit at 0 costs log 2.
+    assert loss(logits, torch.tensor([0]))["loss_cls_objectness"].item() == pytest.approx(
+        math.log(2)
+    )
+
+
+def test_floor_of_the_own_probability():
+    # sigma_own = 1 / (1 + e^9) = 1.2e-4 is below eps = 0.1, so the factor is (sigma_1 / 0.1)^2.
+    logits = torch.tensor([[0.0, 9.0, 0.0, 0.0]], dtype=torch.float64)
+    loss = with_counts([1, 1], eps=0.1)(logits, torch.tensor([0]))["loss_cls"]
+    sigma = math.exp(9) / (1 + math.exp(9))
+    assert loss.item() == pytest.approx(math.log(1 + (sigma / 0.1) ** 2 * math.exp(9)), rel=1e-12)
+
+
+@pytest.mark.parametrize("objectness", [True, False])
+def test_gradient_treats_the_factors_as_constants(objectness):
+    """The value alone cannot tell a detached compensation factor from one with gradient."""
+    logits, gt_classes = batch(3, num_logits=K + 1 + objectness)
+    loss = SeesawLoss(K, objectness=objectness).eval()
+    loss.cumulative_counts.copy_(torch.arange(len(loss.cumulative_counts)) ** 3)
+    logits.requires_grad_()
+    loss(logits, gt_classes)["loss_cls"].backward()
+
+    num_columns = K + (not objectness)
+    counts = loss.cumulative_counts.clamp(min=1).double()
+    z = logits.detach()[:, :num_columns].requires_grad_()
+    sigma = z.detach().softmax(dim=1)
+    total = z.sum() * 0
+    for r, i in enumerate(gt_classes.tolist()):
+        if i >= num_columns:
+            continue
+        mitigation = (counts / counts[i]).clamp(max=1) ** loss.p
+        compensation = (sigma[r] / sigma[r, i].clamp(min=loss.eps)).clamp(min=1) ** loss.q
+        factors = mitigation * compensation
+        factors[i] = 1
+        total = total + torch.logsumexp(z[r] + factors.log(), 0) - z[r, i]
+    (total / len(gt_classes)).backward()
+    torch.testing.assert_close(logits.grad[:, :num_columns], z.grad, rtol=1e-10, atol=1e-13)
+
+
+def test_gradcheck_without_compensation():
+    """With q = 0 nothing is detached, so numerical differentiation sees the same gradient."""
+    logits, gt_classes = batch(1, num_samples=5)
+    loss = with_counts([1, 5, 20, 100, 3, 0, 9], q=0.0)
+    assert gradcheck(lambda z: sum(loss(z, gt_classes).values()), logits.requires_grad_())
+
+
+def test_without_factors_it_is_cross_entropy():
+    logits, gt_classes = batch(0)
+    loss = SeesawLoss(K, p=0, q=0)(logits, gt_classes)["loss_cls"]
+    foreground = gt_classes < K
+    expected = F.cross_entropy(logits[foreground, :K], gt_classes[foreground], reduction="sum")
+    torch.testing.assert_close(loss, expected / len(logits))
+    # ... and without the objectness pair, over K + 1 classes.
+    logits, gt_classes = batch(0, num_logits=K + 1)
+    loss = SeesawLoss(K, p=0, q=0, objectness=False)(logits, gt_classes)["loss_cls"]
+    torch.testing.assert_close(loss, F.cross_entropy(logits, gt_classes))
+
+
+def test_counts_are_updated_before_use():
+    loss = SeesawLoss(2, p=1.0, q=0.0)
+    logits = torch.zeros(4, 4)
+    gt_classes = torch.tensor([0, 0, 1, 2])
+    value = loss(logits, gt_classes)["loss_cls"].item()
+    assert loss.cumulative_counts.tolist() == [2, 1]
+    # Counts (2, 1): a sample of class 0 sees class 1 with weight 1/2, one of class 1 sees 1.
+    assert value == pytest.approx((2 * math.log(1.5) + math.log(2)) / 4)
+
+
+def test_counts_add_up_and_are_saved():
+    loss = SeesawLoss(3)
+    for gt_classes in ([0, 0, 3], [2, 3, 3], [0, 1, 2]):
+        loss(torch.zeros(3, 5), torch.tensor(gt_classes))
+    assert loss.cumulative_counts.tolist() == [3, 1, 2]
+    assert loss.cumulative_counts.dtype == torch.int64
+    other = SeesawLoss(3)
+    other.load_state_dict(loss.state_dict())
+    assert other.cumulative_counts.tolist() == [3, 1, 2]
+
+
+def test_counts_are_frozen_outside_training():
+    loss = SeesawLoss(3)
+    with torch.no_grad():
+        loss(torch.zeros(1, 5), torch.tensor([0]))
+    loss.eval()
+    loss(torch.zeros(1, 5, requires_grad=True), torch.tensor([0]))
+    assert loss.cumulative_counts.tolist() == [0, 0, 0]
+
+
+def test_background_is_counted_only_as_a_class_of_its_own():
+    loss = SeesawLoss(2, objectness=False)
+    loss(torch.zeros(3, 3), torch.tensor([2, 2, 0]))
+    assert loss.cumulative_counts.tolist() == [1, 0, 2]
+
+
+def test_background_gives_the_class_logits_no_gradient():
+    logits = torch.randn(4, K + 2, requires_grad=True)
+    sum(SeesawLoss(K)(logits, torch.full((4,), K)).values()).backward()
+    assert (logits.grad[:, :K] == 0).all() and (logits.grad[:, K:] != 0).all()
+
+
+def test_counts_survive_half_precision():
+    """fp16 counters would stop at 2,048 and overflow at 65,504."""
+    loss = SeesawLoss(2).half()
+    loss.cumulative_counts.fill_(3_000_000)
+    losses = loss(torch.zeros(2, 4, dtype=torch.float16), torch.tensor([0, 1]))
+    assert loss.cumulative_counts.tolist() == [3_000_001, 3_000_001]
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_fixed_counts_do_not_move_and_are_not_overwritten_by_a_checkpoint():
+    loss = with_counts([5, 6, 7])
+    loss(torch.zeros(1, 5), torch.tensor([0]))
+    assert loss.cumulative_counts.tolist() == [5, 6, 7]
+    assert not loss.state_dict()
+
+
+def test_probabilities():
+    logits, _ = batch(5)
+    probabilities = SeesawLoss(K).probabilities(logits)
+    assert probabilities.shape == (len(logits), K + 1)
+    for row, z in zip(probabilities.tolist(), logits.tolist()):
+        foreground, background = reference.softmax(z[K:])
+        assert row == pytest.approx(
+            [s * foreground for s in reference.softmax(z[:K])] + [background]
+        )
+        assert sum(row) == pytest.approx(1)
+
+
+def test_predicted_classes():
+    logits = torch.tensor([[0.0, 3, 1, 5, 4], [0, 3, 1, 4, 5], [9, 3, 1, 0, 0]])
+    assert SeesawLoss(3).predicted_classes(logits).tolist() == [1, 3, 0]
+    assert SeesawLoss(3, objectness=False).predicted_classes(
+        torch.tensor([[0.0, 0, 1, 2], [0, 3, 1, 2]])
+    ).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("ratio, p", [(1e12, 4.0), (1e18, 1.0)])
+def test_extreme_count_ratios_stay_finite(ratio, p):
+    loss = with_counts([ratio, 1], p=p)
+    logits = torch.tensor([[0.0, 80.0, 0, 0], [80.0, 0, 0, 0]], requires_grad=True)
+    value = loss(logits, torch.tensor([0, 1]))["loss_cls"]
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"p": -1}, "p and q"),
+        ({"eps": 0}, "eps"),
+        ({"counts": "guessed"}, "counts must be one of"),
+        ({"counts": "fixed"}, "instance_counts"),
+        ({"counts": "fixed", "instance_counts": [1, 2]}, "2 entries"),
+        ({"counts": "fixed", "objectness": False, "instance_counts": [1, 2, 3]}, "objectness"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SeesawLoss(3, **arguments)
