@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Generate "symbols", a long-tailed dataset in LVIS v1 format (see eql_seesaw/data/symbols.py)."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from eql_seesaw.data.symbols import generate_symbols
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(__file__).parent / "symbols",
+        help="folder to write (default: symbols, beside this script)",
+    )
+    parser.add_argument("--num-classes", type=int, help="default: 100")
+    parser.add_argument("--image-size", type=int, default=128, help="pixels (default: 128)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--lvis-v1-counts",
+        action="store_true",
+        help="1,203 classes with the training image counts of LVIS v1: 60,000 images",
+    )
+    parser.add_argument(
+        "--scale-counts",
+        type=float,
+        metavar="FACTOR",
+        help="multiply the counts of LVIS v1, each staying at least 1",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a dataset made with other arguments"
+    )
+    args = parser.parse_args()
+    if args.scale_counts is not None and not args.lvis_v1_counts:
+        parser.error("--scale-counts needs --lvis-v1-counts")
+    if args.scale_counts is not None and not 0 < args.scale_counts < float("inf"):
+        parser.error(f"--scale-counts must be above 0, got {args.scale_counts}")
+    if args.num_classes is not None and args.lvis_v1_counts:
+        parser.error("--lvis-v1-counts fixes the number of classes; leave --num-classes out")
+    return args
+
+
+def lvis_v1_image_counts(scale: float) -> list[int]:
+    # Here, because Detectron2 takes seconds to import.
+    from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
+
+    return [max(1, round(scale * c["image_count"])) for c in LVIS_CATEGORY_IMAGE_COUNT]
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    num_classes, image_counts = args.num_classes, None
+    if num_classes is None:
+        num_classes = 100
+    if args.lvis_v1_counts:
+        image_counts = lvis_v1_image_counts(args.scale_counts or 1.0)
+        num_classes = len(image_counts)
+    try:
+        summary = generate_symbols(
+            args.root,
+            num_classes=num_classes,
+            image_size=args.image_size,
+            seed=args.seed,
+            image_counts=image_counts,
+            overwrite=args.overwrite,
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    classes = summary["classes"]
+    print(
+        f"{args.root}: {sum(classes.values())} classes "
+        f"({classes['r']} rare, {classes['c']} common, {classes['f']} frequent)"
+    )
+    for split in ("train", "val"):
+        print(f"  {split}: {summary[split]['images']} images, {summary[split]['objects']} objects")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Datasets: registration, checking, class statistics, and the generated "symbols" dataset."""

@@ -1,0 +1,125 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from eql_seesaw.config import add_long_tail_config
+from eql_seesaw.data.annotated_classes import AnnotatedClassesMapper
+from eql_seesaw.data.register import register_instances
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    add_long_tail_config(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 6
+    cfg.MODEL.MASK_ON = True
+    cfg.INPUT.MIN_SIZE_TRAIN = (40,)
+    return cfg
+
+
+@pytest.fixture
+def dataset_dict(tmp_path):
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "1.png")
+    return {
+        "file_name": str(tmp_path / "1.png"),
+        "height": 20,
+        "width": 30,
+        "image_id": 1,
+        "neg_category_ids": [1, 4],
+        "annotations": [annotation(3, 2), annotation(0, 20), annotation(3, 12)],
+    }
+
+
+def annotation(category_id, x, **fields):
+    return {
+        "bbox": [x, 2, 8, 10],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": category_id,
+        "segmentation": [[x, 2, x + 8, 2, x + 8, 12]],
+        **fields,
+    }
+
+
+def rows(mapper, dataset_dict):
+    annotated = mapper(dataset_dict)["instances"].gt_annotated_classes
+    assert annotated.dtype == torch.bool
+    return annotated.int().tolist()
+
+
+def test_positives_and_negatives_are_annotated(cfg, dataset_dict):
+    before = copy.deepcopy(dataset_dict)
+    assert rows(AnnotatedClassesMapper(cfg), dataset_dict) == [[1, 1, 0, 1, 1, 0]] * 3
+    assert dataset_dict == before
+
+
+def test_crowds_are_not_positives(cfg, dataset_dict):
+    dataset_dict["annotations"].append(annotation(5, 2, iscrowd=1))
+    assert rows(AnnotatedClassesMapper(cfg), dataset_dict) == [[1, 1, 0, 1, 1, 0]] * 3
+
+
+def test_exhaustive_images_are_annotated_for_all(cfg, dataset_dict):
+    del dataset_dict["neg_category_ids"]
+    assert rows(AnnotatedClassesMapper(cfg), dataset_dict) == [[1] * 6] * 3
+
+
+def test_image_without_instances(cfg, dataset_dict):
+    dataset_dict["annotations"] = []
+    instances = AnnotatedClassesMapper(cfg)(dataset_dict)["instances"]
+    assert instances.gt_annotated_classes.shape == (0, 6)
+
+
+def test_instances_that_cropping_removes_stay_annotated(cfg, dataset_dict):
+    cfg.MODEL.MASK_ON = False  # cropping polygons needs shapely
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [6, 6]
+    mapper = AnnotatedClassesMapper(cfg)
+    np.random.seed(0)
+    counts = set()
+    for _ in range(20):
+        found = rows(mapper, dataset_dict)
+        counts.add(len(found))
+        assert found == [[1, 1, 0, 1, 1, 0]] * len(found)
+    assert counts != {3}
+
+
+def test_otherwise_the_same_as_detectron2(cfg, dataset_dict):
+    outputs = []
+    for mapper in (DatasetMapper(cfg, True), AnnotatedClassesMapper(cfg, True)):
+        np.random.seed(1)
+        outputs.append(mapper(dataset_dict))
+    expected, mapped = outputs
+    assert expected.keys() == mapped.keys()
+    assert torch.equal(expected["image"], mapped["image"])
+    fields = set(mapped["instances"].get_fields())
+    assert fields == {*expected["instances"].get_fields(), "gt_annotated_classes"}
+    assert torch.equal(expected["instances"].gt_boxes.tensor, mapped["instances"].gt_boxes.tensor)
+    assert "instances" not in AnnotatedClassesMapper(cfg, False)(dataset_dict)
+
+
+def test_without_config(dataset_dict):
+    mapper = AnnotatedClassesMapper(True, num_classes=6, augmentations=[], image_format="RGB")
+    assert rows(mapper, dataset_dict) == [[1, 1, 0, 1, 1, 0]] * 3
+
+
+def test_detectron2s_lvis_loader_keeps_ids_of_the_file(cfg, dataset_dict):
+    # Its class ids are contiguous from 0, its "neg_category_ids" are the file's, from 1.
+    cfg.DATASETS.TRAIN = ("lvis_v1_train",)
+    assert rows(AnnotatedClassesMapper(cfg), dataset_dict) == [[1, 0, 0, 1, 0, 0]] * 3
+
+
+def test_datasets_that_differ_in_their_ids(cfg):
+    register_instances("birds", "x.json", "images")
+    try:
+        cfg.DATASETS.TRAIN = ("lvis_v1_train", "birds")
+        with pytest.raises(ValueError, match="'lvis_v1_train' and 'birds' have different ids"):
+            AnnotatedClassesMapper(cfg)
+    finally:
+        DatasetCatalog.remove("birds")
+        MetadataCatalog.remove("birds")

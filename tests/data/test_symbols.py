@@ -1,0 +1,406 @@
+import json
+import logging
+import os
+import runpy
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from lvis import LVIS
+from PIL import Image
+
+from eql_seesaw.data import symbols
+from eql_seesaw.data.symbols import generate_symbols, long_tailed_image_counts, symbol_names
+
+SCRIPT = Path(__file__).parents[2] / "datasets" / "make_symbols.py"
+IMAGE_COUNTS = [1, 2, 10, 11, 30, 100, 101, 5, 3, 1, 40, 12]
+ARGUMENTS = {"num_classes": 12, "image_size": 96, "val_images_per_class": 10}
+SMALL = {"num_classes": 4, "image_size": 64, "image_counts": [1, 2, 3, 4]}
+SMALL |= {"val_images_per_class": 2, "classes_per_image": 2}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "symbols"
+    generate_symbols(root, image_counts=IMAGE_COUNTS, **ARGUMENTS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def train(root):
+    return load(root, "symbols_train.json")
+
+
+@pytest.fixture(scope="module")
+def val(root):
+    return load(root, "symbols_val.json")
+
+
+@pytest.fixture(scope="module")
+def exhaustive(root):
+    return load(root, "symbols_val_exhaustive.json")
+
+
+def load(root, name):
+    return json.loads((root / name).read_text(encoding="utf-8"))
+
+
+def contents(root):
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()
+    }
+
+
+def image_counts(dataset):
+    """Number of images that hold each class, by category id."""
+    pairs = {(a["image_id"], a["category_id"]) for a in dataset["annotations"]}
+    return Counter(category_id for _, category_id in pairs)
+
+
+def by_image(dataset):
+    groups = {image["id"]: [] for image in dataset["images"]}
+    for annotation in dataset["annotations"]:
+        groups[annotation["image_id"]].append(annotation)
+    return groups
+
+
+# symbol_names
+
+
+def test_names_are_unique_and_suffice_for_lvis_v1():
+    pairs = symbol_names(1203)
+    assert len({char for char, _ in pairs}) == len({name for _, name in pairs}) == 1203
+    assert ("☂", "umbrella") in pairs[:100]
+    assert all(name == name.lower() and " " not in name for _, name in pairs)
+
+
+def test_names_of_fewer_classes_are_the_first_ones():
+    assert symbol_names(30) == symbol_names(1203)[:30]
+
+
+def test_symbols_are_neutral_and_distinct():
+    chars = {char for char, _ in symbol_names(1203)}
+    assert not chars & set("☠☪☭✝✡☮☯⚔☸☦卐")
+    # The same shape in three alphabets, and mirror images.
+    assert len(chars & set("HΗН")) == 1
+    assert len(chars & set("☚☛")) == 1
+    assert len(chars & set("→←")) == 1
+
+
+def test_too_many_classes_for_the_font():
+    with pytest.raises(ValueError, match=r"num_classes is 100000, but the font has only \d{4} "):
+        symbol_names(100000)
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        symbol_names(0)
+
+
+# long_tailed_image_counts
+
+
+@pytest.mark.parametrize(
+    "num_classes, groups", [(100, {"r": 28, "c": 38, "f": 34}), (50, {"r": 14, "c": 19, "f": 17})]
+)
+def test_long_tail_has_the_groups_of_lvis_v1(num_classes, groups):
+    counts = long_tailed_image_counts(num_classes)
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == 1 and 500 < counts[0] <= 600
+    rare = sum(c <= 10 for c in counts)
+    common = sum(10 < c <= 100 for c in counts)
+    assert {"r": rare, "c": common, "f": num_classes - rare - common} == groups
+
+
+def test_long_tail_needs_frequent_classes():
+    with pytest.raises(ValueError, match="max_image_count must be above 100, got 100"):
+        long_tailed_image_counts(10, max_image_count=100)
+
+
+# The training split
+
+
+def test_image_counts_are_exact(train):
+    assert image_counts(train) == {i + 1: count for i, count in enumerate(IMAGE_COUNTS)}
+    instances = Counter(a["category_id"] for a in train["annotations"])
+    for category in train["categories"]:
+        assert category["image_count"] == IMAGE_COUNTS[category["id"] - 1]
+        assert category["instance_count"] == instances[category["id"]]
+    assert len(train["annotations"]) > sum(IMAGE_COUNTS)
+
+
+def test_groups_follow_the_lvis_rule(train):
+    assert "".join(c["frequency"] for c in train["categories"]) == "rrrcccfrrrcc"
+
+
+def test_one_class_may_be_in_every_image(tmp_path):
+    arguments = SMALL | {"image_counts": [20, 1, 1, 1]}
+    summary = generate_symbols(tmp_path / "symbols", **arguments)
+    assert summary["train"]["images"] == 20
+    dataset = load(tmp_path / "symbols", "symbols_train.json")
+    assert image_counts(dataset) == {1: 20, 2: 1, 3: 1, 4: 1}
+
+
+# Masks
+
+
+def test_masks_are_exact(root, train):
+    for image in train["images"]:
+        with Image.open(root / "train" / image["file_name"]) as picture:
+            assert picture.size == (image["width"], image["height"]) == (96, 96)
+    for annotations in by_image(train).values():
+        masks = np.stack([mask_util.decode(a["segmentation"]) for a in annotations])
+        assert masks.shape[1:] == (96, 96)
+        # Later objects occlude earlier ones: no pixel belongs to two.
+        assert masks.sum(axis=0).max() == 1
+        for mask, annotation in zip(masks, annotations, strict=True):
+            rows, columns = np.nonzero(mask)
+            x, y, width, height = annotation["bbox"]
+            assert (x, y) == (columns.min(), rows.min())
+            assert (x + width, y + height) == (columns.max() + 1, rows.max() + 1)
+            assert annotation["area"] == mask.sum() > 0
+            assert annotation["iscrowd"] == 0
+
+
+def test_masks_lie_on_the_drawn_objects():
+    glyph = symbols._render_glyph("★")
+    for seed in range(10):
+        background, _ = symbols._draw_image([], 96, np.random.default_rng(seed))
+        pixels, owner = symbols._draw_image([glyph], 96, np.random.default_rng(seed))
+        changed = np.abs(pixels.astype(int) - background).max(axis=2) > 50
+        for axis in (0, 1):
+            drawn = np.flatnonzero(changed.any(axis))
+            masked = np.flatnonzero((owner == 0).any(axis))
+            assert abs(drawn[0] - masked[0]) <= 1 and abs(drawn[-1] - masked[-1]) <= 1
+
+
+def test_later_objects_hide_earlier_ones():
+    glyphs = [symbols._render_glyph(char) for char in "★☎♥⚀▣◉"]
+    for seed in range(10):
+        before, owner_before = symbols._draw_image(glyphs[:-1], 96, np.random.default_rng(seed))
+        after, owner = symbols._draw_image(glyphs, 96, np.random.default_rng(seed))
+        changed = np.abs(after.astype(int) - before).max(axis=2) > 50
+        hidden = changed & (owner_before >= 0)
+        assert (owner[hidden] == 5).sum() >= 0.8 * hidden.sum()
+
+
+def test_enough_of_every_object_stays_visible():
+    glyphs = [symbols._render_glyph(char) for char in "★☎♥⚀▣◉♚☂"]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        owner = np.full((96, 96), -1)
+        areas, visible = np.zeros((2, len(glyphs)), dtype=int)
+        for index, glyph in enumerate(glyphs):
+            _, body, x, y = symbols._place_glyph(glyph, owner, areas, visible, rng)
+            region = owner[y : y + body.shape[0], x : x + body.shape[1]]
+            region[body >= 128] = index
+            areas[index] = (body >= 128).sum()
+            visible = np.bincount(owner[owner >= 0], minlength=len(glyphs))
+        assert (visible >= 0.25 * areas).all()
+
+
+def test_enclosed_areas_belong_to_the_object():
+    ink, body = (np.asarray(layer) for layer in symbols._render_glyph("○"))
+    center = ink.shape[0] // 2, ink.shape[1] // 2
+    assert ink[center] == 0 and body[center] == 255
+    assert body[0, 0] == 0
+
+
+# The validation split
+
+
+def test_validation_is_balanced(exhaustive):
+    assert image_counts(exhaustive) == {i + 1: 10 for i in range(12)}
+
+
+def test_federated_fields_are_consistent(val, exhaustive):
+    everything = by_image(exhaustive)
+    left_out = 0
+    for image in val["images"]:
+        annotated = Counter(a["category_id"] for a in by_image(val)[image["id"]])
+        drawn = Counter(a["category_id"] for a in everything[image["id"]])
+        assert annotated.keys() == drawn.keys()
+        negatives = set(image["neg_category_ids"])
+        assert len(negatives) == min(8, 12 - len(drawn))
+        assert not negatives & drawn.keys()
+        not_exhaustive = {c for c in drawn if annotated[c] < drawn[c]}
+        assert set(image["not_exhaustive_category_ids"]) == not_exhaustive
+        left_out += len(not_exhaustive)
+    assert left_out > 0
+
+
+def test_exhaustive_variant_verifies_every_class(val, exhaustive):
+    for image in exhaustive["images"]:
+        present = {a["category_id"] for a in by_image(exhaustive)[image["id"]]}
+        assert present | set(image["neg_category_ids"]) == set(range(1, 13))
+        assert not present & set(image["neg_category_ids"])
+        assert image["not_exhaustive_category_ids"] == []
+    assert [i["file_name"] for i in exhaustive["images"]] == [i["file_name"] for i in val["images"]]
+    assert exhaustive["categories"] == val["categories"]
+
+
+@pytest.mark.parametrize("name", ["symbols_train", "symbols_val", "symbols_val_exhaustive"])
+def test_loads_with_lvis(root, name):
+    lvis = LVIS(str(root / f"{name}.json"))
+    ids = lvis.get_ann_ids()
+    assert sorted(ids) == list(range(1, len(ids) + 1))
+    assert lvis.ann_to_mask(lvis.anns[1]).sum() == lvis.anns[1]["area"]
+    for category in lvis.cats.values():
+        assert {"id", "name", "synonyms", "synset", "def", "frequency"} <= category.keys()
+
+
+# Determinism
+
+
+def test_same_arguments_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        generate_symbols(tmp_path / name, **SMALL)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_seed_changes_pictures_and_symbols(tmp_path):
+    for seed in (0, 1):
+        generate_symbols(tmp_path / str(seed), seed=seed, **SMALL)
+    zero, one = contents(tmp_path / "0"), contents(tmp_path / "1")
+    assert zero.keys() == one.keys()
+    assert all(zero[name] != one[name] for name in zero)
+    names = [
+        [c["name"] for c in load(tmp_path / seed, "symbols_train.json")["categories"]]
+        for seed in "01"
+    ]
+    # The same symbols, but another one is rare.
+    assert names[0] != names[1] and sorted(names[0]) == sorted(names[1])
+
+
+# What is there already
+
+
+def test_second_call_returns_at_once(tmp_path, monkeypatch, caplog):
+    first = generate_symbols(tmp_path, **SMALL)
+    monkeypatch.setattr(symbols, "_draw_split", None)
+    with caplog.at_level(logging.INFO):
+        assert generate_symbols(tmp_path, **SMALL) == first
+    assert f"{tmp_path} already holds this dataset" in caplog.text
+
+
+def test_other_arguments_need_overwrite(tmp_path):
+    root = tmp_path / "symbols"
+    generate_symbols(root, **SMALL)
+    with pytest.raises(FileExistsError, match=f"{root} holds .* other arguments .* overwrite"):
+        generate_symbols(root, seed=1, **SMALL)
+    generate_symbols(root, seed=1, overwrite=True, **SMALL)
+    assert load(root, "symbols.json")["arguments"]["seed"] == 1
+    assert os.listdir(tmp_path) == ["symbols"]
+
+
+def test_missing_part_is_noticed(tmp_path):
+    generate_symbols(tmp_path, **SMALL)
+    (tmp_path / "symbols_val.json").unlink()
+    with pytest.raises(FileExistsError, match="with parts missing"):
+        generate_symbols(tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize("name", ["holiday.txt", "symbols.json"])
+def test_a_folder_of_something_else_is_never_touched(tmp_path, name):
+    (tmp_path / name).write_text("[1]")
+    with pytest.raises(FileExistsError, match=f"{tmp_path} exists and is not a symbols dataset"):
+        generate_symbols(tmp_path, overwrite=True, **SMALL)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_nothing_is_left_behind_by_a_failure(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(symbols, "_exhaustive", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        generate_symbols(tmp_path / "symbols", **SMALL)
+    assert os.listdir(tmp_path) == []
+
+
+# Wrong arguments
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"image_counts": [1, 2, 3]}, "image_counts has 3 entries, but num_classes is 4"),
+        ({"image_counts": [1, 2, 0, 4]}, r"image_counts\[2\] must be an integer from 1, got 0"),
+        ({"image_counts": [1, 2, 3, 1.5]}, r"image_counts\[3\] must be an integer from 1, got 1.5"),
+        ({"image_size": 32}, "image_size must be at least 64, got 32"),
+        ({"classes_per_image": 0}, "classes_per_image must be from 1 to 6 in images of 64 pixels"),
+        ({"classes_per_image": 7}, "classes_per_image must be from 1 to 6 in images of 64 pixels"),
+        ({"val_images_per_class": 0}, "val_images_per_class must be at least 1, got 0"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"num_classes": 99999, "image_counts": None}, "the font has only"),
+    ],
+)
+def test_wrong_arguments(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        generate_symbols(tmp_path / "symbols", **(SMALL | wrong))
+    assert os.listdir(tmp_path) == []
+
+
+# The command line
+
+
+@pytest.fixture
+def run_script(monkeypatch):
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, args)])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    return run
+
+
+def test_script_says_what_it_made(tmp_path, run_script, capsys):
+    root = tmp_path / "symbols"
+    run_script("--root", root, "--num-classes", "3", "--image-size", "64", "--seed", "2")
+    statement = load(root, "symbols.json")
+    assert statement["arguments"]["num_classes"] == 3
+    assert statement["arguments"]["image_size"] == 64
+    assert statement["arguments"]["seed"] == 2
+    train, val = statement["summary"]["train"], statement["summary"]["val"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{root}: 3 classes (1 rare, 1 common, 1 frequent)",
+        f"  train: {train['images']} images, {train['objects']} objects",
+        f"  val: {val['images']} images, {val['objects']} objects",
+    ]
+
+
+def test_script_scales_the_counts_of_lvis_v1(tmp_path, run_script, monkeypatch, capsys):
+    made = {}
+
+    def generate(root, **arguments):
+        made.update(arguments)
+        split = {"images": 0, "objects": 0}
+        return {"train": split, "val": split, "classes": {"r": 0, "c": 0, "f": 0}}
+
+    monkeypatch.setattr(symbols, "generate_symbols", generate)
+    run_script("--root", tmp_path, "--lvis-v1-counts")
+    full = made["image_counts"]
+    assert made["num_classes"] == len(full) == 1203
+    assert min(full) == 1 and sum(c <= 10 for c in full) == 337
+    run_script("--root", tmp_path, "--lvis-v1-counts", "--scale-counts", "0.1")
+    assert made["image_counts"] == [max(1, round(0.1 * count)) for count in full]
+
+
+def test_script_fails_with_one_line(tmp_path, run_script):
+    (tmp_path / "holiday.txt").write_text("")
+    with pytest.raises(SystemExit, match=f"error: {tmp_path} exists and is not .*[^\\n]$"):
+        run_script("--root", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--scale-counts", "0.1"], "--scale-counts needs --lvis-v1-counts"),
+        (["--lvis-v1-counts", "--scale-counts", "0"], "--scale-counts must be above 0, got 0.0"),
+        (["--lvis-v1-counts", "--num-classes", "9"], "leave --num-classes out"),
+    ],
+)
+def test_script_refuses_options_that_do_not_go_together(run_script, capsys, args, message):
+    with pytest.raises(SystemExit) as exit_info:
+        run_script(*args)
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
