@@ -1,0 +1,16 @@
+"""LVIS evaluation: AP of rare, common and frequent classes, with its table, files and pictures."""
+
+from .ground_truth import load_ground_truth
+from .lvis_engine import LVISResult, evaluate_lvis
+from .lvis_evaluator import LongTailLVISEvaluator
+from .pictures import draw_predictions
+from .results_table import results_table
+
+__all__ = [
+    "LVISResult",
+    "LongTailLVISEvaluator",
+    "draw_predictions",
+    "evaluate_lvis",
+    "load_ground_truth",
+    "results_table",
+]

@@ -1,0 +1,187 @@
+"""One picture of ground truth beside predictions, for a look at what the model does."""
+
+import colorsys
+import os
+import random
+from collections import Counter, defaultdict
+
+import matplotlib
+import numpy as np
+import pycocotools.mask as mask_utils
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
+from PIL import Image, ImageDraw, ImageFont
+
+# Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
+PANEL_SIDE = 512
+GAP = 8
+CAPTION_HEIGHT = 24
+FONT_SIZE = 14
+# Of 255.
+MASK_OPACITY = 100
+
+
+def draw_predictions(
+    dataset_dicts,
+    results,
+    metadata,
+    output_file,
+    *,
+    num_pictures=8,
+    score_threshold=0.3,
+    seed=0,
+    image_counts=None,
+):
+    """Draw ground truth (left) beside predictions (right), one row per image, into one PNG.
+
+    The images are chosen so that the rarest classes are seen: class by class, rarest first, one
+    image that holds it, by chance but always the same for the same seed.
+
+    Args:
+        dataset_dicts (list[dict]): images with annotations, in Detectron2's standard format.
+        results (list[dict]): predictions of any of these images in LVIS format, masks optional.
+        metadata: the dataset's `Metadata`, for `thing_classes` and, unless category ids are
+            class + 1, `thing_dataset_id_to_contiguous_id`.
+        output_file (str): the PNG; its folder is made if need be.
+        num_pictures (int): rows, or as many as there are images.
+        score_threshold (float): predictions below it are not drawn.
+        seed (int): of the choice of images.
+        image_counts (sequence[int]): (K,), training images of each class, by which rarity is
+            judged. Without it, images in `dataset_dicts` count.
+
+    Raises:
+        ValueError: there are no images to draw.
+    """
+    if not dataset_dicts or num_pictures < 1:
+        raise ValueError(
+            f"Nothing to draw into {output_file}: {len(dataset_dicts)} images, "
+            f"num_pictures={num_pictures}."
+        )
+    chosen = _choose_images(dataset_dicts, num_pictures, seed, image_counts)
+    predictions = _predictions_by_image(results, metadata, score_threshold)
+    rows = [_draw_row(image, predictions[image["image_id"]], metadata) for image in chosen]
+
+    captions = ("ground truth", f"predictions, score ≥ {score_threshold:g}")
+    width = 2 * PANEL_SIDE + 3 * GAP
+    height = CAPTION_HEIGHT + sum(row.height + GAP for row in rows)
+    picture = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    for column, caption in enumerate(captions):
+        x = GAP + column * (PANEL_SIDE + GAP)
+        draw.text((x, CAPTION_HEIGHT / 2), caption, "black", _font(), anchor="lm")
+    y = CAPTION_HEIGHT
+    for row in rows:
+        picture.paste(row, (GAP, y))
+        y += row.height + GAP
+
+    os.makedirs(os.path.dirname(os.path.abspath(output_file)), exist_ok=True)
+    partial = f"{output_file}.partial"
+    picture.save(partial, format="PNG")
+    os.replace(partial, output_file)
+
+
+def _choose_images(dataset_dicts, num_pictures, seed, image_counts):
+    images_of_class = defaultdict(list)
+    for i, image in enumerate(dataset_dicts):
+        for k in sorted({obj["category_id"] for obj in image.get("annotations", [])}):
+            images_of_class[k].append(i)
+    if image_counts is None:
+        image_counts = Counter({k: len(images) for k, images in images_of_class.items()})
+
+    chance = random.Random(seed)
+    chosen = []
+    for k in sorted(images_of_class, key=lambda k: (image_counts[k], k)):
+        candidates = [i for i in images_of_class[k] if i not in chosen]
+        if len(chosen) == num_pictures:
+            break
+        if candidates:
+            chosen.append(chance.choice(candidates))
+    others = [i for i in range(len(dataset_dicts)) if i not in chosen]
+    chosen += chance.sample(others, min(len(others), num_pictures - len(chosen)))
+    return [dataset_dicts[i] for i in chosen]
+
+
+def _predictions_by_image(results, metadata, score_threshold):
+    """{image id: predictions to draw, lowest score first, with contiguous class ids}"""
+    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    predictions = defaultdict(list)
+    for result in sorted(results, key=lambda result: result["score"]):
+        if result["score"] >= score_threshold:
+            category_id = result["category_id"]
+            k = category_id - 1 if to_contiguous is None else to_contiguous[category_id]
+            predictions[result["image_id"]].append({**result, "category_id": k})
+    return predictions
+
+
+def _draw_row(image, predictions, metadata):
+    pixels = read_image(image["file_name"], format="RGB")
+    ground_truth = [obj for obj in image.get("annotations", []) if not obj.get("iscrowd")]
+    left = _draw_objects(pixels, ground_truth, metadata)
+    right = _draw_objects(pixels, predictions, metadata)
+    row = Image.new("RGB", (2 * PANEL_SIDE + GAP, left.height), "white")
+    row.paste(left, (0, 0))
+    row.paste(right, (PANEL_SIDE + GAP, 0))
+    return row
+
+
+def _draw_objects(pixels, objects, metadata):
+    """Masks first, then boxes, then names, so that no name is hidden."""
+    height, width = pixels.shape[:2]
+    scale = PANEL_SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    panel = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    for obj in objects:
+        if obj.get("segmentation"):
+            mask = Image.fromarray(
+                _bitmask(obj["segmentation"], height, width) * np.uint8(MASK_OPACITY)
+            )
+            panel.paste(_colour(obj["category_id"]), mask=mask.resize(size))
+    draw = ImageDraw.Draw(panel)
+    boxes = [[scale * x for x in _xyxy(obj)] for obj in objects]
+    for obj, box in zip(objects, boxes, strict=True):
+        draw.rectangle(box, outline=_colour(obj["category_id"]), width=2)
+    for obj, box in zip(objects, boxes, strict=True):
+        _draw_name(draw, size, box, obj, metadata.thing_classes[obj["category_id"]])
+    return panel
+
+
+def _draw_name(draw, size, box, obj, name):
+    """Above the box where there is room, so that small objects stay visible."""
+    if "score" in obj:
+        name = f"{name} {obj['score']:.0%}"
+    _, _, right, bottom = draw.textbbox((2, 0), name, _font())
+    width, height = right + 2, bottom + 3
+    x = max(0, min(box[0], size[0] - width))
+    y = box[1] - height if box[1] >= height else max(0, min(box[1], size[1] - height))
+    colour = _colour(obj["category_id"])
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    is_light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    draw.text((x + 2, y), name, "black" if is_light else "white", _font())
+
+
+def _xyxy(obj):
+    mode = obj.get("bbox_mode", BoxMode.XYWH_ABS)
+    x0, y0, x1, y1 = BoxMode.convert(list(obj["bbox"]), mode, BoxMode.XYXY_ABS)
+    return x0, y0, max(x0, x1), max(y0, y1)
+
+
+def _bitmask(segmentation, height, width):
+    """Polygons or RLE to (height, width) uint8."""
+    if isinstance(segmentation, list):
+        segmentation = mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = mask_utils.frPyObjects(segmentation, height, width)
+    return mask_utils.decode(segmentation)
+
+
+def _colour(k):
+    """One colour per class; the golden ratio keeps neighbouring classes apart."""
+    rgb = colorsys.hsv_to_rgb((k * 0.618034) % 1, 0.8, 0.95)
+    return tuple(round(255 * value) for value in rgb)
+
+
+def _font():
+    # Pillow's own font has Latin letters only; matplotlib, which Detectron2 needs, brings DejaVu.
+    return ImageFont.truetype(
+        os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE
+    )

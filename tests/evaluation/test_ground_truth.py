@@ -1,0 +1,203 @@
+import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from eql_seesaw.evaluation import load_ground_truth
+
+SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
+COCO200 = Path(__file__).parents[3] / "shared" / "data" / "coco200"
+
+
+def coco_dataset():
+    """COCO format: no frequencies, no negatives, ids with a gap and out of order, ids from 0."""
+    return {
+        "images": [
+            {"id": 5, "file_name": "a.jpg", "height": 40, "width": 60},
+            {"id": 0, "file_name": "b.jpg", "height": 40, "width": 60},
+        ],
+        "annotations": [
+            {"id": 0, "image_id": 5, "category_id": 7, "bbox": [0, 0, 4, 5], "iscrowd": 0},
+            {"id": 1, "image_id": 5, "category_id": 2, "segmentation": SQUARE, "iscrowd": 0},
+            {
+                "id": 2,
+                "image_id": 0,
+                "category_id": 90,
+                "bbox": [0, 0, 9, 9],
+                "segmentation": {"size": [40, 60], "counts": [0, 2400]},
+                "iscrowd": 1,
+            },
+        ],
+        "categories": [
+            {"id": 90, "name": "toothbrush"},
+            {"id": 2, "name": "bicycle"},
+            {"id": 7, "name": "train"},
+        ],
+    }
+
+
+STATISTICS = SimpleNamespace(groups=["r", "c", "f"])
+
+
+def write(tmp_path, dataset):
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps(dataset))
+    return str(path)
+
+
+def test_frequency_follows_the_class_statistics_in_ascending_order_of_category_id(tmp_path):
+    categories = load_ground_truth(write(tmp_path, coco_dataset()), STATISTICS)["categories"]
+    assert [(c["id"], c["frequency"]) for c in categories] == [(2, "r"), (7, "c"), (90, "f")]
+
+
+def test_frequency_of_the_file_wins_over_the_class_statistics(tmp_path):
+    dataset = coco_dataset()
+    dataset["categories"][0]["frequency"] = "c"
+    categories = load_ground_truth(write(tmp_path, dataset), STATISTICS)["categories"]
+    assert [c["frequency"] for c in categories] == ["r", "c", "c"]
+
+
+def test_image_without_negatives_is_exhaustively_annotated(tmp_path):
+    first, second = load_ground_truth(write(tmp_path, coco_dataset()), STATISTICS)["images"]
+    assert first["neg_category_ids"] == [90]
+    assert first["not_exhaustive_category_ids"] == []
+    assert second["neg_category_ids"] == [2, 7]
+
+
+def test_negatives_of_the_file_are_kept(tmp_path):
+    dataset = coco_dataset()
+    dataset["images"][0].update(neg_category_ids=[], not_exhaustive_category_ids=[7])
+    first, second = load_ground_truth(write(tmp_path, dataset), STATISTICS)["images"]
+    assert first["neg_category_ids"] == []
+    assert first["not_exhaustive_category_ids"] == [7]
+    assert second["neg_category_ids"] == [2, 7]
+
+
+def test_crowd_becomes_not_exhaustive(tmp_path):
+    ground_truth = load_ground_truth(write(tmp_path, coco_dataset()), STATISTICS)
+    assert all(a["category_id"] != 90 for a in ground_truth["annotations"])
+    assert ground_truth["images"][1]["not_exhaustive_category_ids"] == [90]
+
+
+def test_annotation_ids_start_at_one_and_shapes_are_complete(tmp_path):
+    with_box, with_mask = load_ground_truth(write(tmp_path, coco_dataset()), STATISTICS)[
+        "annotations"
+    ]
+    assert (with_box["id"], with_box["area"]) == (1, 20)
+    assert "segmentation" not in with_box
+    assert (with_mask["id"], with_mask["area"]) == (2, 100)
+    assert with_mask["bbox"] == [10, 10, 10, 10]
+
+
+def test_complete_lvis_file_is_returned_as_it_is(tmp_path):
+    dataset = {
+        "images": [
+            {
+                "id": 1,
+                "height": 40,
+                "width": 60,
+                "neg_category_ids": [2],
+                "not_exhaustive_category_ids": [1],
+            }
+        ],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 1,
+                "bbox": [10, 10, 10, 10],
+                "area": 99.5,
+                "segmentation": SQUARE,
+            }
+        ],
+        "categories": [{"id": 1, "frequency": "f"}, {"id": 2, "frequency": "r"}],
+    }
+    path = write(tmp_path, dataset)
+    before = Path(path).read_bytes()
+    assert load_ground_truth(path) == dataset
+    assert Path(path).read_bytes() == before
+
+
+def put(key, index, **values):
+    def change(dataset):
+        dataset[key][index].update(values)
+
+    return change
+
+
+def drop(key, index, name):
+    def change(dataset):
+        del dataset[key][index][name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda d: d.pop("annotations"), "no list of 'annotations'"),
+        (lambda d: d.update(images=[]), "'images' is empty"),
+        (lambda d: d.update(categories={}), "no list of 'categories'"),
+        (put("images", 1, id=5), "image id 5 occurs twice"),
+        (put("images", 1, id="five"), "partly numbers and partly strings"),
+        (put("categories", 1, id=7), "category id 7 occurs twice"),
+        (put("categories", 1, frequency="rare"), "category 2 has frequency 'rare'"),
+        (drop("images", 0, "height"), "image 5 has no integer 'height'"),
+        (put("images", 0, neg_category_ids=3), "'neg_category_ids' of image 5"),
+        (put("annotations", 1, image_id=99), "annotation 1 has image_id 99"),
+        (put("annotations", 1, category_id=3), "annotation 1 has category_id 3"),
+        (drop("annotations", 0, "bbox"), "annotation 0 has neither 'bbox' nor 'segmentation'"),
+        (put("annotations", 0, bbox=[1, 2, 3]), r"annotation 0 has bbox \[1, 2, 3\]"),
+        (put("annotations", 0, bbox=[1, 2, 3, float("nan")]), "annotation 0 has bbox"),
+        (put("annotations", 0, area="big"), "annotation 0 has area 'big'"),
+        (put("annotations", 1, segmentation=[[1, 2, 3, 4]]), "annotation 1 .* of 4 numbers"),
+        (put("annotations", 1, segmentation=[[1] * 7]), "annotation 1 .* of 7 numbers"),
+        (put("annotations", 1, segmentation="x"), "annotation 1 .* neither polygons nor RLE"),
+        (
+            put("annotations", 1, segmentation={"size": [60, 40], "counts": [0, 2400]}),
+            r"annotation 1 has a mask of size \[60, 40\]",
+        ),
+    ],
+)
+def test_malformed_file_is_named_with_the_id_in_one_line(tmp_path, change, message):
+    dataset = copy.deepcopy(coco_dataset())
+    change(dataset)
+    path = write(tmp_path, dataset)
+    with pytest.raises(ValueError, match=message) as error:
+        load_ground_truth(path, STATISTICS)
+    assert str(error.value).startswith(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_frequency_without_statistics_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="category 2 has no 'frequency'; pass the class stat"):
+        load_ground_truth(write(tmp_path, coco_dataset()))
+
+
+def test_statistics_of_another_dataset(tmp_path):
+    with pytest.raises(ValueError, match="3 categories, but the class statistics are of 2"):
+        load_ground_truth(write(tmp_path, coco_dataset()), SimpleNamespace(groups=["r", "c"]))
+
+
+def test_missing_and_broken_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.json does not exist"):
+        load_ground_truth(str(tmp_path / "nowhere.json"))
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"images": [')
+    with pytest.raises(ValueError, match="broken.json is not a JSON file"):
+        load_ground_truth(str(broken))
+
+
+@pytest.mark.skipif(not COCO200.is_dir(), reason=f"{COCO200} is not there")
+def test_real_coco_file():
+    path = COCO200 / "instances_val2017.json"
+    dataset = json.loads(path.read_text())
+    groups = ["rcf"[k % 3] for k in range(len(dataset["categories"]))]
+    ground_truth = load_ground_truth(str(path), SimpleNamespace(groups=groups))
+    assert len(ground_truth["annotations"]) == sum(not a["iscrowd"] for a in dataset["annotations"])
+    for image in ground_truth["images"]:
+        present = {a["category_id"] for a in dataset["annotations"] if a["image_id"] == image["id"]}
+        assert present.isdisjoint(image["neg_category_ids"])
+        assert len(present) + len(image["neg_category_ids"]) == 80

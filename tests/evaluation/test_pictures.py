@@ -1,0 +1,143 @@
+import numpy as np
+import pycocotools.mask as mask_utils
+import pytest
+from detectron2.data import Metadata
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from eql_seesaw.evaluation import draw_predictions
+from eql_seesaw.evaluation.pictures import CAPTION_HEIGHT, GAP, PANEL_SIDE
+
+METADATA = Metadata(
+    thing_classes=["umbrella", "anchor", "die"],
+    thing_dataset_id_to_contiguous_id={3: 0, 5: 1, 9: 2},
+)
+GREY = (120, 120, 120)
+
+
+@pytest.fixture
+def dataset_dicts(tmp_path):
+    """Six grey images of 64 x 128 with an umbrella each; the last also holds an anchor."""
+    dicts = []
+    for i in range(6):
+        file_name = tmp_path / f"{i}.png"
+        Image.new("RGB", (128, 64), GREY).save(file_name)
+        annotation = {
+            "bbox": [16, 16, 48, 48],
+            "bbox_mode": BoxMode.XYXY_ABS,
+            "category_id": 0,
+            "segmentation": [[16, 16, 48, 16, 48, 48, 16, 48]],
+        }
+        dicts.append(
+            {
+                "file_name": str(file_name),
+                "image_id": 100 + i,
+                "height": 64,
+                "width": 128,
+                "annotations": [annotation],
+            }
+        )
+    anchor = {"bbox": [80, 16, 32, 32], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
+    dicts[5]["annotations"].append(anchor)
+    return dicts
+
+
+def panel(picture, row, column):
+    x = GAP + column * (PANEL_SIDE + GAP)
+    y = CAPTION_HEIGHT + row * (PANEL_SIDE // 2 + GAP)
+    return np.asarray(picture)[y : y + PANEL_SIDE // 2, x : x + PANEL_SIDE]
+
+
+def draw(tmp_path, *args, **kwargs):
+    output_file = tmp_path / "pictures" / "val.png"
+    draw_predictions(*args, METADATA, str(output_file), **kwargs)
+    assert [path.name for path in output_file.parent.iterdir()] == ["val.png"]
+    with Image.open(output_file) as picture:
+        assert picture.format == "PNG"
+        return picture.convert("RGB")
+
+
+def test_size_and_scaled_up_rows(tmp_path, dataset_dicts):
+    picture = draw(tmp_path, dataset_dicts, [], num_pictures=2)
+    width = 2 * PANEL_SIDE + 3 * GAP
+    assert picture.size == (width, CAPTION_HEIGHT + 2 * (PANEL_SIDE // 2 + GAP))
+
+
+def test_more_pictures_than_images(tmp_path, dataset_dicts):
+    picture = draw(tmp_path, dataset_dicts[:3], [], num_pictures=8)
+    assert picture.height == CAPTION_HEIGHT + 3 * (PANEL_SIDE // 2 + GAP)
+
+
+def test_image_without_predictions_is_shown_plain(tmp_path, dataset_dicts):
+    low = {"image_id": 100, "category_id": 3, "bbox": [16, 16, 32, 32], "score": 0.29}
+    picture = draw(tmp_path, dataset_dicts[:1], [low])
+    assert (panel(picture, 0, 1) == GREY).all()
+    assert not (panel(picture, 0, 0) == GREY).all()
+
+
+def test_prediction_looks_like_its_ground_truth(tmp_path, dataset_dicts):
+    mask = np.zeros((64, 128), dtype=np.uint8, order="F")
+    mask[16:48, 16:48] = 1
+    rle = mask_utils.encode(mask)
+    prediction = {
+        "image_id": 100,
+        "category_id": 3,
+        "bbox": [16, 16, 32, 32],
+        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+        "score": 0.8,
+    }
+    picture = draw(tmp_path, dataset_dicts[:1], [prediction])
+    # Pixels in the middle of the object, and on the edge of its box.
+    inside, edge = (slice(100, 160), slice(100, 160)), (slice(80, 180), 64)
+    ground_truth, predicted = panel(picture, 0, 0), panel(picture, 0, 1)
+    for pixels in (inside, edge):
+        assert (ground_truth[pixels] != GREY).any()
+        assert (ground_truth[pixels] == predicted[pixels]).all()
+
+    as_anchor = draw(tmp_path, dataset_dicts[:1], [{**prediction, "category_id": 5}])
+    assert (panel(as_anchor, 0, 1)[inside] != ground_truth[inside]).any()
+
+
+def test_score_is_written_and_masks_are_optional(tmp_path, dataset_dicts):
+    prediction = {"image_id": 100, "category_id": 3, "bbox": [16, 16, 32, 32], "score": 0.5}
+    half = draw(tmp_path, dataset_dicts[:1], [prediction])
+    more = draw(tmp_path, dataset_dicts[:1], [{**prediction, "score": 0.8}])
+    assert panel(half, 0, 0).tobytes() == panel(more, 0, 0).tobytes()
+    assert panel(half, 0, 1).tobytes() != panel(more, 0, 1).tobytes()
+
+
+def test_colours_of_the_photograph(tmp_path, dataset_dicts):
+    Image.new("RGB", (128, 64), (200, 100, 50)).save(dataset_dicts[0]["file_name"])
+    picture = draw(tmp_path, dataset_dicts[:1], [])
+    assert (panel(picture, 0, 1) == (200, 100, 50)).all()
+
+
+def test_images_of_rare_classes_come_first(tmp_path, dataset_dicts):
+    expected = draw(tmp_path, dataset_dicts[5:], [])
+    assert draw(tmp_path, dataset_dicts, [], num_pictures=1).tobytes() == expected.tobytes()
+    # By the training set's counts it is the umbrella that is rare, which any image can show.
+    chosen = {
+        draw(
+            tmp_path, dataset_dicts, [], num_pictures=1, seed=seed, image_counts=[1, 50, 50]
+        ).tobytes()
+        for seed in range(8)
+    }
+    assert chosen != {expected.tobytes()}
+
+
+def test_choice_is_repeatable(tmp_path, dataset_dicts):
+    for i, image in enumerate(dataset_dicts):
+        Image.new("RGB", (128, 64), (20 * i, 90, 90)).save(image["file_name"])
+    pictures = [
+        draw(tmp_path, dataset_dicts, [], num_pictures=3, seed=seed).tobytes()
+        for seed in (0, 0, 1, 2, 3)
+    ]
+    assert pictures[0] == pictures[1]
+    assert len(set(pictures)) > 1
+
+
+def test_nothing_to_draw(tmp_path, dataset_dicts):
+    with pytest.raises(ValueError, match="0 images"):
+        draw_predictions([], [], METADATA, str(tmp_path / "val.png"))
+    with pytest.raises(ValueError, match="num_pictures=0"):
+        draw_predictions(dataset_dicts, [], METADATA, str(tmp_path / "val.png"), num_pictures=0)
