@@ -1,6 +1,15 @@
 """Every configuration key that this project adds to Detectron2, and the checks on their values."""
 
+import keyword
+from typing import Any, Optional
+
+import torch
 from detectron2.config import CfgNode as CN
+
+from .losses import LOSSES, build_loss
+
+LONG_TAIL_ROI_HEADS = ("LongTailROIHeads", "LongTailCascadeROIHeads", "LongTailRes5ROIHeads")
+NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
 def add_long_tail_config(cfg: CN) -> None:
@@ -65,3 +74,76 @@ def add_long_tail_config(cfg: CN) -> None:
     cfg.TEST.PICTURE_SCORE_THRESH = 0.3
     # Metric whose best checkpoint is kept as model_best.pth; empty for none.
     cfg.TEST.BEST_METRIC = ""
+
+
+def loss_arguments(cfg: CN, name: str) -> dict[str, Any]:
+    """
+    The arguments of a loss, from the node of its name in MODEL.ROI_BOX_HEAD: {"max_image_count":
+    100, ...} from EQL. A key that is a Python keyword gets an underscore (LAMBDA: ``lambda_``).
+    """
+    node = cfg.MODEL.ROI_BOX_HEAD.get(name.upper(), {})
+    keys = {key: key.lower() + "_" * keyword.iskeyword(key.lower()) for key in node}
+    return {argument: node[key] for key, argument in keys.items()}
+
+
+def normed_classifier(cfg: CN) -> Optional[bool]:
+    """MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER as true, false, or None for the loss's own choice."""
+    return NORMED_CLASSIFIER[str(cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER).lower()]
+
+
+def validate_config(cfg: CN) -> None:
+    """
+    Check our keys, and Detectron2's where the two meet, without looking at any data.
+
+    Raises:
+        ValueError: a value that cannot work, with the key, the value and what is allowed.
+    """
+    box_head, roi_heads = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS
+    name = box_head.CLS_LOSS
+    if name not in LOSSES:
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.CLS_LOSS is {name!r}; it must be one of {', '.join(LOSSES)}"
+        )
+    if roi_heads.NAME not in LONG_TAIL_ROI_HEADS:
+        raise ValueError(
+            f"MODEL.ROI_HEADS.NAME is {roi_heads.NAME!r}, which does not read "
+            f"MODEL.ROI_BOX_HEAD.CLS_LOSS; it must be one of {', '.join(LONG_TAIL_ROI_HEADS)}"
+        )
+    if "Cascade" in roi_heads.NAME and not box_head.CLS_AGNOSTIC_BBOX_REG:
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG must be true for {roi_heads.NAME}"
+        )
+    for key in ("USE_SIGMOID_CE", "USE_FED_LOSS"):
+        if box_head.get(key, False):
+            raise ValueError(
+                f"MODEL.ROI_BOX_HEAD.{key} is Detectron2's own switch and has no effect here; "
+                "choose the loss with MODEL.ROI_BOX_HEAD.CLS_LOSS"
+            )
+    if str(box_head.NORMED_CLASSIFIER).lower() not in NORMED_CLASSIFIER:
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER is {box_head.NORMED_CLASSIFIER!r}; "
+            "it must be auto, true or false"
+        )
+    for node, key in ((box_head, "ROI_BOX_HEAD"), (cfg.MODEL.ROI_MASK_HEAD, "ROI_MASK_HEAD")):
+        if node.TEMPERATURE <= 0:
+            raise ValueError(f"MODEL.{key}.TEMPERATURE is {node.TEMPERATURE}; it must be positive")
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise ValueError(
+            f"SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}"
+        )
+    num_classes = roi_heads.NUM_CLASSES
+    if num_classes < 1:
+        raise ValueError(f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}; it must be at least 1")
+    try:
+        # The values of the loss's own keys do not depend on the statistics.
+        ones = torch.ones(num_classes)
+        build_loss(
+            name,
+            num_classes,
+            image_counts=ones,
+            instance_counts=ones,
+            num_images=num_classes,
+            **loss_arguments(cfg, name),
+        )
+    except ValueError as error:
+        raise ValueError(f"MODEL.ROI_BOX_HEAD.{name.upper()}: {error}") from None

@@ -106,6 +106,10 @@ class ClassificationLoss(nn.Module):
         """
         return logits.argmax(dim=1)
 
+    def sample_counts(self) -> Optional[torch.Tensor]:
+        """Foreground samples of each class counted in training, int64 (K,); None if not counted."""
+        return None
+
     def init_classifier(self, classifier: nn.Module) -> None:
         """
         Initialise the layer that computes the logits (in place).

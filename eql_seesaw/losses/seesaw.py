@@ -126,6 +126,9 @@ class SeesawLoss(ClassificationLoss):
         classes = logits[:, : self.num_classes].argmax(dim=1)
         return torch.where(foreground >= background, classes, self.num_classes)
 
+    def sample_counts(self) -> Optional[torch.Tensor]:
+        return self.cumulative_counts[: self.num_classes] if self.counts == "online" else None
+
     def extra_repr(self) -> str:
         return (
             f"num_classes={self.num_classes}, p={self.p}, q={self.q}, eps={self.eps}, "

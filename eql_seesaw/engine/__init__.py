@@ -1,0 +1,16 @@
+"""Config loading, launching and training."""
+
+from .checkpoint import LongTailCheckpointer
+from .launch import launch
+from .setup import load_config, set_up, set_up_data
+from .trainer import LongTailTrainer, build_checkpointer
+
+__all__ = [
+    "LongTailCheckpointer",
+    "LongTailTrainer",
+    "build_checkpointer",
+    "launch",
+    "load_config",
+    "set_up",
+    "set_up_data",
+]

@@ -1,0 +1,85 @@
+"""Training hooks."""
+
+import dataclasses
+import logging
+import os
+
+import torch
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+from torch import nn
+
+from ..data.class_statistics import ClassStatistics, write_class_statistics
+from ..losses import ClassificationLoss
+from ..modeling.classification_accuracy import GROUP_NAMES
+
+logger = logging.getLogger(__name__)
+
+
+class BestCheckpointer(hooks.BestCheckpointer):
+    """Detectron2's hook, which also remembers the best metric across a resume."""
+
+    def state_dict(self) -> dict:
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.best_metric = state_dict["best_metric"]
+        self.best_iter = state_dict["best_iter"]
+
+
+class SampleCountsSummary(HookBase):
+    """
+    Logs what the losses have counted, by frequency group, at each evaluation; after training it
+    writes the counts as class statistics, ``recorded_statistics.json``. With
+    MODEL.ROI_BOX_HEAD.SEESAW.COUNTS "fixed" and DATASETS.CLASS_STATISTICS set to this file, another
+    run uses them as "pre-recorded" sample numbers (Seesaw paper, table 4).
+    """
+
+    def __init__(self, period: int, statistics: ClassStatistics, output_dir: str):
+        """
+        Args:
+            period: in iterations; 0 for after training only.
+            statistics: of the training set.
+            output_dir: folder for the file.
+        """
+        self.period = period
+        self.statistics = statistics
+        self.output_dir = output_dir
+
+    def after_step(self):
+        if self.period > 0 and (self.trainer.iter + 1) % self.period == 0:
+            self._log()
+
+    def after_train(self):
+        self._log()
+        counts = dict(sample_counts(self.trainer.model))
+        if not counts or not comm.is_main_process():
+            return
+        for index, instance_counts in enumerate(counts.values()):
+            suffix = f"_stage{index}" if len(counts) > 1 else ""
+            write_class_statistics(
+                dataclasses.replace(self.statistics, instance_counts=instance_counts.numpy()),
+                os.path.join(self.output_dir, f"recorded_statistics{suffix}.json"),
+            )
+
+    def _log(self):
+        groups = self.statistics.groups
+        for name, counts in sample_counts(self.trainer.model):
+            parts = []
+            for key, group_name in GROUP_NAMES.items():
+                group = counts[torch.tensor([g == key for g in groups])]
+                if len(group):
+                    parts.append(
+                        f"{group_name} {int(group.sum())} (median {int(group.median())} a class, "
+                        f"{int((group == 0).sum())} of {len(group)} classes without any)"
+                    )
+            logger.info(f"samples counted by {name}: {'; '.join(parts)}")
+
+
+def sample_counts(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """The foreground samples that each loss of a model has counted: name, int64 (K,) on CPU."""
+    return [
+        (name.removeprefix("module."), module.sample_counts().cpu())
+        for name, module in model.named_modules()
+        if isinstance(module, ClassificationLoss) and module.sample_counts() is not None
+    ]

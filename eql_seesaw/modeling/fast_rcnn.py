@@ -1,0 +1,177 @@
+"""Box predictors: Detectron2's ``FastRCNNOutputLayers`` with a classification loss of ours."""
+
+from collections.abc import Mapping, Sequence
+from typing import Optional, Union
+
+import torch
+from torch import nn
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
+
+from ..config import loss_arguments, normed_classifier
+from ..data.class_statistics import get_class_statistics
+from ..losses import ClassificationLoss, build_loss
+from .classification_accuracy import ClassificationAccuracy
+from .normed_layers import NormedLinear
+
+
+class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
+    """
+    Box predictor with any loss of :data:`eql_seesaw.losses.LOSSES`. Box regression and inference
+    are Detectron2's own.
+    """
+
+    # The loss of a predictor that stands for one; None to read MODEL.ROI_BOX_HEAD.CLS_LOSS.
+    loss_name: Optional[str] = None
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        box2box_transform,
+        num_classes: int,
+        loss: Union[ClassificationLoss, Mapping, None] = None,
+        normed_classifier: Optional[bool] = None,
+        temperature: float = 20.0,
+        class_groups: Optional[Sequence[str]] = None,
+        **kwargs,
+    ):
+        """
+        Args:
+            input_shape: shape of the box features.
+            box2box_transform, num_classes, kwargs: as for ``FastRCNNOutputLayers``.
+            loss: the loss itself; or, in a predictor that stands for one loss, its arguments
+                (see :func:`eql_seesaw.losses.build_loss`).
+            normed_classifier: whether weight and features are L2-normalised; None for the choice
+                of the loss's paper.
+            temperature: of the normalised classifier.
+            class_groups: K of "r", "c", "f", for training accuracy by frequency group; optional.
+
+        Raises:
+            ValueError: a loss for another number of classes, or none at all.
+        """
+        super().__init__(
+            input_shape, box2box_transform=box2box_transform, num_classes=num_classes, **kwargs
+        )
+        if not isinstance(loss, ClassificationLoss):
+            if self.loss_name is None:
+                raise ValueError(f"{type(self).__name__} needs loss=, a ClassificationLoss")
+            loss = build_loss(self.loss_name, num_classes, **(loss or {}))
+        if loss.num_classes != num_classes:
+            raise ValueError(f"a loss for {loss.num_classes} classes, but num_classes={num_classes}")
+        self.loss = loss
+        if normed_classifier is None:
+            normed_classifier = loss.normed_classifier
+        in_features = self.cls_score.in_features
+        self.cls_score = (
+            NormedLinear(in_features, loss.num_logits, temperature)
+            if normed_classifier
+            else nn.Linear(in_features, loss.num_logits)
+        )
+        loss.init_classifier(self.cls_score)
+        self.class_groups = class_groups
+        self.accuracy = ClassificationAccuracy(num_classes, class_groups)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
+        num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        statistics = get_class_statistics(
+            cfg.DATASETS.TRAIN, num_classes, cfg.DATASETS.CLASS_STATISTICS
+        )
+        name = cls.loss_name or cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
+        return {
+            **super().from_config(cfg, input_shape),
+            "loss": build_loss(
+                name,
+                num_classes,
+                image_counts=statistics.image_counts,
+                instance_counts=statistics.instance_counts,
+                num_images=statistics.num_images,
+                **loss_arguments(cfg, name),
+            ),
+            "normed_classifier": normed_classifier(cfg),
+            "temperature": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE,
+            "class_groups": statistics.groups,
+        }
+
+    def losses(self, predictions, proposals: list[Instances]) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            predictions: (R, L) logits and box deltas, as :meth:`forward` returns them.
+            proposals: per-image sampled proposals with ``proposal_boxes``, ``gt_classes`` and,
+                where the image has ground truth, ``gt_boxes``; optionally
+                ``gt_annotated_classes``, bool (Ri, K).
+
+        Returns:
+            The terms of the classification loss and ``loss_box_reg``.
+        """
+        logits, proposal_deltas = predictions
+        if proposals:
+            gt_classes = torch.cat([p.gt_classes for p in proposals])
+            proposal_boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
+            # Without ground truth all proposals are background, whose boxes are not regressed.
+            gt_boxes = torch.cat(
+                [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
+            )
+        else:
+            gt_classes = torch.empty(0, dtype=torch.int64, device=logits.device)
+            proposal_boxes = gt_boxes = logits.new_empty(0, 4)
+        self.accuracy.update(
+            self.loss.predicted_classes(logits), gt_classes, get_event_storage()
+        )
+        losses = self.loss(logits, gt_classes, self._annotated_classes(proposals))
+        # One weight for all terms of the classification, whatever their names.
+        weight = self.loss_weight.get("loss_cls", 1.0)
+        losses = {name: value * weight for name, value in losses.items()}
+        losses["loss_box_reg"] = self.box_reg_loss(
+            proposal_boxes, gt_boxes, proposal_deltas, gt_classes
+        ) * self.loss_weight.get("loss_box_reg", 1.0)
+        return losses
+
+    def predict_probs(self, predictions, proposals: list[Instances]) -> tuple[torch.Tensor, ...]:
+        """
+        Args:
+            predictions, proposals: as for :meth:`losses`; no ground truth needed.
+
+        Returns:
+            For each image (Ri, K + 1) probabilities, background last.
+        """
+        logits, _ = predictions
+        return self.loss.probabilities(logits).split([len(p) for p in proposals])
+
+    def _annotated_classes(self, proposals: list[Instances]) -> Optional[torch.Tensor]:
+        """(R, K) from the proposals' field, if any image has it; no class where one has not."""
+        if not any(p.has("gt_annotated_classes") for p in proposals):
+            return None
+        return torch.cat(
+            [
+                p.gt_annotated_classes
+                if p.has("gt_annotated_classes")
+                else p.gt_classes.new_zeros(len(p), self.num_classes, dtype=torch.bool)
+                for p in proposals
+            ]
+        )
+
+
+class EQLFastRCNNOutputLayers(LongTailFastRCNNOutputLayers):
+    """Box predictor with equalization loss; see :class:`eql_seesaw.losses.EqualizationLoss`."""
+
+    loss_name = "eql"
+
+
+class SoftmaxEQLFastRCNNOutputLayers(LongTailFastRCNNOutputLayers):
+    """Box predictor with softmax equalization loss; see
+    :class:`eql_seesaw.losses.SoftmaxEqualizationLoss`."""
+
+    loss_name = "softmax_eql"
+
+
+class SeesawFastRCNNOutputLayers(LongTailFastRCNNOutputLayers):
+    """Box predictor with Seesaw loss; see :class:`eql_seesaw.losses.SeesawLoss`."""
+
+    loss_name = "seesaw"

@@ -1,0 +1,59 @@
+"""Layers whose output is a scaled cosine similarity."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# Vectors shorter than this are not scaled up to length 1.
+EPS = 1e-6
+
+
+class NormedLinear(nn.Linear):
+    r"""
+    Linear layer on L2-normalised weight and input, :math:`z = \tau \tilde W^T \tilde x + b`:
+    the normalised linear activation of Seesaw loss (https://arxiv.org/abs/2008.10032, section 3.3).
+
+    Args:
+        in_features, out_features: as for ``nn.Linear``; there is always a bias.
+        temperature: tau.
+
+    Shapes: (R, in_features) to (R, out_features).
+    """
+
+    def __init__(self, in_features: int, out_features: int, temperature: float = 20.0):
+        super().__init__(in_features, out_features)
+        self.temperature = temperature
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = F.normalize(self.weight, dim=1, eps=EPS)
+        return F.linear(self.temperature * F.normalize(x, dim=1, eps=EPS), weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, temperature={self.temperature}"
+
+
+class NormedConv2d(nn.Conv2d):
+    """
+    Convolution on L2-normalised input channels and filters, scaled by a temperature; with a 1x1
+    kernel the mask predictor of Seesaw's "Norm Mask" (https://arxiv.org/abs/2008.10032, 4.1).
+
+    Args:
+        in_channels, out_channels, kernel_size: as for ``nn.Conv2d``; there is always a bias.
+        temperature: tau.
+
+    Shapes: (R, in_channels, H, W) to (R, out_channels, H', W').
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, temperature: float = 20.0
+    ):
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.temperature = temperature
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = F.normalize(self.weight, dim=1, eps=EPS)
+        x = self.temperature * F.normalize(x, dim=1, eps=EPS)
+        return self._conv_forward(x, weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, temperature={self.temperature}"

@@ -1,0 +1,69 @@
+"""The choices that decide a model's results, in a few lines for the start of a log."""
+
+from torch import nn
+
+from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
+
+from .classification_accuracy import GROUP_NAMES
+from .fast_rcnn import LongTailFastRCNNOutputLayers
+from .normed_layers import NormedConv2d, NormedLinear
+
+
+def model_summary(model: nn.Module) -> str:
+    """
+    Args:
+        model: a Detectron2 model, or any module that holds box predictors and mask heads.
+
+    Returns:
+        One line per box predictor (cascade stages have one each) and mask head: classes, logits,
+        loss, protected classes, normalised layers, class-agnostic or class-specific outputs.
+    """
+    lines = []
+    for name, module in model.named_modules():
+        if isinstance(module, LongTailFastRCNNOutputLayers):
+            lines.append(f"{name}: {_box_predictor(module)}")
+        elif isinstance(module, BaseMaskRCNNHead):
+            lines.append(f"{name}: {_mask_head(module)}")
+    return "\n".join(lines)
+
+
+def _box_predictor(predictor: LongTailFastRCNNOutputLayers) -> str:
+    loss, classifier = predictor.loss, predictor.cls_score
+    box_dim = len(predictor.box2box_transform.weights)
+    parts = [
+        f"{loss.num_classes} classes, {loss.num_logits} logits",
+        f"loss {type(loss).__name__}({loss.extra_repr()})",
+    ]
+    if loss.protected_classes is not None and predictor.class_groups is not None:
+        protected = [
+            group
+            for group, is_protected in zip(predictor.class_groups, loss.protected_classes.tolist())
+            if is_protected
+        ]
+        parts.append(
+            "protected: "
+            + ", ".join(
+                f"{protected.count(key)} of {list(predictor.class_groups).count(key)} {name}"
+                for key, name in GROUP_NAMES.items()
+            )
+        )
+    if isinstance(classifier, NormedLinear):
+        parts.append(f"normalised classifier, temperature {classifier.temperature:g}")
+    else:
+        parts.append("linear classifier")
+    parts.append(_per_class("boxes", predictor.bbox_pred.out_features == box_dim))
+    return "; ".join(parts)
+
+
+def _mask_head(head: BaseMaskRCNNHead) -> str:
+    parts = [type(head).__name__]
+    predictor = getattr(head, "predictor", None)
+    if predictor is not None:
+        parts.append(_per_class("masks", predictor.out_channels == 1))
+    if isinstance(predictor, NormedConv2d):
+        parts.append(f"normalised predictor, temperature {predictor.temperature:g}")
+    return "; ".join(parts)
+
+
+def _per_class(what: str, is_agnostic: bool) -> str:
+    return f"class-agnostic {what}" if is_agnostic else f"class-specific {what}"
