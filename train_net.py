@@ -7,13 +7,11 @@ Train or evaluate a detector on long-tailed data.
     torchrun --nproc_per_node 8 train_net.py --config-file ... [KEY VALUE ...]
 """
 
-import logging
 import sys
 
-import eql_seesaw.modeling  # noqa: F401  (registers the heads with Detectron2)
-from detectron2.engine import default_argument_parser
 from eql_seesaw.engine import (
     LongTailTrainer,
+    argument_parser,
     build_checkpointer,
     launch,
     load_config,
@@ -34,13 +32,12 @@ def main(args):
 
 
 if __name__ == "__main__":
-    args = default_argument_parser(epilog=__doc__).parse_args()
+    args = argument_parser(__doc__).parse_args()
     try:
         # Mistakes in config and data are found here, before processes start or files are written.
         set_up_data(load_config(args.config_file, args.opts))
         launch(main, args)
     except (ValueError, FileNotFoundError) as error:
-        logging.getLogger("eql_seesaw").debug("traceback:", exc_info=True)
         # An error in a data loader's worker carries that worker's traceback; its last line says it.
         reason = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
         sys.exit(f"error: {reason}")

@@ -6,6 +6,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 
+from .dataset_mapper import NamedImageDatasetMapper
 from .register import is_own_dataset
 
 

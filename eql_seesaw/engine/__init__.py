@@ -1,13 +1,14 @@
 """Config loading, launching and training."""
 
 from .checkpoint import LongTailCheckpointer
-from .launch import launch
+from .launch import argument_parser, launch
 from .setup import load_config, set_up, set_up_data
 from .trainer import LongTailTrainer, build_checkpointer
 
 __all__ = [
     "LongTailCheckpointer",
     "LongTailTrainer",
+    "argument_parser",
     "build_checkpointer",
     "launch",
     "load_config",

@@ -6,11 +6,19 @@ from typing import Callable
 
 import torch
 import torch.distributed as dist
+from detectron2.engine import default_argument_parser
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 
 # What torchrun sets for each of the processes it starts.
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Detectron2's parser (--config-file, --num-gpus, --resume, --eval-only, KEY VALUE ...)."""
+    parser = default_argument_parser(epilog=description)
+    parser.epilog, parser.description = None, description
+    return parser
 
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:

@@ -19,7 +19,6 @@ from detectron2.engine import (
     SimpleTrainer,
     TrainerBase,
     create_ddp_model,
-    hooks,
 )
 from detectron2.utils import comm
 from torch import nn
@@ -164,7 +163,9 @@ def draw_pictures(cfg: CfgNode, dataset_name: str) -> None:
 
 def log_files(cfg: CfgNode) -> None:
     """Log which of a finished run's files are worth looking at."""
-    lines = [f"{os.path.join(cfg.OUTPUT_DIR, 'metrics.json')}  losses, accuracies and AP by iteration"]
+    lines = [
+        f"{os.path.join(cfg.OUTPUT_DIR, 'metrics.json')}  losses, accuracies and AP by iteration"
+    ]
     for dataset_name in cfg.DATASETS.TEST:
         folder = inference_folder(cfg, dataset_name)
         lines.append(f"{os.path.join(folder, 'per_category.csv')}  AP of every category")

@@ -20,7 +20,7 @@ class ClassificationLoss(nn.Module):
     Attributes:
         num_classes (int): K.
         num_logits (int): L, the number of outputs of the classifier that feeds this loss.
-        normed_classifier (bool): whether the loss's paper feeds it from an L2-normalised classifier.
+        normed_classifier (bool): whether the loss's paper takes an L2-normalised classifier.
         protected_classes (Tensor or None): bool (K,), the classes that the loss protects from the
             gradients of other classes; None where it knows no such set.
     """
@@ -163,7 +163,7 @@ def class_vector(
     One non-negative number per class, as float64 (K,).
 
     Raises:
-        ValueError: ``values`` is None, has another length, or holds a negative or non-finite number.
+        ValueError: ``values`` is None, has another length, or a negative or infinite number.
     """
     if values is None:
         raise ValueError(f"this loss needs {argument}, one number per class")

@@ -43,7 +43,7 @@ def rarity_threshold(
 
 def image_frequencies(image_counts: torch.Tensor, num_images: Optional[int]) -> torch.Tensor:
     """
-    f_j of E section 3.2: the share of training images that hold class j, float64 (K,).
+    f_j of E eq. 7: the share of training images that hold class j, float64 (K,).
 
     Raises:
         ValueError: ``num_images`` is missing, or smaller than the largest image count.

@@ -32,9 +32,9 @@ class SeesawLoss(ClassificationLoss):
       the sample is mistaken for j; :math:`\sigma` is the softmax of the logits, without gradient.
 
     The class loss is over foreground samples, divided by all R samples. With the objectness pair, a
-    second cross entropy separates foreground from background, and
-    :math:`\sigma^{det} = \sigma^{class} \sigma^{obj}` (S eq. 10); without it, background is one more
-    class of the softmax, with its own count.
+    second cross entropy separates foreground from background, and a class's probability is
+    :math:`\sigma^{det} = \sigma^{class} \sigma^{obj}`; without it, background is one more class of
+    the softmax, with its own count.
 
     Args:
         num_classes: K. Takes K + 2 logits (K classes, foreground, background) with ``objectness``,

@@ -7,8 +7,8 @@ from torch.autograd.function import once_differentiable
 
 from .row_blocks import row_blocks
 
-# (rows, logits (r, C) of those rows in float32 or better) -> a new tensor (r, C), proportional row by
-# row to w_rj exp(z_rj), and (r, 1), the logarithm of its own-class entry.
+# (rows, logits (r, C) of those rows in float32 or better) -> a new tensor (r, C), proportional row
+# by row to w_rj exp(z_rj), and (r, 1), the logarithm of its own-class entry.
 WeightedExponentials = Callable[[slice, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Optional
 
 import torch
-
 from detectron2.utils.events import EventStorage
 
 # Accuracies are averaged over this many steps and then logged: the period of Detectron2's writers.

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
 import torch
-from torch import nn
-
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
+from torch import nn
 
 from ..config import loss_arguments, normed_classifier
 from ..data.class_statistics import get_class_statistics
@@ -63,7 +62,9 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
                 raise ValueError(f"{type(self).__name__} needs loss=, a ClassificationLoss")
             loss = build_loss(self.loss_name, num_classes, **(loss or {}))
         if loss.num_classes != num_classes:
-            raise ValueError(f"a loss for {loss.num_classes} classes, but num_classes={num_classes}")
+            raise ValueError(
+                f"a loss for {loss.num_classes} classes, but num_classes={num_classes}"
+            )
         self.loss = loss
         if normed_classifier is None:
             normed_classifier = loss.normed_classifier
@@ -121,9 +122,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         else:
             gt_classes = torch.empty(0, dtype=torch.int64, device=logits.device)
             proposal_boxes = gt_boxes = logits.new_empty(0, 4)
-        self.accuracy.update(
-            self.loss.predicted_classes(logits), gt_classes, get_event_storage()
-        )
+        self.accuracy.update(self.loss.predicted_classes(logits), gt_classes, get_event_storage())
         losses = self.loss(logits, gt_classes, self._annotated_classes(proposals))
         # One weight for all terms of the classification, whatever their names.
         weight = self.loss_weight.get("loss_cls", 1.0)

@@ -1,11 +1,10 @@
 """Mask head with the normalised predictor of Seesaw's "Norm Mask"."""
 
-from torch import nn
-
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_MASK_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
+from torch import nn
 
 from .normed_layers import NormedConv2d
 
@@ -13,8 +12,8 @@ from .normed_layers import NormedConv2d
 @ROI_MASK_HEAD_REGISTRY.register()
 class NormedMaskRCNNConvUpsampleHead(MaskRCNNConvUpsampleHead):
     """
-    Detectron2's mask head whose last 1x1 convolution is normalised
-    (https://arxiv.org/abs/2008.10032, section 4.1).
+    Detectron2's mask head whose last 1x1 convolution is normalised: "Norm Mask" of
+    https://arxiv.org/abs/2008.10032.
     """
 
     @configurable

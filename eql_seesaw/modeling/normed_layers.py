@@ -11,7 +11,7 @@ EPS = 1e-6
 class NormedLinear(nn.Linear):
     r"""
     Linear layer on L2-normalised weight and input, :math:`z = \tau \tilde W^T \tilde x + b`:
-    the normalised linear activation of Seesaw loss (https://arxiv.org/abs/2008.10032, section 3.3).
+    the normalised linear activation of Seesaw loss (https://arxiv.org/abs/2008.10032).
 
     Args:
         in_features, out_features: as for ``nn.Linear``; there is always a bias.
@@ -35,7 +35,7 @@ class NormedLinear(nn.Linear):
 class NormedConv2d(nn.Conv2d):
     """
     Convolution on L2-normalised input channels and filters, scaled by a temperature; with a 1x1
-    kernel the mask predictor of Seesaw's "Norm Mask" (https://arxiv.org/abs/2008.10032, 4.1).
+    kernel the mask predictor of Seesaw's "Norm Mask" (https://arxiv.org/abs/2008.10032).
 
     Args:
         in_channels, out_channels, kernel_size: as for ``nn.Conv2d``; there is always a bias.

@@ -38,9 +38,8 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
         proposals = super()._match_and_label_boxes(proposals, stage, targets)
         for proposals_per_image, targets_per_image in zip(proposals, targets):
             if targets_per_image.has("gt_annotated_classes") and len(targets_per_image):
-                proposals_per_image.gt_annotated_classes = (
-                    targets_per_image.gt_annotated_classes[:1].expand(len(proposals_per_image), -1)
-                )
+                row = targets_per_image.gt_annotated_classes[:1]
+                proposals_per_image.gt_annotated_classes = row.expand(len(proposals_per_image), -1)
         return proposals
 
 

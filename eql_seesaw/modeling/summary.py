@@ -1,8 +1,7 @@
 """The choices that decide a model's results, in a few lines for the start of a log."""
 
-from torch import nn
-
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
+from torch import nn
 
 from .classification_accuracy import GROUP_NAMES
 from .fast_rcnn import LongTailFastRCNNOutputLayers

@@ -1,0 +1,32 @@
+# Everything here sets itself up in .venv first and can be run again.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: help set_up quickstart test lint clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+set_up:  ## install everything into .venv
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); install Python 3.10 or later, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) .ci/set_up.py
+
+quickstart: set_up  ## generate a dataset, train Seesaw on it, show AP of rare, common and frequent classes
+	@$(RUN) datasets/make_symbols.py
+	@$(RUN) train_net.py --config-file configs/quickstart/seesaw.yaml
+	@echo
+	@echo "Next, for example:"
+	@echo "  $(RUN) train_net.py --config-file configs/quickstart/softmax_ce.yaml OUTPUT_DIR output/quickstart_softmax_ce"
+	@echo "  $(RUN) train_net.py --config-file configs/quickstart/eql.yaml OUTPUT_DIR output/quickstart_eql"
+	@echo "  $(RUN) train_net.py --config-file configs/quickstart/seesaw.yaml --eval-only --resume DATASETS.TEST '(\"symbols_val_exhaustive\",)'"
+
+test: set_up lint  ## run all tests
+	@$(RUN) -m pytest
+
+lint: set_up  ## check style
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+
+clean:  ## remove .venv and what was generated
+	rm -rf .venv output datasets/symbols
