@@ -8,6 +8,12 @@ heads and mask head with Detectron2.
 import warnings
 
 # Detectron2 and torch warn about their own code on every import, which would bury our messages.
-for message in ("pkg_resources is deprecated", r"`?torch\.jit\.", r"torch\.meshgrid"):
+for message in (
+    "pkg_resources is deprecated",
+    r"`?torch\.jit\.",
+    r"torch\.meshgrid",
+    "The given NumPy array is not writable",
+    "__array__ implementation doesn't accept a copy keyword",
+):
     warnings.filterwarnings("ignore", message=message)
 del message, warnings

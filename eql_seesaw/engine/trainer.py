@@ -61,6 +61,9 @@ class LongTailTrainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
+        # Reads and checks the annotations to evaluate on now, not after hours of training.
+        for dataset_name in cfg.DATASETS.TEST:
+            self.build_evaluator(cfg, dataset_name)
         self.register_hooks(self.build_hooks())
 
     @classmethod

@@ -1,0 +1,325 @@
+"""The command line, as users type it."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from eql_seesaw.losses import LOSSES
+from tests.engine.conftest import NUM_CLASSES, ROOT, last_metrics
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_and_evaluates_by_one_key(train_net, overrides, tmp_path, loss):
+    error = train_net("quickstart/seesaw.yaml", *overrides, "MODEL.ROI_BOX_HEAD.CLS_LOSS", loss)
+    assert error is None
+    output = tmp_path / "output"
+    metrics = last_metrics(output)
+    names = {"AP", "AP50", "AP75", "APs", "APr", "APc", "APf"}
+    for task in ("bbox", "segm"):
+        assert {f"{task}/{name}" for name in names} <= set(metrics)
+        assert all(0 <= metrics[f"{task}/{name}"] <= 100 for name in names)
+    assert (output / "model_final.pth").exists() and (output / "model_best.pth").exists()
+    assert any(name.startswith("events.out.tfevents") for name in os.listdir(output))
+    inference = output / "inference" / "symbols_val"
+    Image.open(inference / "predictions.png").verify()
+    rows = list(csv.DictReader(open(inference / "per_category.csv")))
+    assert [row["train images"] for row in rows] == ["1", "110", "8", "20", "105", "40"]
+    groups = ["rare", "frequent", "rare", "common", "frequent", "common"]
+    assert [row["group"] for row in rows] == groups
+
+
+def test_quickstart_configs_differ_only_in_the_loss():
+    from eql_seesaw.engine import load_config
+
+    dumps = {}
+    for loss in LOSSES:
+        cfg = load_config(str(ROOT / "configs" / "quickstart" / f"{loss}.yaml"), [])
+        assert cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS == loss
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS = ""
+        dumps[loss] = cfg.dump()
+    assert len(set(dumps.values())) == 1
+
+
+def test_log_says_what_decides_the_results(train_net, overrides, tmp_path):
+    assert train_net("quickstart/eql.yaml", *overrides) is None
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert "EqualizationLoss" in log and "6 classes, 6 logits" in log
+    assert "2 of 2 rare, 2 of 2 common, 0 of 2 frequent" in log
+    assert "class-agnostic boxes" in log and "class-agnostic masks" in log
+    assert "Files to look at:" in log.splitlines()[-5] + log.splitlines()[-6]
+
+
+def test_resume_and_evaluate_only(train_net, overrides, tmp_path):
+    """Seesaw's counts go on where they were; --eval-only repeats the numbers, counts untouched."""
+    run = ["quickstart/seesaw.yaml", *overrides]
+    assert train_net(*run) is None
+    output = tmp_path / "output"
+    first = torch.load(output / "model_final.pth", weights_only=True)
+    assert (
+        train_net("quickstart/seesaw.yaml", "--resume", *overrides, "SOLVER.MAX_ITER", "5") is None
+    )
+    second = torch.load(output / "model_final.pth", weights_only=True)
+    assert (first["iteration"], second["iteration"]) == (2, 4)
+    key = "roi_heads.box_predictor.loss.cumulative_counts"
+    assert 0 < first["model"][key].sum() < second["model"][key].sum()
+    recorded = json.load(open(output / "recorded_statistics.json"))
+    assert recorded["instance_counts"] == second["model"][key].tolist()
+
+    trained = last_metrics(output)
+    before = (output / "model_final.pth").read_bytes()
+    assert train_net("quickstart/seesaw.yaml", "--eval-only", "--resume", *overrides) is None
+    results = (output / "inference" / "symbols_val" / "per_category.csv").read_text()
+    assert (output / "model_final.pth").read_bytes() == before
+    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
+    assert train_net("quickstart/seesaw.yaml", "--eval-only", *overrides, *weights) is None
+    assert (output / "inference" / "symbols_val" / "per_category.csv").read_text() == results
+    assert trained["iteration"] == 5
+
+
+def test_recorded_counts_can_be_used_by_another_run(train_net, overrides, tmp_path):
+    assert train_net("quickstart/seesaw.yaml", *overrides) is None
+    recorded = tmp_path / "output" / "recorded_statistics.json"
+    fixed = [
+        *("MODEL.ROI_BOX_HEAD.SEESAW.COUNTS", "fixed", "DATASETS.CLASS_STATISTICS", str(recorded)),
+        *("OUTPUT_DIR", str(tmp_path / "second")),
+    ]
+    assert train_net("quickstart/seesaw.yaml", *overrides, *fixed) is None
+    assert "counts=fixed" in (tmp_path / "second" / "log.txt").read_text()
+
+
+def test_rule_of_annotated_classes_runs(train_net, overrides):
+    keep = ["MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED", "True"]
+    assert train_net("quickstart/eql.yaml", *overrides, *keep) is None
+
+
+def test_cascade_runs_and_keeps_counts_per_stage(train_net, overrides, tmp_path):
+    cascade = ["MODEL.ROI_HEADS.NAME", "LongTailCascadeROIHeads"]
+    assert train_net("quickstart/seesaw.yaml", *overrides, *cascade) is None
+    model = torch.load(tmp_path / "output" / "model_final.pth", weights_only=True)["model"]
+    keys = [key for key in model if key.endswith("cumulative_counts")]
+    assert len(keys) == 3 and all(model[key].sum() > 0 for key in keys)
+    assert all(
+        (tmp_path / "output" / f"recorded_statistics_stage{i}.json").exists() for i in range(3)
+    )
+
+
+def _free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _processes(launcher, overrides):
+    command = [
+        *(sys.executable, *launcher, str(ROOT / "train_net.py")),
+        *("--config-file", str(ROOT / "configs" / "quickstart" / "seesaw.yaml")),
+    ]
+    if "torch.distributed.run" not in launcher:
+        command += ["--num-gpus", "2", "--dist-url", f"tcp://127.0.0.1:{_free_port()}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *overrides], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="these are processes without a GPU")
+@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
+def test_two_processes(overrides, tmp_path, launcher):
+    """Both ranks' samples are counted: 2 images of 64 proposals, and the same counts on each."""
+    launchers = {
+        "spawn": [],
+        "torchrun": [
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node=2",
+            f"--master-port={_free_port()}",
+        ],
+    }
+    # Without clipped gradients the two ranks' models would differ if gradients were not averaged.
+    process = _processes(launchers[launcher], overrides)
+    assert process.returncode == 0, process.stderr[-3000:]
+    output = tmp_path / "output"
+    log = (output / "log.txt").read_text()
+    assert "World size: 2" in log
+    assert set(last_metrics(output)) >= {"bbox/APr", "segm/APf"}
+    counts = torch.load(output / "model_final.pth", weights_only=True)["model"][
+        "roi_heads.box_predictor.loss.cumulative_counts"
+    ]
+    # The number of foreground samples that rank 0 logs is its own; the counts hold both ranks'.
+    assert counts.sum() > 0
+
+
+def corrupt_copy(symbols, tmp_path, change):
+    """A training annotation file changed by ``change(content)``, as overrides."""
+    content = json.load(open(symbols / "symbols_train.json"))
+    change(content)
+    path = tmp_path / "train.json"
+    json.dump(content, open(path, "w"))
+    return ["DATASETS.REGISTER.symbols_train.JSON", str(path)]
+
+
+BAD_VALUES = {
+    "unknown loss": (["MODEL.ROI_BOX_HEAD.CLS_LOSS", "sesaw"], "CLS_LOSS is 'sesaw'; .*seesaw"),
+    "unknown key": (["MODEL.ROI_BOX_HEAD.CLSLOSS", "eql"], "CLSLOSS"),
+    "wrong type": (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER|MAX_ITER"),
+    "key without value": (["SOLVER.MAX_ITER"], "overrides"),
+    "wrong value": (["MODEL.ROI_BOX_HEAD.SEESAW.P", "-1.0"], "ROI_BOX_HEAD.SEESAW: p and q"),
+    "wrong number of classes": (
+        ["MODEL.ROI_HEADS.NUM_CLASSES", "80"],
+        "NUM_CLASSES is 80, but dataset 'symbols_train' has 6",
+    ),
+    "other heads": (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "does not read .*CLS_LOSS"),
+    "detectron2's switch": (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"], "USE_SIGMOID_CE"),
+    "amp on cpu": (["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"], "SOLVER.AMP.ENABLED"),
+    "normed classifier": (["MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER", "yes"], "auto, true or false"),
+    "unknown dataset": (["DATASETS.TRAIN", "('symbol_train',)"], "symbols_train"),
+    "empty training set": (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN"),
+    "missing statistics": (["DATASETS.CLASS_STATISTICS", "no.json"], "CLASS_STATISTICS: .*no.json"),
+    "missing json": (
+        ["DATASETS.REGISTER.symbols_train.JSON", "no.json"],
+        "REGISTER.symbols_train.JSON: .*no.json",
+    ),
+    "missing folder": (
+        ["DATASETS.REGISTER.symbols_val.IMAGES", "nowhere"],
+        "REGISTER.symbols_val.IMAGES: .*nowhere",
+    ),
+    "missing weights": (["MODEL.WEIGHTS", "no_weights.pth"], "MODEL.WEIGHTS: .*no_weights.pth"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_VALUES)
+def test_bad_value_is_one_line_and_nothing_is_written(train_net, overrides, tmp_path, case):
+    extra, pattern = BAD_VALUES[case]
+    error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
+    check_error(error, pattern)
+    if case != "missing weights":
+        assert not (tmp_path / "output").exists()
+
+
+def check_error(error, pattern):
+    import re
+
+    assert error is not None and error.startswith("error: ") and "\n" not in error
+    assert re.search(pattern, error), error
+
+
+def test_statistics_of_another_dataset(train_net, overrides, tmp_path):
+    statistics = {"image_counts": [1] * 5, "instance_counts": [1] * 5, "num_images": 5}
+    json.dump(statistics, open(tmp_path / "statistics.json", "w"))
+    extra = ["DATASETS.CLASS_STATISTICS", str(tmp_path / "statistics.json")]
+    check_error(
+        train_net("quickstart/eql.yaml", *overrides, *extra), "statistics of 5 classes.*is 6"
+    )
+
+
+def _short_polygon(content):
+    content["annotations"][0]["segmentation"] = [[1, 1, 5, 5]]
+
+
+def _unlisted_category(content):
+    content["annotations"][3]["category_id"] = 77
+
+
+def _no_annotations(content):
+    content["annotations"] = []
+
+
+@pytest.mark.parametrize(
+    "change, pattern",
+    [
+        (_short_polygon, r"annotation 1: polygon with 4 numbers"),
+        (_unlisted_category, r"annotation 4: category_id 77"),
+        (_no_annotations, r"train.json.*annotations"),
+    ],
+)
+def test_broken_annotations(train_net, overrides, symbols, tmp_path, change, pattern):
+    extra = corrupt_copy(symbols, tmp_path, change)
+    check_error(train_net("quickstart/seesaw.yaml", *overrides, *extra), pattern)
+    assert not (tmp_path / "output").exists()
+
+
+def test_truncated_json(train_net, overrides, symbols, tmp_path):
+    text = (symbols / "symbols_train.json").read_text()
+    (tmp_path / "train.json").write_text(text[: len(text) // 2])
+    extra = ["DATASETS.REGISTER.symbols_train.JSON", str(tmp_path / "train.json")]
+    check_error(train_net("quickstart/seesaw.yaml", *overrides, *extra), "train.json: not JSON")
+
+
+@pytest.mark.parametrize("num_workers", ["0", "1"])
+@pytest.mark.parametrize(
+    "content, pattern", [(None, "No such file"), (b"not an image", "identify")]
+)
+def test_missing_and_unreadable_images(
+    train_net, overrides, symbols, tmp_path, num_workers, content, pattern
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in os.listdir(symbols / "train"):
+        if content is not None:
+            (images / name).write_bytes(content)
+    extra = [
+        *("DATASETS.REGISTER.symbols_train.IMAGES", str(images)),
+        *("DATALOADER.NUM_WORKERS", num_workers),
+    ]
+    error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
+    check_error(error, rf"image \d+, {images}/.*: .*{pattern}")
+    assert not list((tmp_path / "output").glob("*.pth"))
+
+
+def test_weights_of_another_loss(train_net, overrides, tmp_path):
+    assert train_net("quickstart/softmax_ce.yaml", *overrides) is None
+    output = tmp_path / "output"
+    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
+    second = [*overrides, "OUTPUT_DIR", str(tmp_path / "second")]
+    # The same shape of classifier, and still another loss.
+    error = train_net("quickstart/softmax_eql.yaml", "--eval-only", *second, *weights)
+    check_error(error, "trained with loss 'softmax_ce' for 6 classes.*CLS_LOSS is 'softmax_eql'")
+    error = train_net("quickstart/seesaw.yaml", "--resume", *overrides, "SOLVER.MAX_ITER", "5")
+    check_error(error, "trained with loss 'softmax_ce'")
+    # As a start for a new run they serve: all but the classifier is taken.
+    assert train_net("quickstart/seesaw.yaml", *second, *weights) is None
+    log = (tmp_path / "second" / "log.txt").read_text()
+    assert "the classifier starts anew, the rest is loaded" in log
+
+
+def test_evaluation_without_weights(train_net, overrides):
+    error = train_net("quickstart/seesaw.yaml", "--eval-only", *overrides)
+    check_error(error, "MODEL.WEIGHTS is empty")
+
+
+def test_config_files_cannot_run_code(train_net, tmp_path, overrides):
+    marker = tmp_path / "ran"
+    config = tmp_path / "config.yaml"
+    config.write_text(f"OUTPUT_DIR: !!python/object/apply:os.system ['touch {marker}']\n")
+    check_error(train_net(str(config), *overrides), "config.yaml")
+    assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_script_in_a_process_of_its_own(overrides):
+    """Exit status and the last line on the terminal, for good; and warnings of others are gone."""
+    command = [
+        *(sys.executable, str(ROOT / "train_net.py")),
+        *("--config-file", str(ROOT / "configs" / "quickstart" / "eql.yaml"), *overrides),
+    ]
+    bad = subprocess.run(
+        [*command, "MODEL.ROI_BOX_HEAD.CLS_LOSS", "sesaw"], capture_output=True, text=True
+    )
+    assert bad.returncode == 1
+    assert bad.stderr.strip().splitlines() == [
+        "error: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'sesaw'; it must be one of " + ", ".join(LOSSES)
+    ]
+
+
+def test_number_of_classes_of_the_fixture(symbols):
+    assert len(json.load(open(symbols / "symbols_train.json"))["categories"]) == NUM_CLASSES

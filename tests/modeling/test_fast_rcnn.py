@@ -1,0 +1,407 @@
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from eql_seesaw.losses import LOSSES, EqualizationLoss, SeesawLoss, build_loss
+from eql_seesaw.modeling import (
+    EQLFastRCNNOutputLayers,
+    LongTailFastRCNNOutputLayers,
+    NormedLinear,
+    SeesawFastRCNNOutputLayers,
+    SoftmaxEQLFastRCNNOutputLayers,
+)
+
+from .tiny_model import GROUPS, IMAGE_COUNTS, IMAGE_SIZE, STATISTICS, tiny_config
+from .tiny_model import NUM_CLASSES as K
+
+SHAPE = ShapeSpec(channels=8)
+TRANSFORM = Box2BoxTransform((10.0, 10.0, 5.0, 5.0))
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def build(name, **kwargs):
+    return LongTailFastRCNNOutputLayers(
+        SHAPE,
+        box2box_transform=TRANSFORM,
+        num_classes=K,
+        loss=build_loss(name, K, **STATISTICS),
+        **kwargs,
+    )
+
+
+def sampled_proposals(*gt_classes):
+    """One image for each list of labels; an image whose labels are None has no ground truth."""
+    return [_image(labels) for labels in gt_classes]
+
+
+def _image(labels):
+    proposals = Instances((IMAGE_SIZE, IMAGE_SIZE))
+    num_proposals = 3 if labels is None else len(labels)
+    corners = 30 * torch.rand(num_proposals, 2)
+    boxes = torch.cat([corners, corners + 5 + 20 * torch.rand(num_proposals, 2)], dim=1)
+    proposals.proposal_boxes = Boxes(boxes)
+    if labels is None:
+        proposals.gt_classes = torch.full((num_proposals,), K)
+    else:
+        proposals.gt_classes = torch.tensor(labels, dtype=torch.int64)
+        proposals.gt_boxes = Boxes(boxes + torch.rand(num_proposals, 4))
+    return proposals
+
+
+def features(proposals):
+    return torch.randn(sum(len(x) for x in proposals), SHAPE.channels)
+
+
+def losses_of(predictor, predictions, proposals):
+    torch.manual_seed(1)  # softmax_eql draws beta
+    with EventStorage():
+        return predictor.losses(predictions, proposals)
+
+
+@pytest.mark.parametrize(
+    "name, num_logits",
+    [
+        ("softmax_ce", K + 1),
+        ("sigmoid_ce", K),
+        ("eql", K),
+        ("softmax_eql", K + 1),
+        ("seesaw", K + 2),
+    ],
+)
+def test_number_of_logits(name, num_logits):
+    assert build(name)(torch.zeros(2, 8))[0].shape == (2, num_logits)
+
+
+@every_loss
+@pytest.mark.parametrize("agnostic", [True, False])
+def test_forward_shapes(name, agnostic):
+    predictor = build(name, cls_agnostic_bbox_reg=agnostic)
+    logits, deltas = predictor(torch.randn(5, 8, 1, 1))
+    assert logits.shape == (5, predictor.loss.num_logits)
+    assert deltas.shape == (5, 4 if agnostic else 4 * K)
+
+
+@every_loss
+def test_losses_are_the_loss_and_detectron2s_box_loss(name):
+    predictor = build(name)
+    with torch.no_grad():
+        predictor.bbox_pred.weight.normal_()
+    theirs = FastRCNNOutputLayers(SHAPE, box2box_transform=TRANSFORM, num_classes=K)
+    theirs.bbox_pred.load_state_dict(predictor.bbox_pred.state_dict())
+    proposals = sampled_proposals([0, 3, K, K], [5, K])
+    x = features(proposals)
+    logits, deltas = predictor(x)
+    losses = losses_of(predictor, (logits, deltas), proposals)
+    with EventStorage():
+        expected_box_loss = theirs.losses(theirs(x), proposals)["loss_box_reg"]
+    torch.testing.assert_close(losses.pop("loss_box_reg"), expected_box_loss)
+    torch.manual_seed(1)
+    expected = build_loss(name, K, **STATISTICS)(logits, torch.tensor([0, 3, K, K, 5, K]))
+    assert list(losses) == list(expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(losses[key], value)
+
+
+@pytest.mark.parametrize("agnostic", [True, False])
+@pytest.mark.parametrize("box_reg_loss_type", ["smooth_l1", "giou"])
+@pytest.mark.parametrize(
+    "gt_classes", [[[0, 3, K], [5, K]], [None, [2, K]], [[K, K], None]], ids=str
+)
+def test_softmax_ce_is_detectron2s_predictor(agnostic, box_reg_loss_type, gt_classes):
+    settings = dict(
+        cls_agnostic_bbox_reg=agnostic,
+        box_reg_loss_type=box_reg_loss_type,
+        loss_weight={"loss_cls": 0.5, "loss_box_reg": 3.0},
+        test_score_thresh=0.05,
+        test_topk_per_image=7,
+    )
+    ours = build("softmax_ce", **settings)
+    theirs = FastRCNNOutputLayers(SHAPE, box2box_transform=TRANSFORM, num_classes=K, **settings)
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    ours.load_state_dict(theirs.state_dict())
+    proposals = sampled_proposals(*gt_classes)
+    x = features(proposals)
+
+    losses = losses_of(ours, ours(x), proposals)
+    expected = losses_of(theirs, theirs(x), proposals)
+    assert losses.keys() == expected.keys()
+    for key in expected:
+        torch.testing.assert_close(losses[key], expected[key])
+    sum(losses.values()).backward()
+    sum(expected.values()).backward()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+    detections, kept = ours.inference(ours(x), proposals)
+    expected_detections, expected_kept = theirs.inference(theirs(x), proposals)
+    for a, b in zip(detections, expected_detections, strict=True):
+        assert len(a) > 0
+        torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor)
+        torch.testing.assert_close(a.scores, b.scores)
+        assert a.pred_classes.tolist() == b.pred_classes.tolist()
+    for a, b in zip(kept, expected_kept, strict=True):
+        assert a.tolist() == b.tolist()
+
+
+@every_loss
+@pytest.mark.parametrize(
+    "gt_classes",
+    [[], [[], []], [[], [0, K]], [None], [None, [0, 5, K]], [[K, K, K]]],
+    ids=["no images", "no proposals", "one empty image", "no truth", "some truth", "background"],
+)
+def test_unusual_batches(name, gt_classes):
+    """The same keys, finite values, and a gradient for every parameter."""
+    predictor = build(name)
+    usual = sampled_proposals([0, 1, K])
+    keys = list(losses_of(predictor, predictor(features(usual)), usual))
+    proposals = sampled_proposals(*gt_classes)
+    losses = losses_of(predictor, predictor(features(proposals)), proposals)
+    assert list(losses) == keys
+    assert all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+    for parameter in predictor.parameters():
+        assert torch.isfinite(parameter.grad).all()
+
+
+@every_loss
+def test_predict_probs(name):
+    predictor = build(name)
+    proposals = sampled_proposals([0, 1, K], [], [2])
+    logits, deltas = predictor(10 * features(proposals))
+    probabilities = predictor.predict_probs((logits, deltas), proposals)
+    assert [p.shape for p in probabilities] == [(3, K + 1), (0, K + 1), (1, K + 1)]
+    torch.testing.assert_close(torch.cat(probabilities), predictor.loss.probabilities(logits))
+
+
+@every_loss
+def test_predict_probs_without_images(name):
+    predictor = build(name)
+    assert len(predictor.predict_probs(predictor(torch.empty(0, 8)), [])) == 0
+
+
+@every_loss
+def test_inference_finds_every_class(name):
+    """One sure proposal for each class, the last one too, and one for background."""
+    predictor = build(name, test_score_thresh=0.5)
+    num_logits = predictor.loss.num_logits
+    logits = torch.full((K + 1, num_logits), -9.0)
+    logits[:K, :K].fill_diagonal_(9)
+    if num_logits == K + 1:
+        logits[K, K] = 9
+    if num_logits == K + 2:  # foreground, background
+        logits[:K, K] = logits[K, K + 1] = 9
+    proposals = sampled_proposals([K] * (K + 1))
+    (detections,), (kept,) = predictor.inference((logits, torch.zeros(K + 1, 4 * K)), proposals)
+    order = kept.argsort()
+    assert detections.pred_classes[order].tolist() == list(range(K))
+    assert kept[order].tolist() == list(range(K))
+    assert (detections.scores > 0.99).all()
+    boxes = proposals[0].proposal_boxes.tensor
+    torch.testing.assert_close(detections.pred_boxes.tensor[order], boxes[:K])
+
+
+@every_loss
+@pytest.mark.parametrize(
+    "loss_weight, cls_weight, box_weight",
+    [
+        (0.5, 0.5, 0.5),
+        ({"loss_cls": 3.0, "loss_box_reg": 2.0}, 3, 2),
+        ({"loss_box_reg": 2.0}, 1, 2),
+    ],
+    ids=str,
+)
+def test_loss_weight(name, loss_weight, cls_weight, box_weight):
+    """The weight "loss_cls" is that of all terms of the classification."""
+    predictor, weighted = build(name), build(name, loss_weight=loss_weight)
+    weighted.load_state_dict(predictor.state_dict())
+    proposals = sampled_proposals([0, 3, K], [5, K])
+    x = features(proposals)
+    losses = losses_of(predictor, predictor(x), proposals)
+    weighted_losses = losses_of(weighted, weighted(x), proposals)
+    assert losses.keys() == weighted_losses.keys()
+    for key, value in losses.items():
+        weight = box_weight if key == "loss_box_reg" else cls_weight
+        torch.testing.assert_close(weighted_losses[key], weight * value)
+
+
+@every_loss
+@pytest.mark.parametrize("normed", [True, False])
+def test_initial_bias(name, normed):
+    """Sigmoid losses start with probability 0.001 for every class; others with zero bias."""
+    bias = build(name, normed_classifier=normed).cls_score.bias
+    if name in ("sigmoid_ce", "eql"):
+        torch.testing.assert_close(bias.sigmoid(), torch.full((K,), 0.001))
+    else:
+        assert (bias == 0).all()
+
+
+def test_sigmoid_loss_starts_low():
+    """1,203 classes with zero bias would start at 1203 log 2 = 834."""
+    predictor = LongTailFastRCNNOutputLayers(
+        SHAPE,
+        box2box_transform=TRANSFORM,
+        num_classes=1203,
+        loss=build_loss("sigmoid_ce", 1203),
+    )
+    proposals = sampled_proposals([1203] * 3)
+    losses = losses_of(predictor, predictor(features(proposals)), proposals)
+    assert 1 < losses["loss_cls"] < 3
+
+
+@every_loss
+@pytest.mark.parametrize("choice", [None, True, False])
+def test_normed_classifier(name, choice):
+    predictor = build(name, normed_classifier=choice, temperature=7.0)
+    normed = name == "seesaw" if choice is None else choice
+    assert isinstance(predictor.cls_score, NormedLinear) == normed
+    if normed:
+        assert predictor.cls_score.temperature == 7
+
+
+@every_loss
+@pytest.mark.parametrize("value, normed", [("auto", None), ("true", True), (False, False)])
+def test_normed_classifier_from_config(tmp_path, name, value, normed):
+    cfg = tiny_config(
+        tmp_path,
+        "LongTailROIHeads",
+        *("MODEL.ROI_BOX_HEAD.CLS_LOSS", name),
+        *("MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER", value),
+        *("MODEL.ROI_BOX_HEAD.TEMPERATURE", 12.0),
+    )
+    classifier = LongTailFastRCNNOutputLayers(cfg, SHAPE).cls_score
+    assert isinstance(classifier, NormedLinear) == (name == "seesaw" if normed is None else normed)
+    assert getattr(classifier, "temperature", 12) == 12
+
+
+@every_loss
+def test_from_config(tmp_path, name):
+    cfg = tiny_config(
+        tmp_path,
+        "LongTailROIHeads",
+        *("MODEL.ROI_BOX_HEAD.CLS_LOSS", name),
+        *("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", 4.0),
+        *("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True),
+        *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.125),
+    )
+    predictor = LongTailFastRCNNOutputLayers(cfg, SHAPE)
+    assert type(predictor.loss) is LOSSES[name]
+    assert predictor.loss.num_classes == predictor.num_classes == K
+    assert predictor.class_groups == GROUPS
+    assert predictor.loss_weight["loss_box_reg"] == 4
+    assert predictor.bbox_pred.out_features == 4
+    assert predictor.test_score_thresh == 0.125
+
+
+def test_keys_and_statistics_reach_the_loss(tmp_path):
+    cfg = tiny_config(
+        tmp_path,
+        "LongTailROIHeads",
+        *("MODEL.ROI_BOX_HEAD.EQL.MAX_IMAGE_COUNT", 10),
+        *("MODEL.ROI_BOX_HEAD.SOFTMAX_EQL.LAMBDA", 0.21),
+        *("MODEL.ROI_BOX_HEAD.SEESAW.P", 0.25),
+        *("MODEL.ROI_BOX_HEAD.SEESAW.COUNTS", "fixed"),
+    )
+    eql = EQLFastRCNNOutputLayers(cfg, SHAPE).loss
+    assert eql.protected_classes.tolist() == [count <= 10 for count in IMAGE_COUNTS]
+    softmax_eql = SoftmaxEQLFastRCNNOutputLayers(cfg, SHAPE).loss
+    # 0.21 of 500 images is 105
+    assert softmax_eql.protected_classes.tolist() == [count <= 101 for count in IMAGE_COUNTS]
+    seesaw = SeesawFastRCNNOutputLayers(cfg, SHAPE).loss
+    assert seesaw.p == 0.25
+    assert seesaw.cumulative_counts.tolist() == STATISTICS["instance_counts"]
+
+
+def test_statistics_of_another_dataset(tmp_path):
+    cfg = tiny_config(tmp_path, "LongTailROIHeads", "MODEL.ROI_HEADS.NUM_CLASSES", K + 1)
+    with pytest.raises(
+        ValueError, match=f"{K} classes, but MODEL.ROI_HEADS.NUM_CLASSES is {K + 1}"
+    ):
+        LongTailFastRCNNOutputLayers(cfg, SHAPE)
+
+
+def test_without_a_config():
+    eql = EQLFastRCNNOutputLayers(
+        SHAPE,
+        box2box_transform=TRANSFORM,
+        num_classes=K,
+        loss={"image_counts": IMAGE_COUNTS, "max_image_count": 10},
+    )
+    assert isinstance(eql.loss, EqualizationLoss) and eql.loss.protected_classes.sum() == 2
+    seesaw = SeesawFastRCNNOutputLayers(SHAPE, box2box_transform=TRANSFORM, num_classes=K)
+    assert isinstance(seesaw.loss, SeesawLoss) and seesaw.loss.num_classes == K
+    own = SeesawLoss(K, p=0.5)
+    seesaw = SeesawFastRCNNOutputLayers(SHAPE, box2box_transform=TRANSFORM, num_classes=K, loss=own)
+    assert seesaw.loss is own
+    for predictor in (eql, seesaw):
+        proposals = sampled_proposals([0, 5, K])
+        losses = losses_of(predictor, predictor(features(proposals)), proposals)
+        assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_wrong_arguments():
+    settings = dict(box2box_transform=TRANSFORM, num_classes=K)
+    with pytest.raises(ValueError, match="LongTailFastRCNNOutputLayers needs loss="):
+        LongTailFastRCNNOutputLayers(SHAPE, **settings)
+    with pytest.raises(ValueError, match="a loss for 80 classes, but num_classes=6"):
+        LongTailFastRCNNOutputLayers(SHAPE, loss=build_loss("softmax_ce", 80), **settings)
+    with pytest.raises(ValueError, match="image_counts"):
+        EQLFastRCNNOutputLayers(SHAPE, **settings)
+    with pytest.raises(ValueError, match="'seesaw' takes no argument 'gamma'"):
+        SeesawFastRCNNOutputLayers(SHAPE, loss={"gamma": 1}, **settings)
+
+
+@pytest.mark.parametrize("keep_annotated", [True, False])
+def test_annotated_classes_reach_the_loss(keep_annotated):
+    """Foreground proposals of class 5 push the rare class 0 down only where it is annotated."""
+    predictor = EQLFastRCNNOutputLayers(
+        SHAPE,
+        box2box_transform=TRANSFORM,
+        num_classes=K,
+        loss={"image_counts": IMAGE_COUNTS, "keep_annotated": keep_annotated},
+    )
+    proposals = sampled_proposals([5, 5], [5], None, [5])
+    annotated = torch.zeros(1, K, dtype=torch.bool)
+    proposals[0].gt_annotated_classes = annotated.expand(2, -1)  # class 0 is not annotated
+    annotated = annotated.clone()
+    annotated[0, 0] = True
+    proposals[1].gt_annotated_classes = annotated
+    # The third image has no ground truth, the fourth no such field.
+    logits, deltas = predictor(features(proposals))
+    logits.retain_grad()
+    losses_of(predictor, (logits, deltas), proposals)["loss_cls"].backward()
+    pushed_down = (logits.grad[:, 0] > 0).tolist()
+    background = [True, True, True]  # keeps weight 1 for every class
+    assert pushed_down == [False, False, keep_annotated, *background, False]
+
+
+def test_annotated_classes_are_optional():
+    predictor = build("eql")
+    proposals = sampled_proposals([5, 0, K])
+    predictions = predictor(features(proposals))
+    expected = losses_of(predictor, predictions, proposals)
+    proposals[0].gt_annotated_classes = torch.ones(3, K, dtype=torch.bool)
+    losses = losses_of(predictor, predictions, proposals)
+    torch.testing.assert_close(losses, expected)  # keep_annotated is off
+
+
+def test_seesaw_counts_are_saved_and_loaded():
+    predictor, resumed = build("seesaw"), build("seesaw")
+    proposals = sampled_proposals([0, 5, 5, K])
+    losses_of(predictor, predictor(features(proposals)), proposals)
+    counts = [1, 0, 0, 0, 0, 2]
+    assert predictor.state_dict()["loss.cumulative_counts"].tolist() == counts
+    resumed.load_state_dict(predictor.state_dict())
+    assert resumed.loss.cumulative_counts.tolist() == counts
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "seesaw"])
+def test_other_losses_add_nothing_to_checkpoints(name):
+    assert set(build(name).state_dict()) == {
+        *("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias")
+    }

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import build_mask_head
+from torch.nn import functional as F
+
+from eql_seesaw.modeling import NormedConv2d, NormedMaskRCNNConvUpsampleHead
+
+from .tiny_model import NUM_CLASSES as K
+from .tiny_model import tiny_config
+
+SHAPE = ShapeSpec(channels=5, height=4, width=4)
+
+
+@pytest.mark.parametrize("agnostic", [True, False])
+def test_from_config(tmp_path, agnostic):
+    cfg = tiny_config(
+        tmp_path,
+        "LongTailROIHeads",
+        *("MODEL.ROI_MASK_HEAD.NAME", "NormedMaskRCNNConvUpsampleHead"),
+        *("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", agnostic),
+        *("MODEL.ROI_MASK_HEAD.TEMPERATURE", 7.0),
+    )
+    head = build_mask_head(cfg, SHAPE)
+    assert isinstance(head, NormedMaskRCNNConvUpsampleHead)
+    assert isinstance(head.predictor, NormedConv2d) and head.predictor.temperature == 7
+    assert head.layers(torch.randn(3, 5, 4, 4)).shape == (3, 1 if agnostic else K, 8, 8)
+
+
+def test_default_temperature_is_the_papers(tmp_path):
+    cfg = tiny_config(
+        tmp_path,
+        "LongTailROIHeads",
+        *("MODEL.ROI_MASK_HEAD.NAME", "NormedMaskRCNNConvUpsampleHead"),
+    )
+    assert build_mask_head(cfg, SHAPE).predictor.temperature == 20
+    head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=K, conv_dims=[8])
+    assert head.predictor.temperature == 20
+
+
+def test_forward_equals_the_formula():
+    head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=3, conv_dims=[6, 4], temperature=10.0)
+    torch.nn.init.normal_(head.predictor.bias)
+    x = torch.randn(2, 5, 4, 4)
+    features = head.deconv_relu(head.deconv(head.mask_fcn1(x)))
+    weight = head.predictor.weight[:, :, 0, 0]
+    cosine = F.cosine_similarity(features[:, None], weight[None, :, :, None, None], dim=2)
+    expected = 10 * cosine + head.predictor.bias[:, None, None]
+    torch.testing.assert_close(head.layers(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_starts_as_the_plain_head_does():
+    """Zero bias, and filters of no preferred direction."""
+    head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=50, conv_dims=[64])
+    assert (head.predictor.bias == 0).all()
+    directions = F.normalize(head.predictor.weight.detach().flatten(1), dim=1)
+    assert directions.mean(0).norm() < 0.4
+
+
+def test_no_masks():
+    head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=3, conv_dims=[6])
+    logits = head.layers(torch.empty(0, 5, 4, 4))
+    assert logits.shape == (0, 3, 8, 8)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
