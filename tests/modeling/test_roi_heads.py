@@ -122,17 +122,18 @@ def test_annotated_classes_reach_the_loss_of_every_predictor(tmp_path, roi_heads
     model = build(tmp_path, roi_heads, "eql")
     batch = training_batch(((0, 2), (4, 5), ()))
     rows = torch.tensor([[True] * 3 + [False] * 3, [False, True] * 3])
-    for image, row in zip(batch[:2], rows, strict=True):
-        image["instances"].gt_annotated_classes = row.expand(2, -1)
+    nothing = torch.zeros(1, K, dtype=torch.bool)
+    for image, row in zip(batch, [*rows, nothing], strict=True):
+        image["instances"].gt_annotated_classes = row.expand(len(image["instances"]), -1)
     received = []
     for predictor in box_predictors(model):
         predictor.loss.register_forward_pre_hook(lambda _, args: received.append(args[2]))
     train_step(model, batch)
     assert len(received) == len(box_predictors(model))
     for annotated in received:
-        # The image without ground truth has no such field: no class is annotated there.
+        # Without ground truth the image has no row to hand on: no class is annotated there.
         by_image = torch.unique_consecutive(annotated, dim=0)
-        assert torch.equal(by_image, torch.cat([rows, torch.zeros(1, K, dtype=torch.bool)]))
+        assert torch.equal(by_image, torch.cat([rows, nothing]))
 
 
 def test_annotated_classes_change_the_loss_of_every_stage(tmp_path):
