@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -5,3 +7,12 @@ import torch
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def coco200():
+    """A folder with 200 photographs of COCO and their annotations."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "coco200"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data/coco200")
+    return folder

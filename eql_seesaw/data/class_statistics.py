@@ -13,11 +13,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
-logger = logging.getLogger(__name__)
+from .frequency_groups import frequency_groups
 
-# LVIS: a class is rare with at most 10 training images, common with at most 100.
-RARE_MAX_IMAGES = 10
-COMMON_MAX_IMAGES = 100
+logger = logging.getLogger(__name__)
 
 CACHE_SUFFIX = ".class_statistics.json"
 
@@ -41,8 +39,7 @@ class ClassStatistics:
     @property
     def groups(self) -> list[str]:
         """K times "r", "c" or "f". A class without any training image counts as rare."""
-        indices = np.searchsorted((RARE_MAX_IMAGES, COMMON_MAX_IMAGES), self.image_counts)
-        return ["rcf"[index] for index in indices]
+        return frequency_groups(self.image_counts)
 
 
 def count_classes(dataset_dicts: Sequence[dict[str, Any]], num_classes: int) -> ClassStatistics:

@@ -10,8 +10,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.class_statistics import ClassStatistics, write_class_statistics
+from ..data.frequency_groups import GROUP_NAMES
 from ..losses import ClassificationLoss
-from ..modeling.classification_accuracy import GROUP_NAMES
 
 logger = logging.getLogger(__name__)
 

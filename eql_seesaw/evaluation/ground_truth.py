@@ -5,14 +5,16 @@ import math
 import os
 from collections import defaultdict
 
-import pycocotools.mask as mask_utils
+import pycocotools.mask as mask_util
 from detectron2.utils.file_io import PathManager
 
-FREQUENCIES = ("r", "c", "f")
+from ..data.class_statistics import ClassStatistics
+from ..data.frequency_groups import GROUP_NAMES
 
 
-def load_ground_truth(json_file, class_statistics=None) -> dict:
-    """Read an annotation file and fill in what LVIS evaluation needs and COCO files lack.
+def load_ground_truth(json_file: str, class_statistics: ClassStatistics | None = None) -> dict:
+    """
+    Read an annotation file and fill in what LVIS evaluation needs and COCO files lack.
 
     - A category without ``frequency`` gets its group from the training set's class statistics.
     - An image without ``neg_category_ids`` counts as exhaustively annotated: every category that
@@ -24,13 +26,13 @@ def load_ground_truth(json_file, class_statistics=None) -> dict:
     - Annotation ids are numbered anew from 1: the official code loses matches to id 0.
 
     Args:
-        json_file (str): annotation file; category ids may have gaps and any order.
+        json_file: annotation file; category ids may have gaps and any order.
         class_statistics: class statistics of the training set, of which only ``groups`` is read:
             "r", "c" or "f" for each class, in ascending order of category id. Needed for files
             without ``frequency``.
 
     Returns:
-        dict: ``images`` in the file's order, ``annotations`` with ids 1, 2, ..., and
+        ``images`` in the file's order, ``annotations`` with ids 1, 2, ..., and
         ``categories`` in ascending order of id, complete as an LVIS file is. The file itself is
         left as it is.
 
@@ -99,7 +101,7 @@ def _complete_categories(categories, class_statistics):
                     "the training set, from which it can be derived."
                 )
             category["frequency"] = groups[k]
-        if category["frequency"] not in FREQUENCIES:
+        if category["frequency"] not in tuple(GROUP_NAMES):
             raise ValueError(
                 f"category {category['id']} has frequency {category['frequency']!r}; "
                 "expected 'r', 'c' or 'f'."
@@ -155,14 +157,14 @@ def _complete_shape(annotation, image):
         annotation.pop("segmentation", None)
 
     if annotation.get("bbox") is None:
-        annotation["bbox"] = mask_utils.toBbox(_rle(segmentation, image)).tolist()
+        annotation["bbox"] = mask_util.toBbox(_rle(segmentation, image)).tolist()
     bbox = annotation["bbox"]
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
         raise ValueError(f"has bbox {bbox!r}; expected [x, y, width, height].")
 
     if not annotation.get("area"):
         if segmentation:
-            annotation["area"] = float(mask_utils.area(_rle(segmentation, image)))
+            annotation["area"] = float(mask_util.area(_rle(segmentation, image)))
         else:
             annotation["area"] = bbox[2] * bbox[3]
     if not _is_finite(annotation["area"]):
@@ -197,9 +199,9 @@ def _check_segmentation(segmentation, image):
 def _rle(segmentation, image):
     height, width = image["height"], image["width"]
     if isinstance(segmentation, list):
-        return mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))
+        return mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
-        return mask_utils.frPyObjects(segmentation, height, width)
+        return mask_util.frPyObjects(segmentation, height, width)
     return segmentation
 
 

@@ -1,4 +1,4 @@
-"""LVIS metrics, computed by the official `lvis` package on any numpy."""
+"""LVIS metrics, computed by the official ``lvis`` package on any numpy."""
 
 import logging
 import math
@@ -11,7 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LVISResult:
-    """LVIS metrics of one set of detections, in percent.
+    """
+    LVIS metrics of one set of detections, in percent.
 
     Attributes:
         metrics: the official thirteen, by the official names: AP, AP50, AP75, APs, APm, APl, APr,
@@ -28,22 +29,23 @@ class LVISResult:
 def evaluate_lvis(
     ground_truth: dict, results: list[dict], iou_type: str, max_detections: int = 300
 ) -> LVISResult:
-    """Evaluate detections by the LVIS rules (https://www.lvisdataset.org, arXiv 1908.03195).
+    """
+    Evaluate detections by the LVIS rules (https://www.lvisdataset.org, arXiv 1908.03195).
 
-    The numbers are those of the official code: the `max_detections` highest scores of an image
+    The numbers are those of the official code: the ``max_detections`` highest scores of an image
     count, over all its classes; then detections without area are dropped; then those of classes
     that are neither annotated in the image nor among its negatives. Without any detection, which
     the official code cannot take, every metric that has ground truth is 0.
 
     Args:
-        ground_truth: a complete LVIS annotation dict, as `load_ground_truth` returns it.
+        ground_truth: a complete LVIS annotation dict, as ``load_ground_truth`` returns it.
         results: detections with "image_id", "category_id", "score", and, for "bbox", "bbox"
             (x, y, width, height), for "segm", "segmentation" (compressed RLE). Areas are those of
             the masks for "segm", whether the detections have boxes or not.
         iou_type: "bbox" or "segm".
         max_detections: detections that count per image.
 
-    Neither `ground_truth` nor `results` is changed.
+    Neither ``ground_truth`` nor ``results`` is changed.
 
     Raises:
         ValueError: a detection has an unknown image or category id, a score or box that is not
@@ -74,9 +76,10 @@ def evaluate_lvis(
 
 @contextmanager
 def _official_package() -> Iterator:
-    """The `lvis` package, silent and with the `numpy.float` it asks for, which numpy 1.24 removed.
+    """
+    The ``lvis`` package, silent and with the ``numpy.float`` it asks for, which numpy 1.24 removed.
 
-    Both last for the `with` block only; a `numpy.float` that was there before stays.
+    Both last for the ``with`` block only; a ``numpy.float`` that was there before stays.
     """
     root, logger = logging.getLogger(), logging.getLogger("lvis")
     # Importing lvis gives the root logger a handler if it has none, which would repeat our lines.

@@ -9,20 +9,21 @@ import os
 from collections import OrderedDict
 from contextlib import contextmanager
 
-import detectron2.utils.comm as comm
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.utils import comm
 
+from ..data.class_statistics import ClassStatistics
+from ..data.frequency_groups import GROUP_NAMES
 from .ground_truth import load_ground_truth
 from .lvis_engine import LVISResult, evaluate_lvis
 from .results_table import METRICS, results_table
 
-GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
-
 
 class LongTailLVISEvaluator(DatasetEvaluator):
-    """LVIS box and mask AP of a dataset in LVIS or COCO format.
+    """
+    LVIS box and mask AP of a dataset in LVIS or COCO format.
 
     Mask AP is computed if the model gives masks. Images of the dataset that were not processed
     count as images without detections.
@@ -33,25 +34,25 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         dataset_name: str,
         output_dir: str | None = None,
         *,
-        class_statistics=None,
+        class_statistics: ClassStatistics | None = None,
         max_detections: int = 300,
         distributed: bool = True,
     ):
         """
         Args:
-            dataset_name: a registered dataset whose metadata has `json_file`. The file is read
+            dataset_name: a registered dataset whose metadata has ``json_file``. The file is read
                 and checked here, before any inference, on the ranks that evaluate.
-            output_dir: folder of `lvis_instances_results.json`, every detection in LVIS format,
-                and `per_category.csv`; None writes neither.
-            class_statistics: statistics of the training set: `groups`, "r", "c" or "f" of each
-                class, for files without frequencies, and `image_counts`, (K,), for the table.
+            output_dir: folder of ``lvis_instances_results.json``, every detection in LVIS format,
+                and ``per_category.csv``; None writes neither.
+            class_statistics: statistics of the training set: ``groups``, "r", "c" or "f" of each
+                class, for files without frequencies, and ``image_counts``, (K,), for the table.
                 None where the file has frequencies.
             max_detections: detections that count per image, over all classes.
             distributed: gather the detections of all ranks and evaluate on rank 0. False: each
                 process evaluates its own.
 
         Raises:
-            FileNotFoundError, ValueError: as `load_ground_truth`.
+            FileNotFoundError, ValueError: as ``load_ground_truth``.
         """
         self._logger = logging.getLogger(__name__)
         self._dataset_name = dataset_name
@@ -68,7 +69,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             self._ground_truth = load_ground_truth(json_file, class_statistics)
 
     def reset(self):
-        """Forget all detections.
+        """
+        Forget all detections.
 
         Raises:
             ValueError: the dataset's category ids do not fit its annotation file.
@@ -80,12 +82,12 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         if self._evaluates:
             self._check_category_ids()
 
-    def process(self, inputs, outputs):
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """
         Args:
-            inputs (list[dict]): one dict per image, with "image_id".
-            outputs (list[dict]): one dict per image, with "instances", an `Instances` that has
-                `pred_boxes`, `scores`, `pred_classes` and, for mask AP, `pred_masks`.
+            inputs: one dict per image, with "image_id".
+            outputs: one dict per image, with "instances", an ``Instances`` that has
+                ``pred_boxes``, ``scores``, ``pred_classes`` and, for mask AP, ``pred_masks``.
         """
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
@@ -100,7 +102,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict:
         """
         Returns:
-            OrderedDict: {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr",
+            {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr",
             "APc", "APf"}}, and "segm" likewise if the model gave masks. A metric without ground
             truth is left out. {} on ranks above 0.
         """

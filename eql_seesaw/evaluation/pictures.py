@@ -1,53 +1,59 @@
-"""One picture of ground truth beside predictions, for a look at what the model does."""
+"""A picture of ground truth beside predictions, for a look at what the model does."""
 
 import colorsys
 import os
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
-import pycocotools.mask as mask_utils
+import pycocotools.mask as mask_util
+from detectron2.data import Metadata
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from PIL import Image, ImageDraw, ImageFont
 
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
-PANEL_SIDE = 512
+PANEL_SIDE = 384
 GAP = 8
+PAIR_GAP = 32
 CAPTION_HEIGHT = 24
 FONT_SIZE = 14
+PAIRS_PER_ROW = 2
 # Of 255.
 MASK_OPACITY = 100
 
 
 def draw_predictions(
-    dataset_dicts,
-    results,
-    metadata,
-    output_file,
+    dataset_dicts: Sequence[dict[str, Any]],
+    results: Iterable[dict[str, Any]],
+    metadata: Metadata,
+    output_file: str,
     *,
-    num_pictures=8,
-    score_threshold=0.3,
-    seed=0,
-    image_counts=None,
-):
-    """Draw ground truth (left) beside predictions (right), one row per image, into one PNG.
+    num_pictures: int = 8,
+    score_threshold: float = 0.3,
+    seed: int = 0,
+    image_counts: Sequence[int] | None = None,
+) -> None:
+    """
+    Draw pairs of ground truth (left) and predictions (right), two images per row, into one PNG.
 
     The images are chosen so that the rarest classes are seen: class by class, rarest first, one
     image that holds it, by chance but always the same for the same seed.
 
     Args:
-        dataset_dicts (list[dict]): images with annotations, in Detectron2's standard format.
-        results (list[dict]): predictions of any of these images in LVIS format, masks optional.
-        metadata: the dataset's `Metadata`, for `thing_classes` and, unless category ids are
-            class + 1, `thing_dataset_id_to_contiguous_id`.
-        output_file (str): the PNG; its folder is made if need be.
-        num_pictures (int): rows, or as many as there are images.
-        score_threshold (float): predictions below it are not drawn.
-        seed (int): of the choice of images.
-        image_counts (sequence[int]): (K,), training images of each class, by which rarity is
-            judged. Without it, images in `dataset_dicts` count.
+        dataset_dicts: images with annotations, in Detectron2's standard format.
+        results: predictions of any of these images in LVIS format, masks optional.
+        metadata: the dataset's, for "thing_classes" and, unless category ids are class + 1,
+            "thing_dataset_id_to_contiguous_id".
+        output_file: the PNG; its folder is made if need be.
+        num_pictures: images to draw, or as many as there are.
+        score_threshold: predictions below it are not drawn.
+        seed: of the choice of images.
+        image_counts: (K,), training images of each class, by which rarity is judged. Without it,
+            images in ``dataset_dicts`` count.
 
     Raises:
         ValueError: there are no images to draw.
@@ -59,20 +65,8 @@ def draw_predictions(
         )
     chosen = _choose_images(dataset_dicts, num_pictures, seed, image_counts)
     predictions = _predictions_by_image(results, metadata, score_threshold)
-    rows = [_draw_row(image, predictions[image["image_id"]], metadata) for image in chosen]
-
-    captions = ("ground truth", f"predictions, score ≥ {score_threshold:g}")
-    width = 2 * PANEL_SIDE + 3 * GAP
-    height = CAPTION_HEIGHT + sum(row.height + GAP for row in rows)
-    picture = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(picture)
-    for column, caption in enumerate(captions):
-        x = GAP + column * (PANEL_SIDE + GAP)
-        draw.text((x, CAPTION_HEIGHT / 2), caption, "black", _font(), anchor="lm")
-    y = CAPTION_HEIGHT
-    for row in rows:
-        picture.paste(row, (GAP, y))
-        y += row.height + GAP
+    pairs = [_draw_pair(image, predictions[image["image_id"]], metadata) for image in chosen]
+    picture = _arrange(pairs, ("ground truth", f"predictions, score ≥ {score_threshold:g}"))
 
     os.makedirs(os.path.dirname(os.path.abspath(output_file)), exist_ok=True)
     partial = f"{output_file}.partial"
@@ -113,15 +107,35 @@ def _predictions_by_image(results, metadata, score_threshold):
     return predictions
 
 
-def _draw_row(image, predictions, metadata):
+def _draw_pair(image, predictions, metadata):
     pixels = read_image(image["file_name"], format="RGB")
     ground_truth = [obj for obj in image.get("annotations", []) if not obj.get("iscrowd")]
     left = _draw_objects(pixels, ground_truth, metadata)
     right = _draw_objects(pixels, predictions, metadata)
-    row = Image.new("RGB", (2 * PANEL_SIDE + GAP, left.height), "white")
-    row.paste(left, (0, 0))
-    row.paste(right, (PANEL_SIDE + GAP, 0))
-    return row
+    pair = Image.new("RGB", (2 * PANEL_SIDE + GAP, left.height), "white")
+    pair.paste(left, (0, 0))
+    pair.paste(right, (PANEL_SIDE + GAP, 0))
+    return pair
+
+
+def _arrange(pairs, captions):
+    """Rows of pairs, and over each column what it shows."""
+    rows = [pairs[i : i + PAIRS_PER_ROW] for i in range(0, len(pairs), PAIRS_PER_ROW)]
+    heights = [max(pair.height for pair in row) + GAP for row in rows]
+    stride = pairs[0].width + PAIR_GAP
+    width = 2 * GAP + len(rows[0]) * stride - PAIR_GAP
+    picture = Image.new("RGB", (width, CAPTION_HEIGHT + sum(heights)), "white")
+    draw = ImageDraw.Draw(picture)
+    for column in range(len(rows[0])):
+        for panel, caption in enumerate(captions):
+            x = GAP + column * stride + panel * (PANEL_SIDE + GAP)
+            draw.text((x, CAPTION_HEIGHT / 2), caption, "black", _font(), anchor="lm")
+    y = CAPTION_HEIGHT
+    for row, height in zip(rows, heights, strict=True):
+        for column, pair in enumerate(row):
+            picture.paste(pair, (GAP + column * stride, y))
+        y += height
+    return picture
 
 
 def _draw_objects(pixels, objects, metadata):
@@ -135,11 +149,11 @@ def _draw_objects(pixels, objects, metadata):
             mask = Image.fromarray(
                 _bitmask(obj["segmentation"], height, width) * np.uint8(MASK_OPACITY)
             )
-            panel.paste(_colour(obj["category_id"]), mask=mask.resize(size))
+            panel.paste(_color(obj["category_id"]), mask=mask.resize(size))
     draw = ImageDraw.Draw(panel)
     boxes = [[scale * x for x in _xyxy(obj)] for obj in objects]
     for obj, box in zip(objects, boxes, strict=True):
-        draw.rectangle(box, outline=_colour(obj["category_id"]), width=2)
+        draw.rectangle(box, outline=_color(obj["category_id"]), width=2)
     for obj, box in zip(objects, boxes, strict=True):
         _draw_name(draw, size, box, obj, metadata.thing_classes[obj["category_id"]])
     return panel
@@ -153,9 +167,9 @@ def _draw_name(draw, size, box, obj, name):
     width, height = right + 2, bottom + 3
     x = max(0, min(box[0], size[0] - width))
     y = box[1] - height if box[1] >= height else max(0, min(box[1], size[1] - height))
-    colour = _colour(obj["category_id"])
-    draw.rectangle((x, y, x + width, y + height), fill=colour)
-    is_light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    color = _color(obj["category_id"])
+    draw.rectangle((x, y, x + width, y + height), fill=color)
+    is_light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
     draw.text((x + 2, y), name, "black" if is_light else "white", _font())
 
 
@@ -168,13 +182,13 @@ def _xyxy(obj):
 def _bitmask(segmentation, height, width):
     """Polygons or RLE to (height, width) uint8."""
     if isinstance(segmentation, list):
-        segmentation = mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))
+        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
-        segmentation = mask_utils.frPyObjects(segmentation, height, width)
-    return mask_utils.decode(segmentation)
+        segmentation = mask_util.frPyObjects(segmentation, height, width)
+    return mask_util.decode(segmentation)
 
 
-def _colour(k):
+def _color(k):
     """One colour per class; the golden ratio keeps neighbouring classes apart."""
     rgb = colorsys.hsv_to_rgb((k * 0.618034) % 1, 0.8, 0.95)
     return tuple(round(255 * value) for value in rgb)

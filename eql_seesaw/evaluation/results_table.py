@@ -9,10 +9,11 @@ ROW_NAMES = {"bbox": "box", "segm": "mask"}
 
 
 def results_table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """Box and mask AP as a table with one decimal.
+    """
+    Box and mask AP as a table with one decimal.
 
     Args:
-        results: as `LongTailLVISEvaluator.evaluate` returns them, {"bbox": {"AP": percent, ...},
+        results: as ``LongTailLVISEvaluator.evaluate`` returns them, {"bbox": {"AP": percent, ...},
             "segm": {...}}. A metric that is absent had no ground truth and is shown as n/a;
             "segm", or "bbox", may be absent as a whole. Other keys are left out.
     """

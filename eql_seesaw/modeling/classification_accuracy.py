@@ -6,11 +6,11 @@ from typing import Optional
 import torch
 from detectron2.utils.events import EventStorage
 
+from ..data.frequency_groups import GROUP_NAMES
+
 # Accuracies are averaged over this many steps and then logged: the period of Detectron2's writers.
 # Numbers leave the device only then.
 PERIOD = 20
-
-GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 class ClassificationAccuracy:

@@ -164,8 +164,10 @@ class EQLFastRCNNOutputLayers(LongTailFastRCNNOutputLayers):
 
 
 class SoftmaxEQLFastRCNNOutputLayers(LongTailFastRCNNOutputLayers):
-    """Box predictor with softmax equalization loss; see
-    :class:`eql_seesaw.losses.SoftmaxEqualizationLoss`."""
+    """
+    Box predictor with softmax equalization loss; see
+    :class:`eql_seesaw.losses.SoftmaxEqualizationLoss`.
+    """
 
     loss_name = "softmax_eql"
 

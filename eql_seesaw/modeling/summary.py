@@ -3,7 +3,7 @@
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from torch import nn
 
-from .classification_accuracy import GROUP_NAMES
+from ..data.frequency_groups import GROUP_NAMES
 from .fast_rcnn import LongTailFastRCNNOutputLayers
 from .normed_layers import NormedConv2d, NormedLinear
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from eql_seesaw.data.class_statistics import (
     CACHE_SUFFIX,
@@ -15,15 +15,6 @@ from eql_seesaw.data.class_statistics import (
     write_class_statistics,
 )
 from eql_seesaw.data.register import register_instances
-
-
-@pytest.fixture(autouse=True)
-def restore_catalogs():
-    datasets, metadata = dict(DatasetCatalog), dict(MetadataCatalog)
-    yield
-    for catalog, before in ((DatasetCatalog, datasets), (MetadataCatalog, metadata)):
-        catalog.clear()
-        catalog.update(before)
 
 
 def image(*classes, crowd=()):

@@ -1,10 +1,7 @@
 import json
 import logging
 import os
-import runpy
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -13,9 +10,8 @@ from lvis import LVIS
 from PIL import Image
 
 from eql_seesaw.data import symbols
-from eql_seesaw.data.symbols import generate_symbols, long_tailed_image_counts, symbol_names
+from eql_seesaw.data.symbols import generate_symbols, long_tailed_image_counts
 
-SCRIPT = Path(__file__).parents[2] / "datasets" / "make_symbols.py"
 IMAGE_COUNTS = [1, 2, 10, 11, 30, 100, 101, 5, 3, 1, 40, 12]
 ARGUMENTS = {"num_classes": 12, "image_size": 96, "val_images_per_class": 10}
 SMALL = {"num_classes": 4, "image_size": 64, "image_counts": [1, 2, 3, 4]}
@@ -67,39 +63,6 @@ def by_image(dataset):
     return groups
 
 
-# symbol_names
-
-
-def test_names_are_unique_and_suffice_for_lvis_v1():
-    pairs = symbol_names(1203)
-    assert len({char for char, _ in pairs}) == len({name for _, name in pairs}) == 1203
-    assert ("☂", "umbrella") in pairs[:100]
-    assert all(name == name.lower() and " " not in name for _, name in pairs)
-
-
-def test_names_of_fewer_classes_are_the_first_ones():
-    assert symbol_names(30) == symbol_names(1203)[:30]
-
-
-def test_symbols_are_neutral_and_distinct():
-    chars = {char for char, _ in symbol_names(1203)}
-    assert not chars & set("☠☪☭✝✡☮☯⚔☸☦卐")
-    # The same shape in three alphabets, and mirror images.
-    assert len(chars & set("HΗН")) == 1
-    assert len(chars & set("☚☛")) == 1
-    assert len(chars & set("→←")) == 1
-
-
-def test_too_many_classes_for_the_font():
-    with pytest.raises(ValueError, match=r"num_classes is 100000, but the font has only \d{4} "):
-        symbol_names(100000)
-    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
-        symbol_names(0)
-
-
-# long_tailed_image_counts
-
-
 @pytest.mark.parametrize(
     "num_classes, groups", [(100, {"r": 28, "c": 38, "f": 34}), (50, {"r": 14, "c": 19, "f": 17})]
 )
@@ -115,9 +78,6 @@ def test_long_tail_has_the_groups_of_lvis_v1(num_classes, groups):
 def test_long_tail_needs_frequent_classes():
     with pytest.raises(ValueError, match="max_image_count must be above 100, got 100"):
         long_tailed_image_counts(10, max_image_count=100)
-
-
-# The training split
 
 
 def test_image_counts_are_exact(train):
@@ -141,9 +101,6 @@ def test_one_class_may_be_in_every_image(tmp_path):
     assert image_counts(dataset) == {1: 20, 2: 1, 3: 1, 4: 1}
 
 
-# Masks
-
-
 def test_masks_are_exact(root, train):
     for image in train["images"]:
         with Image.open(root / "train" / image["file_name"]) as picture:
@@ -160,53 +117,6 @@ def test_masks_are_exact(root, train):
             assert (x + width, y + height) == (columns.max() + 1, rows.max() + 1)
             assert annotation["area"] == mask.sum() > 0
             assert annotation["iscrowd"] == 0
-
-
-def test_masks_lie_on_the_drawn_objects():
-    glyph = symbols._render_glyph("★")
-    for seed in range(10):
-        background, _ = symbols._draw_image([], 96, np.random.default_rng(seed))
-        pixels, owner = symbols._draw_image([glyph], 96, np.random.default_rng(seed))
-        changed = np.abs(pixels.astype(int) - background).max(axis=2) > 50
-        for axis in (0, 1):
-            drawn = np.flatnonzero(changed.any(axis))
-            masked = np.flatnonzero((owner == 0).any(axis))
-            assert abs(drawn[0] - masked[0]) <= 1 and abs(drawn[-1] - masked[-1]) <= 1
-
-
-def test_later_objects_hide_earlier_ones():
-    glyphs = [symbols._render_glyph(char) for char in "★☎♥⚀▣◉"]
-    for seed in range(10):
-        before, owner_before = symbols._draw_image(glyphs[:-1], 96, np.random.default_rng(seed))
-        after, owner = symbols._draw_image(glyphs, 96, np.random.default_rng(seed))
-        changed = np.abs(after.astype(int) - before).max(axis=2) > 50
-        hidden = changed & (owner_before >= 0)
-        assert (owner[hidden] == 5).sum() >= 0.8 * hidden.sum()
-
-
-def test_enough_of_every_object_stays_visible():
-    glyphs = [symbols._render_glyph(char) for char in "★☎♥⚀▣◉♚☂"]
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        owner = np.full((96, 96), -1)
-        areas, visible = np.zeros((2, len(glyphs)), dtype=int)
-        for index, glyph in enumerate(glyphs):
-            _, body, x, y = symbols._place_glyph(glyph, owner, areas, visible, rng)
-            region = owner[y : y + body.shape[0], x : x + body.shape[1]]
-            region[body >= 128] = index
-            areas[index] = (body >= 128).sum()
-            visible = np.bincount(owner[owner >= 0], minlength=len(glyphs))
-        assert (visible >= 0.25 * areas).all()
-
-
-def test_enclosed_areas_belong_to_the_object():
-    ink, body = (np.asarray(layer) for layer in symbols._render_glyph("○"))
-    center = ink.shape[0] // 2, ink.shape[1] // 2
-    assert ink[center] == 0 and body[center] == 255
-    assert body[0, 0] == 0
-
-
-# The validation split
 
 
 def test_validation_is_balanced(exhaustive):
@@ -249,9 +159,6 @@ def test_loads_with_lvis(root, name):
         assert {"id", "name", "synonyms", "synset", "def", "frequency"} <= category.keys()
 
 
-# Determinism
-
-
 def test_same_arguments_same_bytes(tmp_path):
     for name in ("a", "b"):
         generate_symbols(tmp_path / name, **SMALL)
@@ -270,9 +177,6 @@ def test_seed_changes_pictures_and_symbols(tmp_path):
     ]
     # The same symbols, but another one is rare.
     assert names[0] != names[1] and sorted(names[0]) == sorted(names[1])
-
-
-# What is there already
 
 
 def test_second_call_returns_at_once(tmp_path, monkeypatch, caplog):
@@ -312,13 +216,10 @@ def test_nothing_is_left_behind_by_a_failure(tmp_path, monkeypatch):
     def fail(*args):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(symbols, "_exhaustive", fail)
+    monkeypatch.setattr(symbols, "exhaustive_lvis_json", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         generate_symbols(tmp_path / "symbols", **SMALL)
     assert os.listdir(tmp_path) == []
-
-
-# Wrong arguments
 
 
 @pytest.mark.parametrize(
@@ -339,68 +240,3 @@ def test_wrong_arguments(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
         generate_symbols(tmp_path / "symbols", **(SMALL | wrong))
     assert os.listdir(tmp_path) == []
-
-
-# The command line
-
-
-@pytest.fixture
-def run_script(monkeypatch):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, args)])
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-
-    return run
-
-
-def test_script_says_what_it_made(tmp_path, run_script, capsys):
-    root = tmp_path / "symbols"
-    run_script("--root", root, "--num-classes", "3", "--image-size", "64", "--seed", "2")
-    statement = load(root, "symbols.json")
-    assert statement["arguments"]["num_classes"] == 3
-    assert statement["arguments"]["image_size"] == 64
-    assert statement["arguments"]["seed"] == 2
-    train, val = statement["summary"]["train"], statement["summary"]["val"]
-    assert capsys.readouterr().out.splitlines() == [
-        f"{root}: 3 classes (1 rare, 1 common, 1 frequent)",
-        f"  train: {train['images']} images, {train['objects']} objects",
-        f"  val: {val['images']} images, {val['objects']} objects",
-    ]
-
-
-def test_script_scales_the_counts_of_lvis_v1(tmp_path, run_script, monkeypatch, capsys):
-    made = {}
-
-    def generate(root, **arguments):
-        made.update(arguments)
-        split = {"images": 0, "objects": 0}
-        return {"train": split, "val": split, "classes": {"r": 0, "c": 0, "f": 0}}
-
-    monkeypatch.setattr(symbols, "generate_symbols", generate)
-    run_script("--root", tmp_path, "--lvis-v1-counts")
-    full = made["image_counts"]
-    assert made["num_classes"] == len(full) == 1203
-    assert min(full) == 1 and sum(c <= 10 for c in full) == 337
-    run_script("--root", tmp_path, "--lvis-v1-counts", "--scale-counts", "0.1")
-    assert made["image_counts"] == [max(1, round(0.1 * count)) for count in full]
-
-
-def test_script_fails_with_one_line(tmp_path, run_script):
-    (tmp_path / "holiday.txt").write_text("")
-    with pytest.raises(SystemExit, match=f"error: {tmp_path} exists and is not .*[^\\n]$"):
-        run_script("--root", tmp_path)
-
-
-@pytest.mark.parametrize(
-    "args, message",
-    [
-        (["--scale-counts", "0.1"], "--scale-counts needs --lvis-v1-counts"),
-        (["--lvis-v1-counts", "--scale-counts", "0"], "--scale-counts must be above 0, got 0.0"),
-        (["--lvis-v1-counts", "--num-classes", "9"], "leave --num-classes out"),
-    ],
-)
-def test_script_refuses_options_that_do_not_go_together(run_script, capsys, args, message):
-    with pytest.raises(SystemExit) as exit_info:
-        run_script(*args)
-    assert exit_info.value.code == 2
-    assert message in capsys.readouterr().err

@@ -8,7 +8,6 @@ import pytest
 from eql_seesaw.evaluation import load_ground_truth
 
 SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
-COCO200 = Path(__file__).parents[3] / "shared" / "data" / "coco200"
 
 
 def coco_dataset():
@@ -190,9 +189,8 @@ def test_missing_and_broken_file(tmp_path):
         load_ground_truth(str(broken))
 
 
-@pytest.mark.skipif(not COCO200.is_dir(), reason=f"{COCO200} is not there")
-def test_real_coco_file():
-    path = COCO200 / "instances_val2017.json"
+def test_real_coco_file(coco200):
+    path = coco200 / "instances_val2017.json"
     dataset = json.loads(path.read_text())
     groups = ["rcf"[k % 3] for k in range(len(dataset["categories"]))]
     ground_truth = load_ground_truth(str(path), SimpleNamespace(groups=groups))

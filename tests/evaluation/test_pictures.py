@@ -1,12 +1,12 @@
 import numpy as np
-import pycocotools.mask as mask_utils
+import pycocotools.mask as mask_util
 import pytest
 from detectron2.data import Metadata
 from detectron2.structures import BoxMode
 from PIL import Image
 
 from eql_seesaw.evaluation import draw_predictions
-from eql_seesaw.evaluation.pictures import CAPTION_HEIGHT, GAP, PANEL_SIDE
+from eql_seesaw.evaluation.pictures import CAPTION_HEIGHT, GAP, PAIR_GAP, PANEL_SIDE
 
 METADATA = Metadata(
     thing_classes=["umbrella", "anchor", "die"],
@@ -42,9 +42,15 @@ def dataset_dicts(tmp_path):
     return dicts
 
 
-def panel(picture, row, column):
-    x = GAP + column * (PANEL_SIDE + GAP)
-    y = CAPTION_HEIGHT + row * (PANEL_SIDE // 2 + GAP)
+PAIR_WIDTH = 2 * PANEL_SIDE + GAP
+ROW_HEIGHT = PANEL_SIDE // 2 + GAP
+
+
+def panel(picture, index, side):
+    """Ground truth (side 0) or predictions (side 1) of the image drawn at ``index``."""
+    row, column = divmod(index, 2)
+    x = GAP + column * (PAIR_WIDTH + PAIR_GAP) + side * (PANEL_SIDE + GAP)
+    y = CAPTION_HEIGHT + row * ROW_HEIGHT
     return np.asarray(picture)[y : y + PANEL_SIDE // 2, x : x + PANEL_SIDE]
 
 
@@ -57,15 +63,43 @@ def draw(tmp_path, *args, **kwargs):
         return picture.convert("RGB")
 
 
-def test_size_and_scaled_up_rows(tmp_path, dataset_dicts):
-    picture = draw(tmp_path, dataset_dicts, [], num_pictures=2)
-    width = 2 * PANEL_SIDE + 3 * GAP
-    assert picture.size == (width, CAPTION_HEIGHT + 2 * (PANEL_SIDE // 2 + GAP))
+@pytest.mark.parametrize(
+    ("num_pictures", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (6, 2, 3), (8, 2, 3)]
+)
+def test_two_pairs_per_row(tmp_path, dataset_dicts, num_pictures, columns, rows):
+    picture = draw(tmp_path, dataset_dicts, [], num_pictures=num_pictures)
+    width = columns * PAIR_WIDTH + (columns - 1) * PAIR_GAP + 2 * GAP
+    assert picture.size == (width, CAPTION_HEIGHT + rows * ROW_HEIGHT)
 
 
-def test_more_pictures_than_images(tmp_path, dataset_dicts):
-    picture = draw(tmp_path, dataset_dicts[:3], [], num_pictures=8)
-    assert picture.height == CAPTION_HEIGHT + 3 * (PANEL_SIDE // 2 + GAP)
+def test_images_follow_each_other_row_by_row(tmp_path, dataset_dicts):
+    colors = [(60 * i, 90, 200 - 40 * i) for i in range(3)]
+    for image, color in zip(dataset_dicts, colors, strict=False):
+        Image.new("RGB", (128, 64), color).save(image["file_name"])
+        image["annotations"] = []
+    picture = draw(tmp_path, dataset_dicts[:3], [])
+    drawn = [tuple(panel(picture, index, 0)[0, 0]) for index in range(3)]
+    assert sorted(drawn) == sorted(colors)
+    for index in range(3):
+        for side in (0, 1):
+            assert (panel(picture, index, side) == drawn[index]).all()
+    assert (panel(picture, 3, 0) == 255).all() and (panel(picture, 3, 1) == 255).all()
+
+
+def test_rows_are_as_high_as_their_highest_image(tmp_path, dataset_dicts):
+    Image.new("RGB", (64, 128), GREY).save(dataset_dicts[1]["file_name"])
+    dataset_dicts[1].update(height=128, width=64)
+    picture = draw(tmp_path, dataset_dicts[:2], [])
+    assert picture.height == CAPTION_HEIGHT + PANEL_SIDE + GAP
+
+
+def test_captions_stand_over_every_pair(tmp_path, dataset_dicts):
+    picture = draw(tmp_path, dataset_dicts[:2], [])
+    header = np.asarray(picture)[:CAPTION_HEIGHT]
+    first, second = (header[:, x : x + PAIR_WIDTH] for x in (GAP, GAP + PAIR_WIDTH + PAIR_GAP))
+    assert (first == second).all()
+    for half in (first[:, :PANEL_SIDE], first[:, -PANEL_SIDE:]):
+        assert (half < 128).any()
 
 
 def test_image_without_predictions_is_shown_plain(tmp_path, dataset_dicts):
@@ -78,7 +112,7 @@ def test_image_without_predictions_is_shown_plain(tmp_path, dataset_dicts):
 def test_prediction_looks_like_its_ground_truth(tmp_path, dataset_dicts):
     mask = np.zeros((64, 128), dtype=np.uint8, order="F")
     mask[16:48, 16:48] = 1
-    rle = mask_utils.encode(mask)
+    rle = mask_util.encode(mask)
     prediction = {
         "image_id": 100,
         "category_id": 3,
@@ -88,7 +122,7 @@ def test_prediction_looks_like_its_ground_truth(tmp_path, dataset_dicts):
     }
     picture = draw(tmp_path, dataset_dicts[:1], [prediction])
     # Pixels in the middle of the object, and on the edge of its box.
-    inside, edge = (slice(100, 160), slice(100, 160)), (slice(80, 180), 64)
+    inside, edge = (slice(75, 120), slice(75, 120)), (slice(60, 135), 48)
     ground_truth, predicted = panel(picture, 0, 0), panel(picture, 0, 1)
     for pixels in (inside, edge):
         assert (ground_truth[pixels] != GREY).any()
@@ -106,7 +140,7 @@ def test_score_is_written_and_masks_are_optional(tmp_path, dataset_dicts):
     assert panel(half, 0, 1).tobytes() != panel(more, 0, 1).tobytes()
 
 
-def test_colours_of_the_photograph(tmp_path, dataset_dicts):
+def test_colors_of_the_photograph(tmp_path, dataset_dicts):
     Image.new("RGB", (128, 64), (200, 100, 50)).save(dataset_dicts[0]["file_name"])
     picture = draw(tmp_path, dataset_dicts[:1], [])
     assert (panel(picture, 0, 1) == (200, 100, 50)).all()

@@ -37,8 +37,10 @@ def run_rank(rank, port, folder):
 
 @pytest.mark.slow
 def test_two_ranks_count_as_one(tmp_path):
-    """Counts are the same integers on both ranks and in one process that sees both batches; loss
-    and gradient are its mean over ranks, since the ranks have equally many samples."""
+    """
+    Counts are the same integers on both ranks and in one process that sees both batches; loss
+    and gradient are its mean over ranks, since the ranks have equally many samples.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

@@ -1,0 +1,202 @@
+"""Reading an annotation file in COCO or LVIS format, and what can be wrong with its entries."""
+
+import json
+import os
+from collections.abc import Container
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from detectron2.utils.file_io import PathManager
+
+# Beyond this, a coordinate is junk; the comparison is also False for NaN.
+_MAX_COORDINATE = 1e9
+
+
+class Problem(NamedTuple):
+    """Something wrong in an annotation file: a kind, in the plural, and this one's details."""
+
+    kind: str
+    detail: str
+
+
+def read_annotation_file(json_file: str) -> dict[str, Any]:
+    """
+    Read a JSON file that holds an object.
+
+    Raises:
+        ValueError: the file is not JSON, is cut off, or holds something else.
+    """
+    try:
+        with PathManager.open(json_file, "rb") as f:
+            content = json.loads(f.read())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{json_file}: holds no object but a {type(content).__name__}")
+    return content
+
+
+def entries_by_id(
+    content: dict[str, Any], section: str
+) -> tuple[dict[int, dict], list[tuple[str, Problem]]]:
+    """
+    The entries of a section of an annotation file.
+
+    Args:
+        content: of the file.
+        section: "images", "annotations" or "categories".
+
+    Returns:
+        The entries with an id of their own, in the file's order, and what is wrong with the
+        others, each with its place in the file.
+    """
+    entries = content.get(section)
+    if not isinstance(entries, list) or not entries:
+        detail = "the list is empty" if entries == [] else "no list; expected COCO or LVIS format"
+        return {}, [(section, Problem("missing sections", detail))]
+    by_id: dict[int, dict] = {}
+    problems = []
+    for index, entry in enumerate(entries):
+        entry_id = entry.get("id") if isinstance(entry, dict) else None
+        where = f"{section}[{index}]"
+        if type(entry_id) is not int:
+            problem = Problem(f"{section} without an id", 'no integer "id"')
+            problems.append((where, problem))
+        elif entry_id in by_id:
+            problem = Problem(f"duplicate ids of {section}", f"id {entry_id} occurs more than once")
+            problems.append((where, problem))
+        else:
+            by_id[entry_id] = entry
+    return by_id, problems
+
+
+def image_file_name(image: dict[str, Any], from_coco_url: bool = False) -> str:
+    """
+    Path of an image relative to the image folder.
+
+    Args:
+        image: entry of the "images" of an annotation file.
+        from_coco_url: take "coco_url" even where there is a "file_name".
+
+    Raises:
+        ValueError: there is no name, or it leads out of the image folder.
+    """
+    file_name, url = image.get("file_name"), image.get("coco_url")
+    if from_coco_url or file_name is None:
+        file_name = "/".join(url.split("/")[-2:]) if isinstance(url, str) else None
+    if not isinstance(file_name, str) or not file_name:
+        raise ValueError('no "file_name" and no "coco_url"')
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    if path.is_absolute() or os.path.isabs(file_name) or ".." in path.parts:
+        raise ValueError(f"'{file_name}' leads out of the image folder")
+    return file_name
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a finite number that can be a coordinate."""
+    return type(value) in (int, float) and -_MAX_COORDINATE < value < _MAX_COORDINATE
+
+
+def name_problem(category: dict[str, Any]) -> Problem | None:
+    """What is wrong with the "name" of an annotation file's category, if anything."""
+    name = category.get("name")
+    if isinstance(name, str):
+        return None
+    return Problem("categories without a name", f"name is {shorten(name)}")
+
+
+def size_problem(image: dict[str, Any]) -> Problem | None:
+    """What is wrong with the "height" and "width" of an annotation file's image, if any."""
+    size = [image.get("height"), image.get("width")]
+    if all(type(side) is int and 0 < side < _MAX_COORDINATE for side in size):
+        return None
+    return Problem(
+        "images without a size", f"height and width are {shorten(size)}, not positive integers"
+    )
+
+
+def category_ids_problem(
+    image: dict[str, Any], key: str, category_ids: Container[int]
+) -> Problem | None:
+    """
+    What is wrong with an image's list of category ids, if it has one.
+
+    Args:
+        image: entry of the "images" of an annotation file.
+        key: "neg_category_ids" or "not_exhaustive_category_ids".
+        category_ids: ids of the file's "categories".
+    """
+    if key not in image:
+        return None
+    ids = image[key]
+    if not isinstance(ids, list):
+        return Problem(f"broken {key}", f"{key} is {shorten(ids)}, expected a list")
+    for category_id in ids:
+        if type(category_id) is not int or category_id not in category_ids:
+            detail = f"{key} holds {shorten(category_id)}, which is not in categories"
+            return Problem(f"unknown {key}", detail)
+    return None
+
+
+def reference_problem(
+    annotation: dict[str, Any], key: str, section: str, ids: Container[int]
+) -> Problem | None:
+    """
+    What is wrong with an annotation's reference to its image or category, if anything.
+
+    Args:
+        annotation: entry of the "annotations" of an annotation file.
+        key: "image_id" or "category_id".
+        section: "images" or "categories".
+        ids: of the entries of that section.
+    """
+    value = annotation.get(key)
+    if type(value) is int and value in ids:
+        return None
+    return Problem(f"unknown {section}", f"{key} {shorten(value)} is not in {section}")
+
+
+def box_problem(bbox: Any) -> Problem | None:
+    """What is wrong with the "bbox" of an annotation, if it is not four numbers."""
+    if isinstance(bbox, list) and len(bbox) == 4 and all(map(is_number, bbox)):
+        return None
+    return Problem(
+        "annotations without a box", f"bbox is {shorten(bbox)}, expected [x, y, width, height]"
+    )
+
+
+def segmentation_problem(segmentation: Any, height: int, width: int) -> Problem | None:
+    """
+    What is wrong with the form of an annotation's "segmentation", if anything. Coordinates of
+    polygons and the inside of a compressed RLE are not looked at.
+    """
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            if not isinstance(polygon, list):
+                return Problem("broken polygons", f"polygon is {shorten(polygon)}, expected a list")
+            if len(polygon) < 6 or len(polygon) % 2:
+                return Problem("broken polygons", f"polygon with {len(polygon)} numbers")
+        return None
+    if not isinstance(segmentation, dict):
+        return Problem("broken masks", f"segmentation is {shorten(segmentation)}")
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        expected = f"but the image has [{height}, {width}]"
+        return Problem("RLE masks of the wrong size", f"RLE of size {shorten(size)}, {expected}")
+    if isinstance(counts, list):
+        if not all(type(count) is int and count >= 0 for count in counts):
+            return Problem("broken RLE masks", "RLE counts are not all integers from 0")
+        if sum(counts) != height * width:
+            expected = f"but the image has {height * width}"
+            return Problem(
+                "RLE masks of the wrong size", f"RLE of {sum(counts)} pixels, {expected}"
+            )
+    elif not isinstance(counts, str) or not counts:
+        return Problem("broken RLE masks", f"RLE counts are {shorten(counts)}")
+    return None
+
+
+def shorten(value: Any) -> str:
+    """A value from JSON as text of at most 40 characters."""
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

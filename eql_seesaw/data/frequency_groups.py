@@ -1,0 +1,23 @@
+"""LVIS's groups of rare, common and frequent classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Training images up to which a class is rare, or common; all others are frequent.
+RARE_MAX_IMAGES = 10
+COMMON_MAX_IMAGES = 100
+
+GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
+
+
+def frequency_groups(image_counts: Sequence[int]) -> list[str]:
+    """
+    Args:
+        image_counts: (K,) number of training images that hold each class.
+
+    Returns:
+        K times "r", "c" or "f". A class without any training image counts as rare.
+    """
+    indices = np.searchsorted((RARE_MAX_IMAGES, COMMON_MAX_IMAGES), image_counts)
+    return [list(GROUP_NAMES)[index] for index in indices]
