@@ -7,14 +7,14 @@ Train or evaluate a detector on long-tailed data.
     torchrun --nproc_per_node 8 train_net.py --config-file ... [KEY VALUE ...]
 """
 
-import sys
-
 from eql_seesaw.engine import (
     LongTailTrainer,
     argument_parser,
     build_checkpointer,
     launch,
     load_config,
+    log_next_steps,
+    one_line_errors,
     set_up,
     set_up_data,
 )
@@ -28,16 +28,14 @@ def main(args):
         return LongTailTrainer.test(cfg, model)
     trainer = LongTailTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    results = trainer.train()
+    log_next_steps(cfg, args.config_file)
+    return results
 
 
 if __name__ == "__main__":
     args = argument_parser(__doc__).parse_args()
-    try:
+    with one_line_errors():
         # Mistakes in config and data are found here, before processes start or files are written.
-        set_up_data(load_config(args.config_file, args.opts))
+        set_up_data(load_config(args.config_file, args.opts), args.eval_only)
         launch(main, args)
-    except (ValueError, FileNotFoundError) as error:
-        # An error in a data loader's worker carries that worker's traceback; its last line says it.
-        reason = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
-        sys.exit(f"error: {reason}")

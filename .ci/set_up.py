@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-Prepare .venv for this repository. Needs Python >= 3.10 and nothing else; may be run again.
+Prepare .venv for this repository. Needs Python 3.10 to 3.12 and nothing else; may be run again.
 
 Where ``import detectron2`` already works, .venv sees that installation and only what is missing is
 added. Otherwise torch, torchvision and the rest are installed at the versions of constraints.txt,
@@ -18,9 +18,11 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
+# Says that this script made .venv, and from what.
 STAMP = os.path.join(VENV, "set_up")
 CONSTRAINTS = os.path.join(ROOT, "constraints.txt")
 
+NOT_INSTALLED = "a package could not be installed; the lines above say which. Is PyPI reachable?"
 CHECK = """
 import cv2, lvis, torch, torchvision, detectron2.engine, eql_seesaw.modeling
 torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
@@ -28,18 +30,19 @@ torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 
 
 def main():
-    if sys.version_info < (3, 10):  # noqa: UP036 (this is the check)
+    if not (3, 10) <= sys.version_info < (3, 13):  # noqa: UP036 (this is the check)
         sys.exit(
-            f"error: Python 3.10 or later is needed, this is {sys.version.split()[0]}; "
+            f"error: Python 3.10, 3.11 or 3.12 is needed, this is {sys.version.split()[0]}; "
             "name another one: make PYTHON=python3.11 ..."
         )
     fingerprint = fingerprint_of_inputs()
-    if os.path.exists(STAMP) and open(STAMP).read() == fingerprint:
+    if os.path.exists(STAMP) and read(STAMP) == fingerprint:
         return
     has_detectron2 = importlib.util.find_spec("detectron2") is not None
-    create_environment(has_detectron2)
+    create_environment()
     if has_detectron2:
         print("Detectron2 is installed already and is used as it is", flush=True)
+        see_packages_of_this_python()
         install_beside_detectron2()
     else:
         install_all()
@@ -56,18 +59,35 @@ def main():
 def fingerprint_of_inputs():
     digest = hashlib.sha256(sys.version.encode())
     for name in (CONSTRAINTS, os.path.join(ROOT, "setup.cfg"), os.path.abspath(__file__)):
-        with open(name, "rb") as f:
-            digest.update(f.read())
+        digest.update(read(name).encode())
     return digest.hexdigest()
 
 
-def create_environment(see_system_packages):
+def create_environment():
     print(f"Setting up {VENV}", flush=True)
-    options = ["--clear"] + ["--system-site-packages"] * see_system_packages
+    if os.path.exists(VENV) and not os.path.exists(STAMP):
+        sys.exit(f"error: {VENV} was not made by this set-up; move it away and try again")
     run(
-        [sys.executable, "-m", "venv", *options, VENV],
+        [sys.executable, "-m", "venv", "--clear", VENV],
         "python3 cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv",
     )
+    with open(STAMP, "w") as f:
+        f.write("unfinished")
+
+
+def site_packages():
+    command = [PYTHON, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
+    return subprocess.check_output(command, text=True).strip()
+
+
+def see_packages_of_this_python():
+    """
+    Unlike --system-site-packages this also works from inside another virtual environment. What is
+    installed in .venv goes first.
+    """
+    folders = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    with open(os.path.join(site_packages(), "outer_packages.pth"), "w") as f:
+        f.writelines(f"import site; site.addsitedir({path!r})\n" for path in folders)
 
 
 def requirements():
@@ -84,36 +104,44 @@ def install_all():
     pip(pinned("uv"))
     # lvis would bring the OpenCV that needs libGL.
     uv = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, "--quiet"]
-    download = "a package could not be installed; the lines above say which. Is PyPI reachable?"
-    run([*uv, "--constraint", CONSTRAINTS, *requirements()], download)
-    run([*uv, "--no-deps", pinned("lvis")], download)
+    run([*uv, "--constraint", CONSTRAINTS, *requirements()], NOT_INSTALLED)
+    run([*uv, "--no-deps", pinned("lvis")], NOT_INSTALLED)
     # The wheel is tagged for Python 3.10 because of a compiled module that is not needed; its
     # Python code runs on later versions too.
-    site_packages = subprocess.check_output(
-        [PYTHON, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], text=True
-    ).strip()
-    foreign = ["--only-binary=:all:", "--python-version", "3.10", "--target", site_packages]
+    foreign = ["--only-binary=:all:", "--python-version", "3.10", "--target", site_packages()]
     pip("--no-deps", "--upgrade", *foreign, pinned("sal-detectron2"))
 
 
 def install_beside_detectron2():
-    needed = requirements()
-    if subprocess.run([PYTHON, "-c", "import cv2"], capture_output=True).returncode == 0:
+    """Only what is missing, and never another torch than the one Detectron2 was built with."""
+    for module in ("torch", "torchvision"):
+        if not has_module(module):
+            sys.exit(f"error: Detectron2 is installed but {module} is not; install the two first")
+    tools = ("pytest", "hypothesis", "ruff")
+    needed = [name for name in requirements() if not name.startswith(("torch", *tools))]
+    if has_module("cv2"):
         needed = [name for name in needed if not name.startswith("opencv")]
     pip(*needed)
     pip("--no-deps", pinned("lvis"))
+    pip("--constraint", CONSTRAINTS, *tools)
+
+
+def has_module(name):
+    return subprocess.run([PYTHON, "-c", f"import {name}"], capture_output=True).returncode == 0
 
 
 def pinned(package):
-    with open(CONSTRAINTS) as f:
-        return re.search(rf"^{package}==\S+", f.read(), re.MULTILINE).group()
+    return re.search(rf"^{package}==[\w.]+", read(CONSTRAINTS), re.MULTILINE).group()
+
+
+def read(path):
+    with open(path) as f:
+        return f.read()
 
 
 def pip(*arguments):
-    run(
-        [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *arguments],
-        "a package could not be installed; the lines above say which. Is PyPI reachable?",
-    )
+    pip_install = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    run([*pip_install, *arguments], NOT_INSTALLED)
 
 
 def run(command, error):

@@ -1,7 +1,7 @@
 """Every configuration key that this project adds to Detectron2, and the checks on their values."""
 
 import keyword
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode as CN
@@ -52,9 +52,9 @@ def add_long_tail_config(cfg: CN) -> None:
     softmax_eql.GAMMA = 0.95
 
     seesaw = box_head.SEESAW = CN()
-    # Exponent of the mitigation factor; 0 switches it off.
+    # Exponent of the mitigation factor; 0.0 switches it off.
     seesaw.P = 0.8
-    # Exponent of the compensation factor; 0 switches it off.
+    # Exponent of the compensation factor; 0.0 switches it off.
     seesaw.Q = 2.0
     # Floor of the own-class probability in the compensation factor.
     seesaw.EPS = 1.0e-2
@@ -86,7 +86,7 @@ def loss_arguments(cfg: CN, name: str) -> dict[str, Any]:
     return {argument: node[key] for key, argument in keys.items()}
 
 
-def normed_classifier(cfg: CN) -> Optional[bool]:
+def normed_classifier(cfg: CN) -> bool | None:
     """MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER as true, false, or None for the loss's own choice."""
     return NORMED_CLASSIFIER[str(cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER).lower()]
 
@@ -145,5 +145,5 @@ def validate_config(cfg: CN) -> None:
             num_images=num_classes,
             **loss_arguments(cfg, name),
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"MODEL.ROI_BOX_HEAD.{name.upper()}: {error}") from None

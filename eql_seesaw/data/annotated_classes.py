@@ -1,5 +1,6 @@
 """Which classes were verified in an image, for losses that spare them."""
 
+import logging
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from detectron2.data import MetadataCatalog
 
 from .dataset_mapper import NamedImageDatasetMapper
 from .register import is_own_dataset
+
+logger = logging.getLogger(__name__)
 
 
 class AnnotatedClassesMapper(NamedImageDatasetMapper):
@@ -18,6 +21,7 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
     for each of the N instances. A class is True if the image has a non-crowd annotation of it,
     before any cropping, or lists it in "neg_category_ids". An image without "neg_category_ids"
     is exhaustively annotated, as in COCO: all of its classes are verified, and the row is True.
+    The first such image is named in a warning, since the loss then suppresses nothing.
     """
 
     @configurable
@@ -40,6 +44,7 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
         super().__init__(is_train, **kwargs)
         self.num_classes = num_classes
         self.neg_category_id_map = neg_category_id_map
+        self._has_warned = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -59,6 +64,7 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
     def _annotated_classes(self, dataset_dict: dict[str, Any]) -> torch.Tensor:
         negatives = dataset_dict.get("neg_category_ids")
         if negatives is None:
+            self._warn_of_exhaustive_image(dataset_dict)
             return torch.ones(self.num_classes, dtype=torch.bool)
         if self.neg_category_id_map is not None:
             negatives = [self.neg_category_id_map[category_id] for category_id in negatives]
@@ -70,6 +76,18 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
         annotated = torch.zeros(self.num_classes, dtype=torch.bool)
         annotated[torch.tensor([*positives, *negatives], dtype=torch.int64)] = True
         return annotated
+
+    def _warn_of_exhaustive_image(self, dataset_dict: dict[str, Any]) -> None:
+        worker = torch.utils.data.get_worker_info()
+        if self._has_warned or (worker is not None and worker.id > 0):
+            return
+        self._has_warned = True
+        logger.warning(
+            "MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED: image %s has no neg_category_ids, so it counts "
+            "as annotated for every class and EQL is plain sigmoid cross-entropy in it and in all "
+            "images like it; set KEEP_ANNOTATED to False for a dataset without neg_category_ids",
+            dataset_dict.get("image_id"),
+        )
 
 
 def _neg_category_id_map(cfg: CfgNode) -> dict[int, int] | None:

@@ -70,6 +70,44 @@ def entries_by_id(
     return by_id, problems
 
 
+class Problems:
+    """Problems of one annotation file, counted by kind; the first is raised as one line."""
+
+    def __init__(self, json_file: str) -> None:
+        self.json_file = json_file
+        self.first: dict[str, str] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, where: str, problem: Problem | None) -> None:
+        """Note a problem, if it is one, of the entry that ``where`` names."""
+        if problem is not None:
+            self.first.setdefault(problem.kind, f"{where}: {problem.detail}")
+            self.counts[problem.kind] = self.counts.get(problem.kind, 0) + 1
+
+    def raise_first(self) -> None:
+        """
+        Raises:
+            ValueError: there are problems. One line with file, first entry, and how many have it.
+        """
+        for kind, text in self.first.items():
+            count = self.counts[kind]
+            more = f" (the first of {count} {kind})" if count > 1 else ""
+            raise ValueError(f"{self.json_file}: {text}{more}")
+
+    def entries(self, content: dict[str, Any], section: str) -> dict[int, dict]:
+        """
+        :func:`entries_by_id` of a section.
+
+        Raises:
+            ValueError: something is wrong with the section, or was before.
+        """
+        by_id, section_problems = entries_by_id(content, section)
+        for where, problem in section_problems:
+            self.add(where, problem)
+        self.raise_first()
+        return by_id
+
+
 def image_file_name(image: dict[str, Any], from_coco_url: bool = False) -> str:
     """
     Path of an image relative to the image folder.
@@ -193,6 +231,14 @@ def segmentation_problem(segmentation: Any, height: int, width: int) -> Problem 
             )
     elif not isinstance(counts, str) or not counts:
         return Problem("broken RLE masks", f"RLE counts are {shorten(counts)}")
+    return None
+
+
+def coordinates_problem(polygons: list[list]) -> Problem | None:
+    """What is wrong with the coordinates of polygons, if they are not all numbers."""
+    for polygon in polygons:
+        if not all(map(is_number, polygon)):
+            return Problem("broken polygons", f"{shorten(polygon)} is not all numbers")
     return None
 
 

@@ -1,10 +1,10 @@
 """How many training images and instances each class has, and its LVIS frequency group."""
 
-import errno
+import functools
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
+from .annotation_file import read_annotation_file
+from .atomic_write import atomic_file
+from .class_names import class_names, first_difference
+from .class_statistics_cache import file_stamp, read_cache, write_cache
 from .frequency_groups import frequency_groups
+from .register import is_own_dataset
 
 logger = logging.getLogger(__name__)
-
-CACHE_SUFFIX = ".class_statistics.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,10 @@ def get_class_statistics(
     dataset_names: Sequence[str], num_classes: int, json_file: str = ""
 ) -> ClassStatistics:
     """
-    Class statistics of a training set, counted once and cached beside each annotation file.
+    Class statistics of a training set.
+
+    They are counted once and cached beside each annotation file. A process that asks again for
+    files that have not changed gets the same object: do not write into its arrays.
 
     Args:
         dataset_names: ``DATASETS.TRAIN``; the counts of several datasets are summed.
@@ -92,17 +98,33 @@ def get_class_statistics(
             file (see :func:`read_class_statistics`) and nothing is counted.
 
     Raises:
-        ValueError: there is nothing to count, the number of classes does not fit, or the
-            datasets have different classes.
+        ValueError: there is nothing to count, the number of classes does not fit, the datasets
+            have different classes, or ``json_file`` is of a dataset with other classes.
         FileNotFoundError: ``json_file`` does not exist.
     """
+    sources = tuple(map(_dataset_source, dataset_names))
+    statistics = _get_class_statistics(
+        tuple(dataset_names), num_classes, json_file, (*sources, file_stamp(json_file))
+    )
+    source = f"read from {json_file}" if json_file else f"of {', '.join(dataset_names)}"
+    _log_statistics(statistics, source)
+    return statistics
+
+
+@functools.lru_cache(maxsize=32)
+def _get_class_statistics(
+    dataset_names: tuple[str, ...], num_classes: int, json_file: str, sources: tuple
+) -> ClassStatistics:
+    """Once per process, until ``sources`` change, which stand for what there is to read."""
     if json_file:
+        classes = {name: class_names(name) for name in dataset_names}
+        for name, thing_classes in classes.items():
+            _check_num_classes(name, thing_classes, num_classes)
+        _check_same_classes(classes)
         try:
-            statistics = read_class_statistics(json_file, num_classes)
+            return read_class_statistics(json_file, num_classes, classes)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"DATASETS.CLASS_STATISTICS: {error}") from None
-        _log_statistics(statistics, f"read from {json_file}")
-        return statistics
 
     if not dataset_names:
         raise ValueError("DATASETS.TRAIN is empty: name a dataset to train on")
@@ -113,53 +135,84 @@ def get_class_statistics(
         statistics, classes[name] = _dataset_statistics(name, num_classes)
         parts.append(statistics)
     _check_same_classes(classes)
-    statistics = ClassStatistics(
+    return ClassStatistics(
         image_counts=sum(part.image_counts for part in parts),
         instance_counts=sum(part.instance_counts for part in parts),
         num_images=sum(part.num_images for part in parts),
     )
-    _log_statistics(statistics, f"of {', '.join(dataset_names)}")
-    return statistics
 
 
-def read_class_statistics(json_file: str, num_classes: int) -> ClassStatistics:
+def _dataset_source(name: str) -> tuple:
+    """What decides what a dataset holds: its file, or else the function that loads it."""
+    json_file = MetadataCatalog.get(name).get("json_file", "")
+    loader = None if is_own_dataset(name) else DatasetCatalog.data.get(name)
+    return json_file, file_stamp(json_file), loader
+
+
+def read_class_statistics(
+    json_file: str,
+    num_classes: int,
+    train_classes: Mapping[str, Sequence[str] | None] | None = None,
+) -> ClassStatistics:
     """
     Read statistics from a file as :func:`write_class_statistics` writes it: an object with
-    "image_counts" and "instance_counts", K integers each in order of category id, and
-    "num_images", the number of annotated training images.
+    "image_counts" and "instance_counts", K integers each in order of category id, "num_images",
+    the number of annotated training images, and perhaps "thing_classes", K class names.
+
+    Args:
+        json_file: the file.
+        num_classes: number of foreground classes K.
+        train_classes: class names of each dataset that is trained on, by its name, where known.
+            They must be those of the file, if it has any.
 
     Raises:
-        ValueError: the file is malformed or has another number of classes.
+        ValueError: the file is malformed or has other classes.
         FileNotFoundError: the file does not exist.
     """
     if not os.path.isfile(json_file):
         raise FileNotFoundError(f"no such file: {json_file}")
-    statistics = _parse_statistics(_read_json(json_file), json_file)
+    content = read_annotation_file(json_file)
+    statistics = _parse_statistics(content, json_file)
     if len(statistics.image_counts) != num_classes:
         raise ValueError(
             f"{json_file} holds the statistics of {len(statistics.image_counts)} classes, but "
             f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}; give the statistics of the dataset "
             "that is trained on"
         )
+    if "thing_classes" in content:
+        _check_train_classes(content["thing_classes"], json_file, train_classes or {}, num_classes)
     return statistics
 
 
-def write_class_statistics(statistics: ClassStatistics, json_file: str) -> None:
-    """Write statistics as JSON, whole or not at all."""
-    _write_json(_to_json(statistics), json_file)
+def write_class_statistics(
+    statistics: ClassStatistics, json_file: str, thing_classes: Sequence[str] | None = None
+) -> None:
+    """
+    Write statistics as JSON, whole or not at all.
+
+    Args:
+        statistics: to be written.
+        json_file: the file.
+        thing_classes: (K,) class names, so that the file is not taken for another dataset's.
+    """
+    content = _to_json(statistics)
+    if thing_classes is not None:
+        content["thing_classes"] = list(thing_classes)
+    with atomic_file(json_file) as f:
+        json.dump(content, f)
 
 
 def _dataset_statistics(name: str, num_classes: int) -> tuple[ClassStatistics, list[str] | None]:
     """The statistics of one dataset and its class names, from the cache where that is fresh."""
     json_file = MetadataCatalog.get(name).get("json_file", "")
-    # Taken before reading: a file that changes meanwhile makes the cache stale.
-    stamp = _file_stamp(json_file)
-    cached = _read_cache(json_file + CACHE_SUFFIX, stamp) if stamp else None
+    cached = _read_cached_statistics(json_file)
     if cached is not None:
         statistics, thing_classes = cached
         _check_num_classes(name, thing_classes, num_classes)
         return statistics, thing_classes
 
+    # Taken before reading: a file that changes meanwhile makes the cache stale.
+    stamp = file_stamp(json_file)
     dataset_dicts = DatasetCatalog.get(name)
     thing_classes = MetadataCatalog.get(name).get("thing_classes")
     _check_num_classes(name, thing_classes, num_classes)
@@ -170,9 +223,20 @@ def _dataset_statistics(name: str, num_classes: int) -> tuple[ClassStatistics, l
     if statistics.num_images == 0:
         raise ValueError(f"DATASETS.TRAIN: dataset '{name}' has no annotations to train on")
     if stamp and thing_classes and comm.is_main_process():
-        cache = {**_to_json(statistics), "thing_classes": list(thing_classes), **stamp}
-        _write_cache(cache, json_file + CACHE_SUFFIX)
+        content = {**_to_json(statistics), "thing_classes": list(thing_classes)}
+        write_cache(json_file, stamp, content)
     return statistics, thing_classes
+
+
+def _read_cached_statistics(json_file: str) -> tuple[ClassStatistics, list[str]] | None:
+    cache = read_cache(json_file)
+    try:
+        statistics = None if cache is None else _parse_statistics(cache, json_file)
+    except ValueError:
+        return None
+    if statistics is None or len(cache["thing_classes"]) != len(statistics.image_counts):
+        return None
+    return statistics, cache["thing_classes"]
 
 
 def _check_num_classes(name: str, thing_classes: list[str] | None, num_classes: int) -> None:
@@ -184,60 +248,44 @@ def _check_num_classes(name: str, thing_classes: list[str] | None, num_classes: 
         )
 
 
-def _check_same_classes(classes: dict[str, list[str] | None]) -> None:
+def _check_same_classes(classes: Mapping[str, Sequence[str] | None]) -> None:
     known = {name: names for name, names in classes.items() if names}
     for first, name in zip(known, list(known)[1:], strict=False):
-        for index, (a, b) in enumerate(zip(known[first], known[name], strict=True)):
-            if a != b:
-                raise ValueError(
-                    f"DATASETS.TRAIN: datasets '{first}' and '{name}' have different categories: "
-                    f"class {index} is '{a}' in one and '{b}' in the other"
-                )
+        index = first_difference(known[first], known[name])
+        if index is not None:
+            raise ValueError(
+                f"DATASETS.TRAIN: datasets '{first}' and '{name}' have different categories: class "
+                f"{index} is '{known[first][index]}' in one and '{known[name][index]}' in the other"
+            )
+
+
+def _check_train_classes(
+    thing_classes: Any,
+    json_file: str,
+    train_classes: Mapping[str, Sequence[str] | None],
+    num_classes: int,
+) -> None:
+    if not isinstance(thing_classes, list) or len(thing_classes) != num_classes:
+        raise ValueError(f"{json_file}: thing_classes is not a list of names, one per class")
+    for name, expected in train_classes.items():
+        index = first_difference(thing_classes, expected) if expected else None
+        if index is not None:
+            raise ValueError(
+                f"{json_file}: statistics of another dataset: class {index} is "
+                f"'{thing_classes[index]}' there and '{expected[index]}' in '{name}'"
+            )
 
 
 def _log_statistics(statistics: ClassStatistics, source: str) -> None:
+    """Once per process, as soon as there is a logger to hear it."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     groups = statistics.groups
-    logger.info(
-        "Class statistics %s: %d rare, %d common, %d frequent classes; %d images, %d instances",
-        source,
-        *(groups.count(group) for group in "rcf"),
-        statistics.num_images,
-        statistics.instance_counts.sum(),
-    )
-
-
-def _file_stamp(json_file: str) -> dict[str, int] | None:
-    if not os.path.isfile(json_file):
-        return None
-    stat = os.stat(json_file)
-    return {"annotation_file_size": stat.st_size, "annotation_file_mtime_ns": stat.st_mtime_ns}
-
-
-def _read_cache(cache_file: str, stamp: dict[str, int]) -> tuple[ClassStatistics, list[str]] | None:
-    try:
-        content = _read_json(cache_file)
-        statistics = _parse_statistics(content, cache_file)
-    except (OSError, ValueError):
-        return None
-    thing_classes = content.get("thing_classes")
-    fresh = all(content.get(key) == value for key, value in stamp.items())
-    complete = isinstance(thing_classes, list) and len(thing_classes) == len(
-        statistics.image_counts
-    )
-    if not fresh or not complete:
-        return None
-    return statistics, thing_classes
-
-
-def _write_cache(content: dict[str, Any], cache_file: str) -> None:
-    try:
-        # The superuser may write everywhere, but a folder marked read-only is meant to stay as is.
-        if not os.stat(os.path.dirname(cache_file) or ".").st_mode & 0o222:
-            raise PermissionError(errno.EACCES, "the folder is read-only")
-        _write_json(content, cache_file)
-    except OSError as error:
-        message = f"No {cache_file} ({error.strerror}): classes are counted at each start"
-        log_first_n(logging.INFO, message, key="message")
+    numbers = [groups.count(group) for group in "rcf"]
+    message = (
+        "Class statistics {}: {} rare, {} common, {} frequent classes; {} images, {} instances"
+    ).format(source, *numbers, statistics.num_images, statistics.instance_counts.sum())
+    log_first_n(logging.INFO, message, key="message")
 
 
 def _to_json(statistics: ClassStatistics) -> dict[str, Any]:
@@ -248,28 +296,7 @@ def _to_json(statistics: ClassStatistics) -> dict[str, Any]:
     }
 
 
-def _read_json(json_file: str) -> Any:
-    with open(json_file, "rb") as f:
-        try:
-            return json.loads(f.read())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
-
-
-def _write_json(content: dict[str, Any], json_file: str) -> None:
-    temporary = f"{json_file}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w") as f:
-            json.dump(content, f)
-        os.replace(temporary, json_file)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def _parse_statistics(content: Any, json_file: str) -> ClassStatistics:
-    if not isinstance(content, dict):
-        raise ValueError(f"{json_file}: holds no object with image_counts")
+def _parse_statistics(content: dict[str, Any], json_file: str) -> ClassStatistics:
     counts = {}
     for key in ("image_counts", "instance_counts"):
         values = content.get(key)

@@ -17,8 +17,8 @@ from .annotation_file import (
     Problem,
     box_problem,
     category_ids_problem,
+    coordinates_problem,
     image_file_name,
-    is_number,
     name_problem,
     reference_problem,
     segmentation_problem,
@@ -150,11 +150,12 @@ def _is_decodable(rle: dict) -> bool:
 def _polygon_problems(
     polygons: list[list], height: int, width: int
 ) -> Iterable[tuple[str, Problem]]:
+    problem = coordinates_problem(polygons)
+    if problem is not None:
+        yield "error", problem
+        return
     overshoot = 0.0
     for polygon in polygons:
-        if not all(map(is_number, polygon)):
-            yield "error", Problem("broken polygons", f"{shorten(polygon)} is not all numbers")
-            return
         points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
         overshoot = max(overshoot, -points.min(), (points.max(axis=0) - (width, height)).max())
     detail = f"polygon {overshoot:.2f} pixels"

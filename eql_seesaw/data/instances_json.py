@@ -11,9 +11,9 @@ from detectron2.structures import BoxMode
 
 from .annotation_file import (
     Problem,
+    Problems,
     box_problem,
     category_ids_problem,
-    entries_by_id,
     image_file_name,
     name_problem,
     read_annotation_file,
@@ -51,10 +51,10 @@ def load_instances_json(
             id, and how many have the same problem.
     """
     content = read_annotation_file(json_file)
-    problems = _Problems(json_file)
-    categories = _entries(content, "categories", problems)
-    images = _entries(content, "images", problems)
-    annotations = _entries(content, "annotations", problems)
+    problems = Problems(json_file)
+    categories = problems.entries(content, "categories")
+    images = problems.entries(content, "images")
+    annotations = problems.entries(content, "annotations")
     for category_id, category in categories.items():
         problems.add(f"category {category_id}", name_problem(category))
     problems.raise_first()
@@ -81,34 +81,6 @@ def load_instances_json(
         "Loaded %d images and %d annotations from %s", len(images), len(annotations), json_file
     )
     return list(records.values())
-
-
-class _Problems:
-    """Problems of one annotation file, counted by kind; the first is raised as one line."""
-
-    def __init__(self, json_file: str) -> None:
-        self.json_file = json_file
-        self.first: dict[str, str] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, where: str, problem: Problem | None) -> None:
-        if problem is not None:
-            self.first.setdefault(problem.kind, f"{where}: {problem.detail}")
-            self.counts[problem.kind] = self.counts.get(problem.kind, 0) + 1
-
-    def raise_first(self) -> None:
-        for kind, text in self.first.items():
-            count = self.counts[kind]
-            more = f" (the first of {count} {kind})" if count > 1 else ""
-            raise ValueError(f"{self.json_file}: {text}{more}")
-
-
-def _entries(content: dict[str, Any], section: str, problems: _Problems) -> dict[int, dict]:
-    by_id, section_problems = entries_by_id(content, section)
-    for where, problem in section_problems:
-        problems.add(where, problem)
-    problems.raise_first()
-    return by_id
 
 
 def _image_problem(image: dict[str, Any], category_ids: Container[int]) -> Problem | None:

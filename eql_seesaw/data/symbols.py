@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .atomic_write import atomic_folder
 from .frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from .symbol_annotations import (
     AnnotatedImage,
@@ -166,13 +166,9 @@ def generate_symbols(
         "val": _assign_classes([val_images_per_class] * num_classes, classes_per_image, rng),
     }
 
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
-    replaced = root.with_name(f".{root.name}.{os.getpid()}.old")
-    try:
-        temporary.mkdir()
-        train = _draw_split(temporary / "train", contents["train"], glyphs, image_size, (seed, 0))
-        val = _draw_split(temporary / "val", contents["val"], glyphs, image_size, (seed, 1))
+    with atomic_folder(root, overwrite=existing is not None) as folder:
+        train = _draw_split(folder / "train", contents["train"], glyphs, image_size, (seed, 0))
+        val = _draw_split(folder / "val", contents["val"], glyphs, image_size, (seed, 1))
         categories = lvis_categories(symbols, train)
         files = {
             "symbols_train.json": federated_lvis_json(train, categories, 0.0, rng),
@@ -188,13 +184,7 @@ def generate_symbols(
         }
         files["symbols.json"] = {"arguments": arguments, "summary": summary}
         for name, content in files.items():
-            (temporary / name).write_text(json.dumps(content), encoding="utf-8")
-        if existing is not None:
-            os.replace(root, replaced)
-        os.replace(temporary, root)
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return summary
 
 

@@ -1,7 +1,8 @@
 """Config loading, launching and training."""
 
 from .checkpoint import LongTailCheckpointer
-from .launch import argument_parser, launch
+from .launch import argument_parser, launch, one_line_errors
+from .next_steps import log_next_steps
 from .setup import load_config, set_up, set_up_data
 from .trainer import LongTailTrainer, build_checkpointer
 
@@ -12,6 +13,8 @@ __all__ = [
     "build_checkpointer",
     "launch",
     "load_config",
+    "log_next_steps",
+    "one_line_errors",
     "set_up",
     "set_up_data",
 ]

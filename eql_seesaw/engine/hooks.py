@@ -6,7 +6,6 @@ import os
 
 import torch
 from detectron2.engine import HookBase, hooks
-from detectron2.utils import comm
 from torch import nn
 
 from ..data.class_statistics import ClassStatistics, write_class_statistics
@@ -20,7 +19,12 @@ class BestCheckpointer(hooks.BestCheckpointer):
     """Detectron2's hook, which also remembers the best metric across a resume."""
 
     def state_dict(self) -> dict:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+        best = (self.best_metric, self.best_iter)
+        # Detectron2 saves a new best model before it notes the metric.
+        latest = self.trainer.storage.latest().get(self._val_metric)
+        if latest is not None and (best[0] is None or latest[0] > best[0]):
+            best = latest
+        return {"best_metric": best[0], "best_iter": best[1]}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.best_metric = state_dict["best_metric"]
@@ -51,10 +55,10 @@ class SampleCountsSummary(HookBase):
             self._log()
 
     def after_train(self):
+        if self.trainer.iter + 1 < self.trainer.max_iter:
+            return  # training failed
         self._log()
         counts = dict(sample_counts(self.trainer.model))
-        if not counts or not comm.is_main_process():
-            return
         for index, instance_counts in enumerate(counts.values()):
             suffix = f"_stage{index}" if len(counts) > 1 else ""
             write_class_statistics(

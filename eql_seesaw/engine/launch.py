@@ -1,14 +1,21 @@
 """Starting the processes of a training run."""
 
 import argparse
+import contextlib
 import os
-from typing import Callable
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import default_argument_parser
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessRaisedException
+
+# For collectives. While rank 0 evaluates, which may take long, the others wait in one.
+TIMEOUT = timedelta(hours=6)
 
 # What torchrun sets for each of the processes it starts.
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
@@ -52,7 +59,28 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
         args=(args,),
+        timeout=TIMEOUT,
     )
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """
+    End the program with one line on stderr, and status 1, where config, data or weights are wrong:
+    on ValueError and FileNotFoundError, also of a process that :func:`launch` started.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        lines = str(error).strip().splitlines()
+        # The error of a data loader's worker ends with the worker's traceback.
+        sys.exit(f"error: {lines[-1].removeprefix('ValueError: ')}" if lines else repr(error))
+    except ProcessRaisedException as error:
+        last_line = str(error).strip().splitlines()[-1]
+        name, _, reason = last_line.partition(": ")
+        if not name.endswith(("ValueError", "FileNotFoundError", "CheckpointError")):
+            raise
+        sys.exit(f"error: {reason}")
 
 
 def _join_torchrun() -> None:
@@ -62,6 +90,6 @@ def _join_torchrun() -> None:
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if has_gpu else "gloo")
+    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=TIMEOUT)
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     comm.synchronize()

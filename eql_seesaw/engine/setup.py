@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import logging
+import os
 
 import torch
 import yaml
@@ -11,8 +13,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import add_long_tail_config, validate_config
-from ..data.class_statistics import ClassStatistics, get_class_statistics
-from ..data.register import register_datasets
+from ..data.class_statistics import get_class_statistics
+from ..data.register import find_dataset, register_datasets
+from ..data.same_categories import check_same_categories
+from ..evaluation.results_table import METRICS
+
+logger = logging.getLogger(__name__)
 
 
 def load_config(config_file: str, overrides: list[str]) -> CfgNode:
@@ -35,12 +41,35 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         with _one_line_errors(f"config file {config_file}"):
             cfg.merge_from_file(config_file, allow_unsafe=False)
     with _one_line_errors(f"overrides {' '.join(overrides)}"):
+        if "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER" in overrides:
+            # yacs would hold the key, "auto" or a truth value, to the type that the file gave it.
+            cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER = None
         cfg.merge_from_list(overrides)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     validate_config(cfg)
+    _validate_test(cfg)
     cfg.freeze()
     return cfg
+
+
+def _validate_test(cfg: CfgNode) -> None:
+    if cfg.TEST.LVIS_MAX_DETECTIONS < 1:
+        raise ValueError(
+            f"TEST.LVIS_MAX_DETECTIONS is {cfg.TEST.LVIS_MAX_DETECTIONS}; it must be at least 1"
+        )
+    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    # Detectron2 puts the dataset's name before the metric where there are several.
+    several = len(cfg.DATASETS.TEST) > 1
+    prefixes = [f"{name}/" for name in cfg.DATASETS.TEST] if several else [""]
+    metrics = [
+        f"{prefix}{task}/{name}" for prefix in prefixes for task in tasks for name in METRICS
+    ]
+    if cfg.TEST.BEST_METRIC not in ("", *metrics):
+        raise ValueError(
+            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; it must be empty or one of "
+            f"{', '.join(metrics)}"
+        )
 
 
 @contextlib.contextmanager
@@ -50,24 +79,42 @@ def _one_line_errors(where: str):
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: no such file: {error.filename}") from None
-    except (AssertionError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (
+        AssertionError,
+        AttributeError,  # a file that holds no mapping
+        KeyError,
+        TypeError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
         raise ValueError(f"{where}: {' '.join(str(reason).split())}") from None
 
 
-def set_up_data(cfg: CfgNode) -> ClassStatistics:
+def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
     """
-    Register the config's datasets and count the classes of its training set, so that what does not
-    fit is found before anything is written or a process launched.
+    Register the config's datasets, count the classes of its training set, and compare them with
+    those of its test sets, so that what does not fit is found before anything is written or a
+    process launched.
+
+    Args:
+        eval_only: go on without the training set if its annotations are not on this machine.
+
+    Returns:
+        The config, without DATASETS.TRAIN where that is not needed and not there.
 
     Raises:
-        ValueError, FileNotFoundError: as :func:`register_datasets` and
-            :func:`get_class_statistics`.
+        ValueError, FileNotFoundError: in one line.
     """
+    if eval_only:
+        cfg = _without_missing_training_set(cfg)
     register_datasets(cfg)
-    return get_class_statistics(
-        cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_STATISTICS
-    )
+    if cfg.DATASETS.TRAIN or cfg.DATASETS.CLASS_STATISTICS or not eval_only:
+        get_class_statistics(
+            cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_STATISTICS
+        )
+    check_same_categories(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    return cfg
 
 
 def set_up(args: argparse.Namespace) -> CfgNode:
@@ -80,6 +127,26 @@ def set_up(args: argparse.Namespace) -> CfgNode:
     """
     cfg = load_config(args.config_file, args.opts)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="eql_seesaw")
-    set_up_data(cfg)
+    cfg = set_up_data(cfg, args.eval_only)
     default_setup(cfg, args)
+    where = "on CPU" if cfg.MODEL.DEVICE == "cpu" else f"on {torch.cuda.get_device_name()}"
+    logger.info(f"{comm.get_world_size()} process(es) {where}")
+    if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and torch.cuda.is_available():
+        raise ValueError(
+            "MODEL.DEVICE is cpu, but several processes on a machine with GPUs talk over NCCL; "
+            "hide the GPUs with CUDA_VISIBLE_DEVICES="
+        )
+    return cfg
+
+
+def _without_missing_training_set(cfg: CfgNode) -> CfgNode:
+    annotations = [find_dataset(cfg, "DATASETS.TRAIN", name) for name in cfg.DATASETS.TRAIN]
+    missing = [paths[0] for paths in annotations if paths and not os.path.isfile(paths[0])]
+    if not missing:
+        return cfg
+    logger.warning(f"evaluating without the training set: no such file: {missing[0]}")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TRAIN = ()
+    cfg.freeze()
     return cfg

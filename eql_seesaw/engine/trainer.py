@@ -1,18 +1,11 @@
 """The trainer: Detectron2's default one, for long-tailed data."""
 
-import json
 import logging
 import os
 import weakref
-from typing import Optional
 
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetCatalog,
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
@@ -20,15 +13,17 @@ from detectron2.engine import (
     TrainerBase,
     create_ddp_model,
 )
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
+from ..config import loss_arguments
 from ..data.annotated_classes import AnnotatedClassesMapper
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
-from ..evaluation import LongTailLVISEvaluator, draw_predictions
-from ..modeling import model_summary
-from .checkpoint import LongTailCheckpointer
+from ..evaluation import LongTailLVISEvaluator
+from ..modeling import LongTailFastRCNNOutputLayers, NormedLinear, model_summary
+from .checkpoint import CLS_LOSS, NORMED_CLASSIFIER, LongTailCheckpointer
 from .hooks import BestCheckpointer, SampleCountsSummary
 
 logger = logging.getLogger(__name__)
@@ -74,7 +69,8 @@ class LongTailTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        keep_annotated = cfg.MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED
+        arguments = loss_arguments(cfg, cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
+        keep_annotated = arguments.get("keep_annotated", False)
         mapper = AnnotatedClassesMapper if keep_annotated else NamedImageDatasetMapper
         return build_detection_train_loader(cfg, mapper=mapper(cfg, is_train=True))
 
@@ -90,54 +86,70 @@ class LongTailTrainer(DefaultTrainer):
             inference_folder(cfg, dataset_name),
             class_statistics=class_statistics(cfg),
             max_detections=cfg.TEST.LVIS_MAX_DETECTIONS,
+            num_pictures=cfg.TEST.NUM_PICTURES,
         )
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Optional[list] = None) -> dict:
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict:
         """As Detectron2's; then draws TEST.NUM_PICTURES images of each dataset."""
-        results = super().test(cfg, model, evaluators)
-        if cfg.TEST.NUM_PICTURES > 0 and comm.is_main_process():
-            for dataset_name in cfg.DATASETS.TEST:
-                draw_pictures(cfg, dataset_name)
+        own = []
+        if evaluators is None:
+            evaluators = own = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        try:
+            results = super().test(cfg, model, evaluators)
+        except Exception:
+            logger.exception("Exception during evaluation:")
+            raise
+        for dataset_name, evaluator in zip(cfg.DATASETS.TEST, own):
+            picture = os.path.join(inference_folder(cfg, dataset_name), "predictions.png")
+            evaluator.draw(picture, cfg.TEST.PICTURE_SCORE_THRESH)
         return results
 
     def build_hooks(self) -> list:
         period = self.cfg.TEST.EVAL_PERIOD
         ret = super().build_hooks()
-        summary = SampleCountsSummary(period, class_statistics(self.cfg), self.cfg.OUTPUT_DIR)
         if not comm.is_main_process():
             return ret
         # The writers stay last, so that they see what the others put into the storage.
-        if self.cfg.TEST.BEST_METRIC:
-            ret.insert(-1, BestCheckpointer(period, self.checkpointer, self.cfg.TEST.BEST_METRIC))
-        ret.insert(-1, summary)
+        metric = self.cfg.TEST.BEST_METRIC
+        if metric and self.cfg.DATASETS.TEST:
+            ret.insert(-1, BestCheckpointer(period, self.checkpointer, metric))
+        statistics = class_statistics(self.cfg)
+        ret.insert(-1, SampleCountsSummary(period, statistics, self.cfg.OUTPUT_DIR))
         return ret
-
-    def train(self):
-        """Train, then name the files to look at. Returns the last evaluation's results."""
-        results = super().train()
-        if comm.is_main_process():
-            log_files(self.cfg)
-        return results
 
 
 def build_checkpointer(
-    cfg: CfgNode, model: nn.Module, trainer: Optional[TrainerBase] = None
+    cfg: CfgNode, model: nn.Module, trainer: TrainerBase | None = None
 ) -> LongTailCheckpointer:
     """A checkpointer for training with ``trainer``, or for evaluation without one."""
     checkpointables = {} if trainer is None else {"trainer": trainer}
+    predictor = next(m for m in model.modules() if isinstance(m, LongTailFastRCNNOutputLayers))
+    is_normed = isinstance(predictor.cls_score, NormedLinear)
+    classifier = {
+        CLS_LOSS: cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS,
+        "MODEL.ROI_HEADS.NUM_CLASSES": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        NORMED_CLASSIFIER: is_normed,
+        "MODEL.ROI_BOX_HEAD.TEMPERATURE": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE if is_normed else 1.0,
+    }
     return LongTailCheckpointer(
         model,
         cfg.OUTPUT_DIR,
-        loss_name=cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS,
-        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        classifier=classifier,
         is_training=trainer is not None,
         **checkpointables,
     )
 
 
-def class_statistics(cfg: CfgNode) -> ClassStatistics:
-    """Statistics of the config's training set."""
+def class_statistics(cfg: CfgNode) -> ClassStatistics | None:
+    """Statistics of the config's training set; None if it names none."""
+    if not cfg.DATASETS.TRAIN and not cfg.DATASETS.CLASS_STATISTICS:
+        return None
     return get_class_statistics(
         cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_STATISTICS
     )
@@ -146,34 +158,3 @@ def class_statistics(cfg: CfgNode) -> ClassStatistics:
 def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
     """Where the evaluation of a dataset writes."""
     return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-
-
-def draw_pictures(cfg: CfgNode, dataset_name: str) -> None:
-    """Draw ground truth beside the results that the last evaluation wrote."""
-    folder = inference_folder(cfg, dataset_name)
-    with open(os.path.join(folder, "lvis_instances_results.json")) as f:
-        results = json.load(f)
-    draw_predictions(
-        DatasetCatalog.get(dataset_name),
-        results,
-        MetadataCatalog.get(dataset_name),
-        os.path.join(folder, "predictions.png"),
-        num_pictures=cfg.TEST.NUM_PICTURES,
-        score_threshold=cfg.TEST.PICTURE_SCORE_THRESH,
-        image_counts=class_statistics(cfg).image_counts,
-    )
-
-
-def log_files(cfg: CfgNode) -> None:
-    """Log which of a finished run's files are worth looking at."""
-    lines = [
-        f"{os.path.join(cfg.OUTPUT_DIR, 'metrics.json')}  losses, accuracies and AP by iteration"
-    ]
-    for dataset_name in cfg.DATASETS.TEST:
-        folder = inference_folder(cfg, dataset_name)
-        lines.append(f"{os.path.join(folder, 'per_category.csv')}  AP of every category")
-        if cfg.TEST.NUM_PICTURES > 0:
-            picture = os.path.join(folder, "predictions.png")
-            lines.append(f"{picture}  ground truth beside predictions")
-    lines.append(f"tensorboard --logdir {cfg.OUTPUT_DIR}  curves")
-    logger.info("Files to look at:\n  " + "\n  ".join(lines))

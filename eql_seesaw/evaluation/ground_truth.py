@@ -1,13 +1,25 @@
 """Ground truth for LVIS evaluation, from annotation files in LVIS or COCO format."""
 
-import json
-import math
-import os
 from collections import defaultdict
+from collections.abc import Container, Mapping
+from typing import Any
 
 import pycocotools.mask as mask_util
 from detectron2.utils.file_io import PathManager
 
+from ..data.annotation_file import (
+    Problem,
+    Problems,
+    box_problem,
+    category_ids_problem,
+    coordinates_problem,
+    is_number,
+    read_annotation_file,
+    reference_problem,
+    segmentation_problem,
+    shorten,
+    size_problem,
+)
 from ..data.class_statistics import ClassStatistics
 from ..data.frequency_groups import GROUP_NAMES
 
@@ -38,165 +50,113 @@ def load_ground_truth(json_file: str, class_statistics: ClassStatistics | None =
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is malformed or lacks the frequencies; one line with file and id.
+        ValueError: the file is malformed or lacks the frequencies. One line with the file, the
+            first offending id, and how many have the same problem.
     """
-    dataset = _read_json(json_file)
-    try:
-        categories = _complete_categories(_records(dataset, "categories"), class_statistics)
-        images = _check_images(_records(dataset, "images"))
-        category_ids = [category["id"] for category in categories]
-        annotations, crowds = _complete_annotations(
-            _records(dataset, "annotations"), {image["id"]: image for image in images}, category_ids
-        )
-        _complete_images(images, annotations, crowds, category_ids)
-    except ValueError as error:
-        raise ValueError(f"{json_file}: {error}") from None
-    return {"images": images, "annotations": annotations, "categories": categories}
+    if not PathManager.isfile(json_file):
+        raise FileNotFoundError(f"no such file: {json_file}")
+    content = read_annotation_file(json_file)
+    problems = Problems(json_file)
+    categories = problems.entries(content, "categories")
+    images = problems.entries(content, "images")
+    # Unlike the others, annotations may be none: an image set without objects can be evaluated.
+    annotations = content.get("annotations")
+    annotations = {} if annotations == [] else problems.entries(content, "annotations")
 
-
-def _read_json(json_file):
-    path = PathManager.get_local_path(json_file)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"Annotation file {json_file} does not exist.")
-    try:
-        with open(path, encoding="utf-8") as f:
-            return json.load(f)
-    except ValueError as error:
-        raise ValueError(f"{json_file} is not a JSON file: {error}.") from None
-
-
-def _records(dataset, key):
-    """The list of dicts under "images", "annotations" or "categories"."""
-    records = dataset.get(key) if isinstance(dataset, dict) else None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"has no list of {key!r}; expected an annotation file in LVIS format.")
-    if not records and key != "annotations":
-        raise ValueError(f"its list of {key!r} is empty.")
-    return records
-
-
-def _check_unique_ids(records, what, types):
-    seen = set()
-    for position, record in enumerate(records):
-        if not isinstance(record.get("id"), types):
-            raise ValueError(f"{what} number {position} has id {record.get('id')!r}.")
-        if record["id"] in seen:
-            raise ValueError(f"{what} id {record['id']!r} occurs twice.")
-        seen.add(record["id"])
-
-
-def _complete_categories(categories, class_statistics):
-    _check_unique_ids(categories, "category", int)
-    categories = sorted(categories, key=lambda category: category["id"])
     groups = None if class_statistics is None else class_statistics.groups
     if groups is not None and len(groups) != len(categories):
         raise ValueError(
-            f"lists {len(categories)} categories, but the class statistics are of {len(groups)}."
+            f"{json_file}: {len(categories)} categories, but the class statistics are of "
+            f"{len(groups)}"
         )
-    for k, category in enumerate(categories):
-        if category.get("frequency") is None:
-            if groups is None:
-                raise ValueError(
-                    f"category {category['id']} has no 'frequency'; pass the class statistics of "
-                    "the training set, from which it can be derived."
-                )
+    for k, category_id in enumerate(sorted(categories)):
+        category = categories[category_id]
+        if category.get("frequency") is None and groups is not None:
             category["frequency"] = groups[k]
-        if category["frequency"] not in tuple(GROUP_NAMES):
-            raise ValueError(
-                f"category {category['id']} has frequency {category['frequency']!r}; "
-                "expected 'r', 'c' or 'f'."
-            )
-    return categories
+        problems.add(f"category {category_id}", _frequency_problem(category))
+    problems.raise_first()
+    for image_id, image in images.items():
+        problems.add(f"image {image_id}", _image_problem(image, categories))
+    problems.raise_first()
+    for annotation_id, annotation in annotations.items():
+        problem = _annotation_problem(annotation, images, categories)
+        problems.add(f"annotation {annotation_id}", problem)
+    problems.raise_first()
 
-
-def _check_images(images):
-    _check_unique_ids(images, "image", (int, str))
-    if len({type(image["id"]) for image in images}) > 1:
-        raise ValueError("image ids are partly numbers and partly strings.")
-    for image in images:
-        if not all(isinstance(image.get(key), int) for key in ("height", "width")):
-            raise ValueError(f"image {image['id']!r} has no integer 'height' and 'width'.")
-        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-            if not isinstance(image.get(key, []), (list, type(None))):
-                raise ValueError(f"{key!r} of image {image['id']!r} is not a list.")
-    return images
-
-
-def _complete_annotations(annotations, images, category_ids):
-    """Returns the annotations that are no crowds, and {image id: category ids of its crowds}."""
-    known_categories = set(category_ids)
-    completed, crowds = [], defaultdict(set)
-    for position, annotation in enumerate(annotations):
-        name = f"annotation {annotation.get('id', f'number {position}')!r}"
-        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if not isinstance(image_id, (int, str)) or image_id not in images:
-            raise ValueError(f"{name} has image_id {image_id!r}, which 'images' does not list.")
-        if not isinstance(category_id, int) or category_id not in known_categories:
-            raise ValueError(
-                f"{name} has category_id {category_id!r}, which 'categories' does not list."
-            )
+    crowds = defaultdict(set)
+    completed = []
+    for annotation in annotations.values():
         if annotation.get("iscrowd"):
-            crowds[image_id].add(category_id)
-            continue
-        try:
-            _complete_shape(annotation, images[image_id])
-        except ValueError as error:
-            raise ValueError(f"{name} {error}") from None
-        annotation["id"] = len(completed) + 1
-        completed.append(annotation)
-    return completed, crowds
+            crowds[annotation["image_id"]].add(annotation["category_id"])
+        else:
+            _complete_shape(annotation, images[annotation["image_id"]])
+            annotation["id"] = len(completed) + 1
+            completed.append(annotation)
+    category_ids = sorted(categories)
+    _complete_images(images, completed, crowds, category_ids)
+    return {
+        "images": list(images.values()),
+        "annotations": completed,
+        "categories": [categories[category_id] for category_id in category_ids],
+    }
 
 
-def _complete_shape(annotation, image):
-    segmentation = annotation.get("segmentation")
+def _frequency_problem(category: dict[str, Any]) -> Problem | None:
+    frequency = category.get("frequency")
+    if frequency is None:
+        detail = 'no "frequency"; pass the class statistics of the training set, which give it'
+        return Problem("categories without a frequency", detail)
+    if frequency not in list(GROUP_NAMES):
+        return Problem("broken frequencies", f"frequency is {shorten(frequency)}, not r, c or f")
+    return None
+
+
+def _image_problem(image: dict[str, Any], category_ids: Container[int]) -> Problem | None:
+    return (
+        size_problem(image)
+        or category_ids_problem(image, "neg_category_ids", category_ids)
+        or category_ids_problem(image, "not_exhaustive_category_ids", category_ids)
+    )
+
+
+def _annotation_problem(
+    annotation: dict[str, Any], images: Mapping[int, dict], category_ids: Container[int]
+) -> Problem | None:
+    problem = reference_problem(annotation, "image_id", "images", images) or reference_problem(
+        annotation, "category_id", "categories", category_ids
+    )
+    if problem is not None or annotation.get("iscrowd"):
+        return problem
+    image, segmentation = images[annotation["image_id"]], annotation.get("segmentation")
     if segmentation:
-        _check_segmentation(segmentation, image)
-    elif annotation.get("bbox") is None:
-        raise ValueError("has neither 'bbox' nor 'segmentation'.")
-    else:
-        annotation.pop("segmentation", None)
+        problem = segmentation_problem(segmentation, image["height"], image["width"])
+        if problem is None and isinstance(segmentation, list):
+            problem = coordinates_problem(segmentation)
+    # A box can be made of the mask.
+    if not segmentation or annotation.get("bbox") is not None:
+        problem = problem or box_problem(annotation.get("bbox"))
+    area = annotation.get("area")
+    if problem is None and area is not None and not is_number(area):
+        detail = f"area is {shorten(area)}, expected a number of pixels"
+        return Problem("annotations without an area", detail)
+    return problem
 
+
+def _complete_shape(annotation: dict[str, Any], image: dict[str, Any]) -> None:
+    """Fill in box and area, in place."""
+    segmentation = annotation.get("segmentation")
+    if not segmentation:
+        annotation.pop("segmentation", None)
     if annotation.get("bbox") is None:
         annotation["bbox"] = mask_util.toBbox(_rle(segmentation, image)).tolist()
-    bbox = annotation["bbox"]
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_finite, bbox)):
-        raise ValueError(f"has bbox {bbox!r}; expected [x, y, width, height].")
-
     if not annotation.get("area"):
         if segmentation:
             annotation["area"] = float(mask_util.area(_rle(segmentation, image)))
         else:
-            annotation["area"] = bbox[2] * bbox[3]
-    if not _is_finite(annotation["area"]):
-        raise ValueError(f"has area {annotation['area']!r}; expected a number of pixels.")
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
 
 
-def _is_finite(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _check_segmentation(segmentation, image):
-    """pycocotools takes a polygon of 4 numbers for a box, so malformed ones must stop here."""
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                numbers = len(polygon) if isinstance(polygon, list) else polygon
-                raise ValueError(
-                    f"has a polygon of {numbers} numbers; expected [x1, y1, x2, y2, x3, y3, ...]."
-                )
-            if not all(map(_is_finite, polygon)):
-                raise ValueError("has a polygon with coordinates that are not numbers.")
-    elif isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), (str, list)):
-        if segmentation.get("size") != [image["height"], image["width"]]:
-            raise ValueError(
-                f"has a mask of size {segmentation.get('size')}, but its image {image['id']!r} "
-                f"is [{image['height']}, {image['width']}]."
-            )
-    else:
-        raise ValueError("has a 'segmentation' that is neither polygons nor RLE.")
-
-
-def _rle(segmentation, image):
+def _rle(segmentation: list | dict, image: dict[str, Any]) -> dict[str, Any]:
     height, width = image["height"], image["width"]
     if isinstance(segmentation, list):
         return mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
@@ -205,15 +165,20 @@ def _rle(segmentation, image):
     return segmentation
 
 
-def _complete_images(images, annotations, crowds, category_ids):
+def _complete_images(
+    images: Mapping[int, dict],
+    annotations: list[dict[str, Any]],
+    crowds: Mapping[int, set[int]],
+    category_ids: list[int],
+) -> None:
     """Fill in the negative and the not exhaustively annotated categories, in place."""
     present = defaultdict(set)
     for annotation in annotations:
         present[annotation["image_id"]].add(annotation["category_id"])
-    for image in images:
-        crowded = crowds[image["id"]]
-        if image.get("neg_category_ids") is None:
-            annotated = present[image["id"]] | crowded
+    for image_id, image in images.items():
+        crowded = crowds[image_id]
+        if "neg_category_ids" not in image:
+            annotated = present[image_id] | crowded
             image["neg_category_ids"] = [k for k in category_ids if k not in annotated]
-        not_exhaustive = image.get("not_exhaustive_category_ids") or []
+        not_exhaustive = image.get("not_exhaustive_category_ids", ())
         image["not_exhaustive_category_ids"] = sorted(crowded.union(not_exhaustive))

@@ -59,7 +59,7 @@ def evaluate_lvis(
     _check_ground_truth_regions(ground_truth, region)
     _check_results(ground_truth, results, region)
 
-    with _official_package() as lvis:
+    with official_package() as lvis:
         lvis_gt = _index(lvis.LVIS, _copy_ground_truth(ground_truth))
         lvis_dt = _lvis_results(lvis, ground_truth, results, region, max_detections)
         lvis_eval = lvis.LVISEval(lvis_gt, lvis_dt, iou_type)
@@ -75,11 +75,14 @@ def evaluate_lvis(
 
 
 @contextmanager
-def _official_package() -> Iterator:
+def official_package() -> Iterator:
     """
     The ``lvis`` package, silent and with the ``numpy.float`` it asks for, which numpy 1.24 removed.
 
     Both last for the ``with`` block only; a ``numpy.float`` that was there before stays.
+
+    Raises:
+        ImportError: the package, or OpenCV, which it needs, cannot be imported.
     """
     root, logger = logging.getLogger(), logging.getLogger("lvis")
     # Importing lvis gives the root logger a handler if it has none, which would repeat our lines.
@@ -87,6 +90,11 @@ def _official_package() -> Iterator:
     root.addHandler(placeholder)
     try:
         import lvis
+    except ImportError as error:
+        raise ImportError(
+            f"LVIS evaluation needs the lvis package and OpenCV ({error}); "
+            "pip install lvis opencv-python-headless"
+        ) from error
     finally:
         root.removeHandler(placeholder)
 

@@ -6,18 +6,21 @@ import json
 import logging
 import math
 import os
-from collections import OrderedDict
-from contextlib import contextmanager
+from collections import OrderedDict, defaultdict
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
+from ..data.atomic_write import atomic_file
+from ..data.class_names import category_names
 from ..data.class_statistics import ClassStatistics
 from ..data.frequency_groups import GROUP_NAMES
+from ..data.register import is_own_dataset
 from .ground_truth import load_ground_truth
-from .lvis_engine import LVISResult, evaluate_lvis
+from .lvis_engine import LVISResult, evaluate_lvis, official_package
+from .pictures import choose_images, draw_predictions
 from .results_table import METRICS, results_table
 
 
@@ -37,6 +40,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         class_statistics: ClassStatistics | None = None,
         max_detections: int = 300,
         distributed: bool = True,
+        num_pictures: int = 0,
     ):
         """
         Args:
@@ -50,9 +54,12 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             max_detections: detections that count per image, over all classes.
             distributed: gather the detections of all ranks and evaluate on rank 0. False: each
                 process evaluates its own.
+            num_pictures: images that :meth:`draw` is to show.
 
         Raises:
-            FileNotFoundError, ValueError: as ``load_ground_truth``.
+            FileNotFoundError, ValueError: as ``load_ground_truth``, or the dataset's category ids
+                do not fit its annotation file.
+            ImportError: the lvis package or OpenCV is missing.
         """
         self._logger = logging.getLogger(__name__)
         self._dataset_name = dataset_name
@@ -61,12 +68,21 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._max_detections = max_detections
         self._distributed = distributed
         self._evaluates = comm.is_main_process() or not distributed
+        self._num_pictures = num_pictures
         self._metadata = MetadataCatalog.get(dataset_name)
+        self._to_category_id = None
         if self._evaluates:
+            with official_package():
+                pass  # what cannot be imported is said here, before any inference
             json_file = self._metadata.get("json_file")
             if json_file is None:
                 raise ValueError(f"Dataset {dataset_name!r} has no 'json_file' in its metadata.")
             self._ground_truth = load_ground_truth(json_file, class_statistics)
+            # Some datasets have their category ids in the metadata only after loading.
+            self._to_category_id = _dataset_category_ids(dataset_name)
+            if self._to_category_id is not None or self._metadata.get("thing_classes"):
+                self._check_category_ids()
+        self._forget()
 
     def reset(self):
         """
@@ -75,17 +91,15 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         Raises:
             ValueError: the dataset's category ids do not fit its annotation file.
         """
-        self._results = []
-        self._image_ids = set()
-        self._has_masks = False
-        self._to_category_id = _dataset_category_ids(self._metadata)
+        self._forget()
+        self._to_category_id = _dataset_category_ids(self._dataset_name)
         if self._evaluates:
             self._check_category_ids()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """
         Args:
-            inputs: one dict per image, with "image_id".
+            inputs: one dict per image, with "image_id" and, for pictures, "file_name".
             outputs: one dict per image, with "instances", an ``Instances`` that has
                 ``pred_boxes``, ``scores``, ``pred_classes`` and, for mask AP, ``pred_masks``.
         """
@@ -95,21 +109,24 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             for result in results:
                 result["category_id"] = self._category_id(result["category_id"])
             self._results.extend(results)
-            self._image_ids.add(image["image_id"])
+            self._file_names[image["image_id"]] = image.get("file_name")
             # Also of images without detections: mask AP is then 0, not absent.
             self._has_masks |= instances.has("pred_masks")
 
     def evaluate(self) -> dict:
         """
+        Evaluate what was processed, and forget it but for the images to draw.
+
         Returns:
             {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr",
             "APc", "APf"}}, and "segm" likewise if the model gave masks. A metric without ground
             truth is left out. {} on ranks above 0.
         """
-        results, image_ids, has_masks = self._gather()
+        results, file_names, has_masks = self._gather()
+        self._forget()
         if not self._evaluates:
             return {}
-        self._warn_if_incomplete(results, image_ids)
+        self._warn_if_incomplete(results, file_names)
         if self._output_dir:
             os.makedirs(self._output_dir, exist_ok=True)
             self._write_results(results)
@@ -126,7 +143,76 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             f"LVIS evaluation of {self._dataset_name} ({len(self._ground_truth['images'])} images, "
             f"at most {self._max_detections} detections each):\n{results_table(metrics)}"
         )
+        self._keep_to_draw(results, file_names)
         return metrics
+
+    def draw(self, output_file: str, score_threshold: float = 0.3) -> None:
+        """
+        Draw ``num_pictures`` images of the last evaluation with :func:`draw_predictions`, once.
+
+        Does nothing where nothing was evaluated, as on ranks above 0. What goes wrong is logged
+        and not raised: pictures are no reason to lose an evaluation, or to stop a training.
+
+        Args:
+            output_file: the PNG.
+            score_threshold: predictions below it are not drawn.
+        """
+        if not self._images_to_draw:
+            return
+        images, results = self._images_to_draw, self._results_to_draw
+        self._images_to_draw, self._results_to_draw = [], []
+        try:
+            draw_predictions(
+                images,
+                results,
+                self._metadata,
+                output_file,
+                num_pictures=len(images),
+                score_threshold=score_threshold,
+                image_counts=self._image_counts(),
+            )
+        except Exception:
+            self._logger.warning(f"Could not draw {output_file}:", exc_info=True)
+
+    def _keep_to_draw(self, results, file_names):
+        """Choose the images to draw, and keep their results only: all of LVIS's are gigabytes."""
+        if not self._num_pictures:
+            return
+        images = choose_images(
+            self._dataset_dicts(file_names), self._num_pictures, image_counts=self._image_counts()
+        )
+        chosen = {image["image_id"] for image in images}
+        self._images_to_draw = images
+        self._results_to_draw = [r for r in results if r["image_id"] in chosen]
+
+    def _dataset_dicts(self, file_names):
+        """The processed images with their ground truth, in Detectron2's standard format."""
+        annotations = defaultdict(list)
+        for annotation in self._ground_truth["annotations"]:
+            annotations[annotation["image_id"]].append(annotation)
+        category_ids = [category["id"] for category in self._ground_truth["categories"]]
+        classes = {self._category_id(k): k for k in range(len(category_ids))}
+        return [
+            {
+                "file_name": file_names[image_id],
+                "image_id": image_id,
+                "annotations": [
+                    {**annotation, "category_id": classes[annotation["category_id"]]}
+                    for annotation in annotations[image_id]
+                ],
+            }
+            for image_id in sorted(file_names)
+        ]
+
+    def _image_counts(self):
+        return None if self._class_statistics is None else self._class_statistics.image_counts
+
+    def _forget(self):
+        self._results = []
+        self._file_names = {}
+        self._has_masks = False
+        self._images_to_draw = []
+        self._results_to_draw = []
 
     def _category_id(self, predicted_class):
         if self._to_category_id is None:
@@ -154,17 +240,18 @@ class LongTailLVISEvaluator(DatasetEvaluator):
 
     def _gather(self):
         if not self._distributed:
-            return self._results, self._image_ids, self._has_masks
+            return self._results, self._file_names, self._has_masks
         comm.synchronize()
-        gathered = comm.gather((self._results, self._image_ids, self._has_masks), dst=0)
+        gathered = comm.gather((self._results, self._file_names, self._has_masks), dst=0)
         results = list(itertools.chain.from_iterable(rank[0] for rank in gathered))
-        return results, set().union(*(rank[1] for rank in gathered)), any(r[2] for r in gathered)
+        file_names = {image_id: name for rank in gathered for image_id, name in rank[1].items()}
+        return results, file_names, any(rank[2] for rank in gathered)
 
-    def _warn_if_incomplete(self, results, image_ids):
+    def _warn_if_incomplete(self, results, file_names):
         num_images = len(self._ground_truth["images"])
-        if len(image_ids) < num_images:
+        if len(file_names) < num_images:
             self._logger.warning(
-                f"Only {len(image_ids)} of the {num_images} images of {self._dataset_name} were "
+                f"Only {len(file_names)} of the {num_images} images of {self._dataset_name} were "
                 "processed; the others count as images without detections."
             )
         if not results:
@@ -175,7 +262,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             )
 
     def _write_results(self, results):
-        with _whole_file(os.path.join(self._output_dir, "lvis_instances_results.json")) as f:
+        with atomic_file(os.path.join(self._output_dir, "lvis_instances_results.json")) as f:
             f.write("[\n")
             for i, result in enumerate(results):
                 f.write((",\n" if i else "") + json.dumps(result))
@@ -187,7 +274,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             train_images = [category.get("image_count", "") for category in categories]
         else:
             train_images = [int(count) for count in self._class_statistics.image_counts]
-        with _whole_file(os.path.join(self._output_dir, "per_category.csv")) as f:
+        with atomic_file(os.path.join(self._output_dir, "per_category.csv")) as f:
             writer = csv.writer(f)
             writer.writerow(("category id", "name", "group", "train images", "AP box", "AP mask"))
             for k, category in enumerate(categories):
@@ -203,12 +290,15 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 )
 
 
-def _dataset_category_ids(metadata) -> dict[int, int] | None:
+def _dataset_category_ids(dataset_name: str) -> dict[int, int] | None:
     """Contiguous class to category id; None for Detectron2's built-in LVIS sets, where it is +1."""
+    metadata = MetadataCatalog.get(dataset_name)
     to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    if to_contiguous is None:
-        return None
-    return {contiguous: category_id for category_id, contiguous in to_contiguous.items()}
+    if to_contiguous is not None:
+        return {contiguous: category_id for category_id, contiguous in to_contiguous.items()}
+    if is_own_dataset(dataset_name):
+        return dict(enumerate(category_names(metadata.json_file)))
+    return None
 
 
 def _present_metrics(result: LVISResult) -> dict[str, float]:
@@ -219,17 +309,3 @@ def _category_ap_cell(result: LVISResult | None, k: int) -> str:
     if result is None or math.isnan(result.category_ap[k]):
         return ""
     return f"{result.category_ap[k]:.3f}"
-
-
-@contextmanager
-def _whole_file(path):
-    """A text file to write, which is put in place only when it is complete."""
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "w", encoding="utf-8", newline="") as f:
-            yield f
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise

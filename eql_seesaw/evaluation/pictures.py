@@ -15,6 +15,8 @@ from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.atomic_write import atomic_file
+
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
 PANEL_SIDE = 384
 GAP = 8
@@ -63,18 +65,23 @@ def draw_predictions(
             f"Nothing to draw into {output_file}: {len(dataset_dicts)} images, "
             f"num_pictures={num_pictures}."
         )
-    chosen = _choose_images(dataset_dicts, num_pictures, seed, image_counts)
+    chosen = choose_images(dataset_dicts, num_pictures, seed, image_counts)
     predictions = _predictions_by_image(results, metadata, score_threshold)
     pairs = [_draw_pair(image, predictions[image["image_id"]], metadata) for image in chosen]
     picture = _arrange(pairs, ("ground truth", f"predictions, score ≥ {score_threshold:g}"))
 
     os.makedirs(os.path.dirname(os.path.abspath(output_file)), exist_ok=True)
-    partial = f"{output_file}.partial"
-    picture.save(partial, format="PNG")
-    os.replace(partial, output_file)
+    with atomic_file(output_file, "wb") as f:
+        picture.save(f, format="PNG")
 
 
-def _choose_images(dataset_dicts, num_pictures, seed, image_counts):
+def choose_images(
+    dataset_dicts: Sequence[dict[str, Any]],
+    num_pictures: int,
+    seed: int = 0,
+    image_counts: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """The images that :func:`draw_predictions` draws, given the same arguments."""
     images_of_class = defaultdict(list)
     for i, image in enumerate(dataset_dicts):
         for k in sorted({obj["category_id"] for obj in image.get("annotations", [])}):

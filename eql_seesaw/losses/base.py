@@ -1,7 +1,6 @@
 """The interface that every classification loss has."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from torch import nn
@@ -26,7 +25,7 @@ class ClassificationLoss(nn.Module):
     """
 
     normed_classifier = False
-    protected_classes: Optional[torch.Tensor]
+    protected_classes: torch.Tensor | None
 
     def __init__(self, num_classes: int, num_logits: int):
         super().__init__()
@@ -41,7 +40,7 @@ class ClassificationLoss(nn.Module):
         self,
         logits: torch.Tensor,
         gt_classes: torch.Tensor,
-        annotated_classes: Optional[torch.Tensor] = None,
+        annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """
         Args:
@@ -81,7 +80,7 @@ class ClassificationLoss(nn.Module):
         self,
         logits: torch.Tensor,
         gt_classes: torch.Tensor,
-        annotated_classes: Optional[torch.Tensor],
+        annotated_classes: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """The computation behind :meth:`forward`, on checked arguments."""
         raise NotImplementedError
@@ -106,7 +105,7 @@ class ClassificationLoss(nn.Module):
         """
         return logits.argmax(dim=1)
 
-    def sample_counts(self) -> Optional[torch.Tensor]:
+    def sample_counts(self) -> torch.Tensor | None:
         """Foreground samples of each class counted in training, int64 (K,); None if not counted."""
         return None
 
@@ -156,9 +155,7 @@ def float32_or_better(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def class_vector(
-    values: Optional[Sequence[float]], num_classes: int, argument: str
-) -> torch.Tensor:
+def class_vector(values: Sequence[float] | None, num_classes: int, argument: str) -> torch.Tensor:
     """
     One non-negative number per class, as float64 (K,).
 

@@ -1,7 +1,6 @@
 """Equalization loss (EQL) for detection."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 
@@ -46,10 +45,10 @@ class EqualizationLoss(SigmoidLoss):
         self,
         num_classes: int,
         *,
-        image_counts: Optional[Sequence[float]] = None,
-        num_images: Optional[int] = None,
+        image_counts: Sequence[float] | None = None,
+        num_images: int | None = None,
         max_image_count: int = 100,
-        lambda_: Optional[float] = None,
+        lambda_: float | None = None,
         excluding_function: bool = True,
         threshold_function: str = "threshold",
         exponential: tuple[float, float] = (400.0, 2.0),
@@ -85,7 +84,7 @@ class EqualizationLoss(SigmoidLoss):
         self,
         logits: torch.Tensor,
         gt_classes: torch.Tensor,
-        annotated_classes: Optional[torch.Tensor] = None,
+        annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         foreground = gt_classes < self.num_classes
         loss = weighted_sigmoid_loss(

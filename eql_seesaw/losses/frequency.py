@@ -1,7 +1,6 @@
 """From training image counts to the classes that the equalization losses protect."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 
@@ -9,11 +8,11 @@ from .base import class_vector
 
 
 def rarity_threshold(
-    image_counts: Optional[Sequence[float]],
+    image_counts: Sequence[float] | None,
     num_classes: int,
     max_image_count: int,
-    frequency: Optional[float] = None,
-    num_images: Optional[int] = None,
+    frequency: float | None = None,
+    num_images: int | None = None,
 ) -> torch.Tensor:
     r"""
     The threshold function :math:`T_\lambda(f_j)` of E eq. 7 (https://arxiv.org/abs/2003.05176).
@@ -41,7 +40,7 @@ def rarity_threshold(
     return (image_frequencies(counts, num_images) < frequency).float()
 
 
-def image_frequencies(image_counts: torch.Tensor, num_images: Optional[int]) -> torch.Tensor:
+def image_frequencies(image_counts: torch.Tensor, num_images: int | None) -> torch.Tensor:
     """
     f_j of E eq. 7: the share of training images that hold class j, float64 (K,).
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 import torch.distributed as dist
@@ -60,7 +59,7 @@ class SeesawLoss(ClassificationLoss):
         eps: float = 1e-2,
         objectness: bool = True,
         counts: str = "online",
-        instance_counts: Optional[Sequence[float]] = None,
+        instance_counts: Sequence[float] | None = None,
     ):
         super().__init__(num_classes, num_logits=num_classes + (2 if objectness else 1))
         if p < 0 or q < 0:
@@ -87,7 +86,7 @@ class SeesawLoss(ClassificationLoss):
         self,
         logits: torch.Tensor,
         gt_classes: torch.Tensor,
-        annotated_classes: Optional[torch.Tensor] = None,
+        annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         if self.counts == "online" and self.training and torch.is_grad_enabled():
             self._count(gt_classes)
@@ -126,7 +125,7 @@ class SeesawLoss(ClassificationLoss):
         classes = logits[:, : self.num_classes].argmax(dim=1)
         return torch.where(foreground >= background, classes, self.num_classes)
 
-    def sample_counts(self) -> Optional[torch.Tensor]:
+    def sample_counts(self) -> torch.Tensor | None:
         return self.cumulative_counts[: self.num_classes] if self.counts == "online" else None
 
     def extra_repr(self) -> str:

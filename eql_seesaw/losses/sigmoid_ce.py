@@ -1,7 +1,5 @@
 """Sigmoid cross entropy, the baseline of the EQL paper."""
 
-from typing import Optional
-
 import torch
 
 from .base import SigmoidLoss
@@ -22,7 +20,7 @@ class SigmoidCrossEntropy(SigmoidLoss):
         self,
         logits: torch.Tensor,
         gt_classes: torch.Tensor,
-        annotated_classes: Optional[torch.Tensor] = None,
+        annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         loss = weighted_sigmoid_loss(
             logits,

@@ -1,7 +1,5 @@
 """Softmax cross entropy, Detectron2's own classification loss."""
 
-from typing import Optional
-
 import torch
 from torch.nn import functional as F
 
@@ -23,7 +21,7 @@ class SoftmaxCrossEntropy(ClassificationLoss):
         self,
         logits: torch.Tensor,
         gt_classes: torch.Tensor,
-        annotated_classes: Optional[torch.Tensor] = None,
+        annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         loss = F.cross_entropy(float32_or_better(logits), gt_classes, reduction="sum")
         return {"loss_cls": loss / max(len(logits), 1)}

@@ -1,7 +1,6 @@
 """Softmax equalization loss (SEQL)."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from torch.nn import functional as F
@@ -38,12 +37,12 @@ class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
         self,
         num_classes: int,
         *,
-        image_counts: Optional[Sequence[float]] = None,
-        num_images: Optional[int] = None,
+        image_counts: Sequence[float] | None = None,
+        num_images: int | None = None,
         max_image_count: int = 100,
-        lambda_: Optional[float] = None,
+        lambda_: float | None = None,
         gamma: float = 0.95,
-        generator: Optional[torch.Generator] = None,
+        generator: torch.Generator | None = None,
     ):
         super().__init__(num_classes)
         if not 0 <= gamma <= 1:
@@ -59,7 +58,7 @@ class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
         self,
         logits: torch.Tensor,
         gt_classes: torch.Tensor,
-        annotated_classes: Optional[torch.Tensor] = None,
+        annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         protected = F.pad(self.protected_classes, (0, 1))
 

@@ -1,7 +1,5 @@
 """Sigmoid cross entropy whose negative terms are weighted, the core of sigmoid CE and EQL."""
 
-from typing import Optional
-
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -14,7 +12,7 @@ def weighted_sigmoid_loss(
     gt_classes: torch.Tensor,
     ignored: torch.Tensor,
     ignoring_rows: torch.Tensor,
-    kept: Optional[torch.Tensor] = None,
+    kept: torch.Tensor | None = None,
 ) -> torch.Tensor:
     r"""
     Sigmoid cross entropy, summed over classes and samples, as in E eq. 6 and 7

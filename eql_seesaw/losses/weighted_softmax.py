@@ -1,6 +1,6 @@
 """Softmax cross entropy whose negative classes are weighted, the core of Seesaw and softmax EQL."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch.autograd.function import once_differentiable

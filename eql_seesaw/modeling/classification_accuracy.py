@@ -1,7 +1,6 @@
 """Training accuracy of the box classifier, for any number of logits and by frequency group."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from detectron2.utils.events import EventStorage
@@ -23,7 +22,7 @@ class ClassificationAccuracy:
         class_groups: K of "r", "c", "f", or None to leave the groups out.
     """
 
-    def __init__(self, num_classes: int, class_groups: Optional[Sequence[str]] = None):
+    def __init__(self, num_classes: int, class_groups: Sequence[str] | None = None):
         self.groups = sorted(set(class_groups)) if class_groups is not None else ["f"]
         self.log_groups = class_groups is not None
         of_class = class_groups if class_groups is not None else ["f"] * num_classes

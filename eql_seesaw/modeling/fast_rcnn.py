@@ -1,8 +1,8 @@
 """Box predictors: Detectron2's ``FastRCNNOutputLayers`` with a classification loss of ours."""
 
 from collections.abc import Mapping, Sequence
-from typing import Optional, Union
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -12,7 +12,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..config import loss_arguments, normed_classifier
-from ..data.class_statistics import get_class_statistics
+from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..losses import ClassificationLoss, build_loss
 from .classification_accuracy import ClassificationAccuracy
 from .normed_layers import NormedLinear
@@ -25,7 +25,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
     """
 
     # The loss of a predictor that stands for one; None to read MODEL.ROI_BOX_HEAD.CLS_LOSS.
-    loss_name: Optional[str] = None
+    loss_name: str | None = None
 
     @configurable
     def __init__(
@@ -34,10 +34,10 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         *,
         box2box_transform,
         num_classes: int,
-        loss: Union[ClassificationLoss, Mapping, None] = None,
-        normed_classifier: Optional[bool] = None,
+        loss: ClassificationLoss | Mapping | None = None,
+        normed_classifier: bool | None = None,
         temperature: float = 20.0,
-        class_groups: Optional[Sequence[str]] = None,
+        class_groups: Sequence[str] | None = None,
         **kwargs,
     ):
         """
@@ -81,10 +81,15 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
         num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        statistics = get_class_statistics(
-            cfg.DATASETS.TRAIN, num_classes, cfg.DATASETS.CLASS_STATISTICS
-        )
         name = cls.loss_name or cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
+        if cfg.DATASETS.TRAIN or cfg.DATASETS.CLASS_STATISTICS:
+            statistics = get_class_statistics(
+                cfg.DATASETS.TRAIN, num_classes, cfg.DATASETS.CLASS_STATISTICS
+            )
+        else:
+            # Without a training set the model can only predict, which takes no statistics.
+            ones = np.ones(num_classes, dtype=np.int64)
+            statistics = ClassStatistics(ones, ones, num_images=num_classes)
         return {
             **super().from_config(cfg, input_shape),
             "loss": build_loss(
@@ -143,7 +148,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         logits, _ = predictions
         return self.loss.probabilities(logits).split([len(p) for p in proposals])
 
-    def _annotated_classes(self, proposals: list[Instances]) -> Optional[torch.Tensor]:
+    def _annotated_classes(self, proposals: list[Instances]) -> torch.Tensor | None:
         """(R, K) from the proposals' field, if any image has it; no class where one has not."""
         if not any(p.has("gt_annotated_classes") for p in proposals):
             return None

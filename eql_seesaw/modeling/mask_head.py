@@ -26,7 +26,8 @@ class NormedMaskRCNNConvUpsampleHead(MaskRCNNConvUpsampleHead):
         super().__init__(input_shape, **kwargs)
         plain = self.predictor
         self.predictor = NormedConv2d(plain.in_channels, plain.out_channels, 1, temperature)
-        nn.init.normal_(self.predictor.weight, std=0.001)
+        # Not the plain head's 0.001: the smaller a normalised weight, the larger its gradient.
+        nn.init.kaiming_normal_(self.predictor.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.predictor.bias)
 
     @classmethod

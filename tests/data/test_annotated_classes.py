@@ -1,4 +1,6 @@
 import copy
+import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -119,3 +121,26 @@ def test_datasets_that_differ_in_their_ids(cfg):
     cfg.DATASETS.TRAIN = ("lvis_v1_train", "birds")
     with pytest.raises(ValueError, match="'lvis_v1_train' and 'birds' have different ids"):
         AnnotatedClassesMapper(cfg)
+
+
+def test_images_that_switch_the_loss_off_are_named_once(cfg, dataset_dict, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("eql_seesaw"), "propagate", True)
+    mapper = AnnotatedClassesMapper(cfg)
+    mapper(dataset_dict)
+    assert not caplog.records
+    del dataset_dict["neg_category_ids"]
+    for image_id in (7, 8):
+        mapper({**dataset_dict, "image_id": image_id})
+    (record,) = caplog.records
+    assert "MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED: image 7 has no neg_category_ids" in caplog.text
+    assert record.levelname == "WARNING" and "\n" not in record.getMessage()
+
+
+def test_one_worker_warns_for_all(cfg, dataset_dict, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("eql_seesaw"), "propagate", True)
+    del dataset_dict["neg_category_ids"]
+    for worker_id in (1, 0):
+        worker = SimpleNamespace(id=worker_id)
+        monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda worker=worker: worker)
+        AnnotatedClassesMapper(cfg)(dataset_dict)
+        assert len(caplog.records) == 1 - worker_id

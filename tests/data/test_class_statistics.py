@@ -6,15 +6,28 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
+from eql_seesaw.data import class_statistics
 from eql_seesaw.data.class_statistics import (
-    CACHE_SUFFIX,
     ClassStatistics,
     count_classes,
     get_class_statistics,
     read_class_statistics,
     write_class_statistics,
 )
+from eql_seesaw.data.class_statistics_cache import CACHE_SUFFIX
 from eql_seesaw.data.register import register_instances
+
+
+@pytest.fixture
+def new_process():
+    """Forgets what this process has read."""
+    return class_statistics._get_class_statistics.cache_clear
+
+
+@pytest.fixture(autouse=True)
+def log_reaches_caplog(monkeypatch):
+    """Detectron2's `setup_logger`, which other tests may have called, stops propagation."""
+    monkeypatch.setattr(logging.getLogger("eql_seesaw"), "propagate", True)
 
 
 def image(*classes, crowd=()):
@@ -80,20 +93,21 @@ def test_groups_follow_lvis():
     assert ClassStatistics(counts, counts, 200).groups == ["r", "r", "r", "c", "c", "f"]
 
 
-def test_counts_and_caches(tmp_path, monkeypatch, caplog):
+def test_counts_and_caches(tmp_path, monkeypatch, caplog, new_process):
     json_file = register("birds", [[0, 0, 1], [0], []], tmp_path)
     with caplog.at_level(logging.INFO, "eql_seesaw"):
         assert_equal(get_class_statistics(["birds"], 3), [2, 1, 0], [3, 1, 0], 2)
     assert "of birds: 3 rare, 0 common, 0 frequent" in caplog.text
     assert sorted(os.listdir(tmp_path)) == ["birds.json", "birds.json" + CACHE_SUFFIX]
 
+    new_process()
     with monkeypatch.context() as patch:
         patch.setitem(DatasetCatalog.data, "birds", lambda: pytest.fail("counted twice"))
         assert_equal(get_class_statistics(["birds"], 3), [2, 1, 0], [3, 1, 0], 2)
     assert_equal(read_class_statistics(str(json_file) + CACHE_SUFFIX, 3), [2, 1, 0], [3, 1, 0], 2)
 
 
-def test_stale_or_broken_cache_is_counted_again(tmp_path):
+def test_stale_or_broken_cache_is_counted_again(tmp_path, new_process):
     json_file = register("birds", [[0]], tmp_path)
     get_class_statistics(["birds"], 3)
     register("birds", [[2]], tmp_path)  # the same size
@@ -101,10 +115,42 @@ def test_stale_or_broken_cache_is_counted_again(tmp_path):
     assert_equal(get_class_statistics(["birds"], 3), [0, 0, 1], [0, 0, 1], 1)
     cache = tmp_path / ("birds.json" + CACHE_SUFFIX)
     fresh = json.loads(cache.read_text())
-    for broken in ("", "[]", json.dumps({**fresh, "thing_classes": 5})):
+    for broken in (
+        "",
+        "[]",
+        json.dumps({**fresh, "thing_classes": 5}),
+        json.dumps({**fresh, "num_images": 0}),
+    ):
         cache.write_text(broken)
+        new_process()
         assert_equal(get_class_statistics(["birds"], 3), [0, 0, 1], [0, 0, 1], 1)
         assert json.loads(cache.read_text()) == fresh
+
+
+def test_a_process_counts_and_logs_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)  # no cache file
+    json_file = register("counted_once", [[0], [0, 1]], tmp_path)
+    loads = []
+    load = class_statistics.DatasetCatalog.get
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: loads.append(name) or load(name))
+    get_class_statistics(["counted_once"], 3)  # logging is not set up yet
+    with caplog.at_level(logging.INFO, "eql_seesaw"):
+        for _ in range(3):
+            assert_equal(get_class_statistics(["counted_once"], 3), [2, 1, 0], [2, 1, 0], 2)
+            register_instances("counted_once", str(json_file), "elsewhere")
+    assert loads == ["counted_once"]
+    assert caplog.text.count("Class statistics of counted_once") == 1
+
+    register("counted_once", [[0], [0, 1], [2]], tmp_path)
+    assert_equal(get_class_statistics(["counted_once"], 3), [2, 1, 1], [2, 1, 1], 3)
+
+
+def test_datasets_by_code_are_counted_again_when_registered_anew():
+    for classes in ([0], [1]):
+        DatasetCatalog.register("by_code", lambda classes=classes: [image(*classes)])
+        statistics = get_class_statistics(["by_code"], 2)
+        assert np.flatnonzero(statistics.image_counts).tolist() == classes
+        DatasetCatalog.remove("by_code")
 
 
 def test_read_only_folder(tmp_path):
@@ -129,7 +175,7 @@ def test_datasets_are_summed_and_must_agree(tmp_path):
     register("b", [[1, 1]], tmp_path)
     assert_equal(get_class_statistics(["a", "b"], 3), [1, 2, 0], [1, 3, 0], 3)
     register("c", [[1]], tmp_path, names=("tit", "swan", "owl"))
-    for _ in range(2):  # counted, then from the caches
+    for _ in range(2):  # counted, then from the cache files
         with pytest.raises(ValueError, match="'b' and 'c' have different .* class 1 is 'owl'"):
             get_class_statistics(["a", "b", "c"], 3)
 
@@ -169,6 +215,40 @@ def test_given_file_wins(tmp_path):
         get_class_statistics([], 4, str(json_file))
     with pytest.raises(FileNotFoundError, match="CLASS_STATISTICS: no such file: no.json"):
         get_class_statistics([], 4, "no.json")
+
+
+def test_given_file_of_another_dataset(tmp_path, monkeypatch):
+    counts = np.array([5, 0, 200])
+    statistics = ClassStatistics(counts, counts, 205)
+    json_file = str(tmp_path / "given.json")
+    register("birds", [[0]], tmp_path)
+    register("other_birds", [[0]], tmp_path, names=("tit", "swan", "owl"))
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: pytest.fail("loaded"))
+    write_class_statistics(statistics, json_file, ["tit", "owl", "swan"])
+    assert_equal(get_class_statistics(["birds"], 3, json_file), [5, 0, 200], [5, 0, 200], 205)
+    message = r"another dataset: class 1 is 'owl' there and 'swan' in 'other_birds'$"
+    with pytest.raises(ValueError, match=message):
+        get_class_statistics(["other_birds"], 3, json_file)
+    write_class_statistics(statistics, json_file)  # without names
+    assert get_class_statistics(["other_birds"], 3, json_file).num_images == 205
+    write_class_statistics(statistics, json_file, ["tit"])
+    with pytest.raises(ValueError, match="thing_classes is not a list of names, one per class"):
+        get_class_statistics(["birds"], 3, json_file)
+
+
+def test_given_file_does_not_switch_off_the_checks_of_the_datasets(tmp_path):
+    counts = np.array([5, 0, 200, 7])
+    json_file = str(tmp_path / "given.json")
+    write_class_statistics(ClassStatistics(counts, counts, 300), json_file)
+    register("birds", [[0]], tmp_path)
+    with pytest.raises(ValueError, match="NUM_CLASSES is 4, but dataset 'birds' has 3"):
+        get_class_statistics(["birds"], 4, json_file)
+    with pytest.raises(ValueError, match="NUM_CLASSES is 4, but dataset 'lvis_v1_train' has 1203"):
+        get_class_statistics(["lvis_v1_train"], 4, json_file)
+    write_class_statistics(ClassStatistics(counts[:3], counts[:3], 300), json_file)
+    register("other_birds", [[0]], tmp_path, names=("tit", "swan", "owl"))
+    with pytest.raises(ValueError, match="'birds' and 'other_birds' have different categories"):
+        get_class_statistics(["birds", "other_birds"], 3, json_file)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from eql_seesaw.engine import load_config
 from eql_seesaw.losses import LOSSES
-from tests.engine.conftest import NUM_CLASSES, ROOT, last_metrics
+from tests.engine.conftest import ROOT, last_metrics
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -55,7 +55,12 @@ def test_log_says_what_decides_the_results(train_net, overrides, tmp_path):
     assert "EqualizationLoss" in log and "6 classes, 6 logits" in log
     assert "2 of 2 rare, 2 of 2 common, 0 of 2 frequent" in log
     assert "class-agnostic boxes" in log and "class-agnostic masks" in log
-    assert "Files to look at:" in log.splitlines()[-5] + log.splitlines()[-6]
+    assert "process(es) on" in log
+    last_words = log[log.index("Files to look at:") :]
+    for name in ("metrics.json", "per_category.csv", "predictions.png"):
+        path = next(word for word in last_words.split() if word.endswith(name))
+        assert os.path.exists(path)
+    assert "train_net.py --config-file" in last_words and "[" not in last_words
 
 
 def test_resume_and_evaluate_only(train_net, overrides, tmp_path):
@@ -96,9 +101,27 @@ def test_recorded_counts_can_be_used_by_another_run(train_net, overrides, tmp_pa
     assert "counts=fixed" in (tmp_path / "second" / "log.txt").read_text()
 
 
-def test_rule_of_annotated_classes_runs(train_net, overrides):
-    keep = ["MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED", "True"]
-    assert train_net("quickstart/eql.yaml", *overrides, *keep) is None
+def test_rule_of_annotated_classes_reaches_the_loss(train_net, overrides, tmp_path):
+    losses = {}
+    for keep in ("True", "False"):
+        output = tmp_path / keep
+        extra = ["MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED", keep, "OUTPUT_DIR", str(output)]
+        assert train_net("quickstart/eql.yaml", *overrides, *extra) is None
+        losses[keep] = json.loads(open(output / "metrics.json").readline())["loss_cls"]
+    # The same seed: only the rule differs, and it adds terms.
+    assert losses["True"] > losses["False"]
+
+
+def test_evaluation_without_the_training_set(train_net, overrides, tmp_path):
+    assert train_net("quickstart/eql.yaml", *overrides) is None
+    inference = tmp_path / "output" / "inference" / "symbols_val"
+    results = (inference / "lvis_instances_results.json").read_bytes()
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")]
+    elsewhere = ["DATASETS.REGISTER.symbols_train.JSON", "not_here.json"]
+    elsewhere += ["OUTPUT_DIR", str(tmp_path / "second")]
+    assert train_net("quickstart/eql.yaml", "--eval-only", *overrides, *weights, *elsewhere) is None
+    inference = tmp_path / "second" / "inference" / "symbols_val"
+    assert (inference / "lvis_instances_results.json").read_bytes() == results
 
 
 def test_cascade_runs_and_keeps_counts_per_stage(train_net, overrides, tmp_path):
@@ -166,6 +189,13 @@ BAD_VALUES = {
     "other heads": (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "does not read .*CLS_LOSS"),
     "detectron2's switch": (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"], "USE_SIGMOID_CE"),
     "amp on cpu": (["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"], "SOLVER.AMP.ENABLED"),
+    "best metric": (["TEST.BEST_METRIC", "segm/ap"], "BEST_METRIC is 'segm/ap'; .*segm/AP"),
+    "mask metric without masks": (["MODEL.MASK_ON", "False"], "TEST.BEST_METRIC is 'segm/AP'"),
+    "no detections": (["TEST.LVIS_MAX_DETECTIONS", "0"], "LVIS_MAX_DETECTIONS is 0"),
+    "wrong type in a loss": (
+        ["MODEL.ROI_BOX_HEAD.CLS_LOSS", "eql", "MODEL.ROI_BOX_HEAD.EQL.LAMBDA", "abc"],
+        "ROI_BOX_HEAD.EQL: ",
+    ),
     "normed classifier": (["MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER", "yes"], "auto, true or false"),
     "unknown dataset": (["DATASETS.TRAIN", "('symbol_train',)"], "symbols_train"),
     "empty training set": (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN"),
@@ -256,7 +286,9 @@ def test_missing_and_unreadable_images(
     ]
     error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
     check_error(error, rf"image \d+, {images}/.*: .*{pattern}")
-    assert not list((tmp_path / "output").glob("*.pth"))
+    written = {path.suffix for path in (tmp_path / "output").iterdir()}
+    assert not written & {".pth", ".csv", ".png"}
+    assert not (tmp_path / "output" / "recorded_statistics.json").exists()
 
 
 def test_weights_of_another_loss(train_net, overrides, tmp_path):
@@ -266,9 +298,13 @@ def test_weights_of_another_loss(train_net, overrides, tmp_path):
     second = [*overrides, "OUTPUT_DIR", str(tmp_path / "second")]
     # The same shape of classifier, and still another loss.
     error = train_net("quickstart/softmax_eql.yaml", "--eval-only", *second, *weights)
-    check_error(error, "trained with loss 'softmax_ce' for 6 classes.*CLS_LOSS is 'softmax_eql'")
+    check_error(error, "model_final.pth was trained with .*CLS_LOSS softmax_ce, .* softmax_eql")
     error = train_net("quickstart/seesaw.yaml", "--resume", *overrides, "SOLVER.MAX_ITER", "5")
-    check_error(error, "trained with loss 'softmax_ce'")
+    check_error(error, "trained with .*CLS_LOSS softmax_ce, but here it is seesaw")
+    # The same loss and shape, and still another classifier.
+    normed = ["MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER", "True"]
+    error = train_net("quickstart/softmax_ce.yaml", "--eval-only", *second, *weights, *normed)
+    check_error(error, "NORMED_CLASSIFIER False, but here it is True")
     # As a start for a new run they serve: all but the classifier is taken.
     assert train_net("quickstart/seesaw.yaml", *second, *weights) is None
     log = (tmp_path / "second" / "log.txt").read_text()
@@ -289,6 +325,21 @@ def test_config_files_cannot_run_code(train_net, tmp_path, overrides):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="these are processes without a GPU")
+def test_mistake_found_by_two_processes_is_one_line(overrides):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    command = [
+        *(sys.executable, str(ROOT / "train_net.py"), "--config-file", quickstart("eql.yaml")),
+        *("--num-gpus", "2", "--dist-url", url, *overrides, "MODEL.WEIGHTS", "nowhere.pth"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 1
+    last_line = process.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("error: MODEL.WEIGHTS: ") and "nowhere.pth" in last_line
+
+
+@pytest.mark.slow
 def test_script_in_a_process_of_its_own(overrides):
     """Exit status and the last line on the terminal, for good; and warnings of others are gone."""
     command = [
@@ -302,7 +353,3 @@ def test_script_in_a_process_of_its_own(overrides):
     assert bad.stderr.strip().splitlines() == [
         "error: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'sesaw'; it must be one of " + ", ".join(LOSSES)
     ]
-
-
-def test_number_of_classes_of_the_fixture(symbols):
-    assert len(json.load(open(symbols / "symbols_train.json"))["categories"]) == NUM_CLASSES

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from eql_seesaw.data.instances_json import load_instances_json
 from eql_seesaw.evaluation import load_ground_truth
 
 SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
@@ -136,27 +137,37 @@ def drop(key, index, name):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda d: d.pop("annotations"), "no list of 'annotations'"),
-        (lambda d: d.update(images=[]), "'images' is empty"),
-        (lambda d: d.update(categories={}), "no list of 'categories'"),
-        (put("images", 1, id=5), "image id 5 occurs twice"),
-        (put("images", 1, id="five"), "partly numbers and partly strings"),
-        (put("categories", 1, id=7), "category id 7 occurs twice"),
-        (put("categories", 1, frequency="rare"), "category 2 has frequency 'rare'"),
-        (drop("images", 0, "height"), "image 5 has no integer 'height'"),
-        (put("images", 0, neg_category_ids=3), "'neg_category_ids' of image 5"),
-        (put("annotations", 1, image_id=99), "annotation 1 has image_id 99"),
-        (put("annotations", 1, category_id=3), "annotation 1 has category_id 3"),
-        (drop("annotations", 0, "bbox"), "annotation 0 has neither 'bbox' nor 'segmentation'"),
-        (put("annotations", 0, bbox=[1, 2, 3]), r"annotation 0 has bbox \[1, 2, 3\]"),
-        (put("annotations", 0, bbox=[1, 2, 3, float("nan")]), "annotation 0 has bbox"),
-        (put("annotations", 0, area="big"), "annotation 0 has area 'big'"),
-        (put("annotations", 1, segmentation=[[1, 2, 3, 4]]), "annotation 1 .* of 4 numbers"),
-        (put("annotations", 1, segmentation=[[1] * 7]), "annotation 1 .* of 7 numbers"),
-        (put("annotations", 1, segmentation="x"), "annotation 1 .* neither polygons nor RLE"),
+        (lambda d: d.pop("annotations"), "annotations: no list"),
+        (lambda d: d.update(images=[]), "images: the list is empty"),
+        (lambda d: d.update(categories={}), "categories: no list"),
+        (put("images", 1, id=5), r"images\[1\]: id 5 occurs more than once"),
+        (put("images", 1, id="five"), r'images\[1\]: no integer "id"'),
+        (put("images", 1, id=True), r'images\[1\]: no integer "id"'),
+        (put("images", 0, height=True), r"image 5: height and width are \[True, 60\]"),
+        (put("categories", 1, id=7), r"categories\[2\]: id 7 occurs more than once"),
+        (put("categories", 1, frequency="rare"), "category 2: frequency is 'rare'"),
+        (drop("images", 0, "height"), r"image 5: height and width are \[None, 60\]"),
+        (put("images", 0, neg_category_ids=3), "image 5: neg_category_ids is 3, expected a list"),
+        (put("images", 0, neg_category_ids=[3]), "image 5: neg_category_ids holds 3"),
+        (put("annotations", 1, id="1"), r'annotations\[1\]: no integer "id"'),
+        (put("annotations", 1, image_id=99), "annotation 1: image_id 99 is not in images"),
+        (put("annotations", 1, category_id=3), "annotation 1: category_id 3 is not in categories"),
+        (drop("annotations", 0, "bbox"), "annotation 0: bbox is None"),
+        (put("annotations", 0, bbox=[1, 2, 3]), r"annotation 0: bbox is \[1, 2, 3\]"),
+        (put("annotations", 0, bbox=[1, 2, 3, float("nan")]), "annotation 0: bbox is"),
+        (put("annotations", 0, bbox=[1, 2, 3, True]), "annotation 0: bbox is"),
+        (put("annotations", 0, area="big"), "annotation 0: area is 'big'"),
+        (put("annotations", 1, segmentation=[[1, 2, 3, 4]]), "annotation 1: polygon with 4 numb"),
+        (put("annotations", 1, segmentation=[[1] * 7]), "annotation 1: polygon with 7 numbers"),
+        (put("annotations", 1, segmentation=[["1"] * 6]), "annotation 1: .* is not all numbers"),
+        (put("annotations", 1, segmentation="x"), "annotation 1: segmentation is 'x'"),
         (
             put("annotations", 1, segmentation={"size": [60, 40], "counts": [0, 2400]}),
-            r"annotation 1 has a mask of size \[60, 40\]",
+            r"annotation 1: RLE of size \[60, 40\], but the image has \[40, 60\]",
+        ),
+        (
+            put("annotations", 1, segmentation={"size": [40, 60], "counts": [0, 24]}),
+            "annotation 1: RLE of 24 pixels, but the image has 2400",
         ),
     ],
 )
@@ -170,8 +181,26 @@ def test_malformed_file_is_named_with_the_id_in_one_line(tmp_path, change, messa
     assert "\n" not in str(error.value)
 
 
+def test_the_same_file_is_refused_by_the_loader_in_the_same_words(tmp_path):
+    dataset = coco_dataset()
+    dataset["annotations"][0]["bbox"] = [True, 0, 4, 5]
+    path = write(tmp_path, dataset)
+    with pytest.raises(ValueError) as evaluated:
+        load_ground_truth(path, STATISTICS)
+    with pytest.raises(ValueError) as loaded:
+        load_instances_json(path, "images")
+    assert str(evaluated.value) in str(loaded.value)
+
+
+def test_images_without_any_annotation(tmp_path):
+    dataset = {**coco_dataset(), "annotations": []}
+    ground_truth = load_ground_truth(write(tmp_path, dataset), STATISTICS)
+    assert ground_truth["annotations"] == []
+    assert [image["neg_category_ids"] for image in ground_truth["images"]] == [[2, 7, 90]] * 2
+
+
 def test_missing_frequency_without_statistics_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="category 2 has no 'frequency'; pass the class stat"):
+    with pytest.raises(ValueError, match='category 2: no "frequency"; pass the class stat.* 3 cat'):
         load_ground_truth(write(tmp_path, coco_dataset()))
 
 
@@ -181,11 +210,11 @@ def test_statistics_of_another_dataset(tmp_path):
 
 
 def test_missing_and_broken_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.json does not exist"):
+    with pytest.raises(FileNotFoundError, match="no such file: .*nowhere.json"):
         load_ground_truth(str(tmp_path / "nowhere.json"))
     broken = tmp_path / "broken.json"
     broken.write_text('{"images": [')
-    with pytest.raises(ValueError, match="broken.json is not a JSON file"):
+    with pytest.raises(ValueError, match="broken.json: not JSON, or not complete"):
         load_ground_truth(str(broken))
 
 

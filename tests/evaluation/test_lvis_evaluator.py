@@ -2,16 +2,25 @@ import csv
 import json
 import logging
 import os
+import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
+from PIL import Image
 
-from eql_seesaw.evaluation import LongTailLVISEvaluator, results_table
+from eql_seesaw.data.register import register_instances
+from eql_seesaw.evaluation import (
+    LongTailLVISEvaluator,
+    draw_predictions,
+    lvis_evaluator,
+    results_table,
+)
+from eql_seesaw.evaluation.pictures import choose_images
 
 HEIGHT = WIDTH = 64
 CATEGORY_IDS = {3: "umbrella", 7: "anchor", 8: "die"}
@@ -212,7 +221,7 @@ def test_max_detections(coco_val):
 
 
 def test_bad_dataset_fails_in_the_constructor(tmp_path, coco_val):
-    with pytest.raises(ValueError, match="category 3 has no 'frequency'"):
+    with pytest.raises(ValueError, match="category 3: no .frequency"):
         LongTailLVISEvaluator(coco_val)
     MetadataCatalog.pop(coco_val)
     with pytest.raises(ValueError, match="'tiny_val' has no 'json_file'"):
@@ -222,13 +231,110 @@ def test_bad_dataset_fails_in_the_constructor(tmp_path, coco_val):
         LongTailLVISEvaluator(coco_val)
 
 
-def test_category_ids_that_do_not_fit_fail_before_inference(tmp_path, coco_val):
-    register(tmp_path, coco_dataset())
+def test_category_ids_that_do_not_fit_fail_in_the_constructor(tmp_path, coco_val):
+    register(tmp_path, coco_dataset(), thing_classes=["umbrella", "anchor", "die"])
     with pytest.raises(ValueError, match="category ids other than 1 to 3"):
-        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS).reset()
+        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
     register(tmp_path, coco_dataset(), thing_dataset_id_to_contiguous_id={3: 0, 7: 1})
     with pytest.raises(ValueError, match="val.json are not those in the metadata"):
-        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS).reset()
+        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+
+
+def test_category_ids_that_come_with_loading_are_checked_before_inference(tmp_path, coco_val):
+    register(tmp_path, coco_dataset())
+    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    with pytest.raises(ValueError, match="category ids other than 1 to 3"):
+        evaluator.reset()
+    MetadataCatalog.get(coco_val).set(thing_dataset_id_to_contiguous_id={3: 0, 7: 1, 8: 2})
+    evaluator.reset()
+
+
+def test_own_dataset_that_was_not_loaded_yet(tmp_path, coco_val):
+    register(tmp_path, coco_dataset())
+    register_instances(coco_val, str(tmp_path / "val.json"), str(tmp_path))
+    try:
+        results = evaluate(LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS))
+    finally:
+        DatasetCatalog.remove(coco_val)
+    assert results["bbox"]["APr"] == pytest.approx(75)
+
+
+def test_missing_package_fails_in_the_constructor(coco_val, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lvis", None)
+    with pytest.raises(ImportError, match="lvis package and OpenCV .* opencv-python-headless$"):
+        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+
+
+@pytest.fixture
+def photographs(tmp_path, coco_val):
+    """The images, and an evaluator that has processed them and is to draw two."""
+    MetadataCatalog.get(coco_val).set(thing_classes=list(CATEGORY_IDS.values()))
+    for i in range(6):
+        Image.new("RGB", (WIDTH, HEIGHT), (40 * i, 90, 90)).save(tmp_path / f"{i}.png")
+    evaluator = LongTailLVISEvaluator(
+        coco_val, str(tmp_path / "output"), class_statistics=STATISTICS, num_pictures=2
+    )
+    evaluator.reset()
+    for i in range(6):
+        image = {"image_id": 100 + i, "file_name": str(tmp_path / f"{i}.png")}
+        evaluator.process([image], [{"instances": outputs(i)}])
+    return evaluator
+
+
+def test_pictures_are_those_of_all_results(photographs, tmp_path):
+    photographs.evaluate()
+    photographs.draw(str(tmp_path / "drawn.png"), score_threshold=0.45)
+
+    dataset = coco_dataset()
+    for image in dataset["images"]:
+        image["image_id"] = image.pop("id")
+        image["file_name"] = str(tmp_path / image["file_name"])
+        image["annotations"] = [
+            {**annotation, "category_id": {3: 0, 7: 1}[annotation["category_id"]]}
+            for annotation in dataset["annotations"]
+            if annotation["image_id"] == image["image_id"]
+        ]
+    chosen = choose_images(dataset["images"], 2, image_counts=STATISTICS.image_counts)
+    draw_predictions(
+        chosen,
+        json.loads((tmp_path / "output" / "lvis_instances_results.json").read_text()),
+        MetadataCatalog.get("tiny_val"),
+        str(tmp_path / "expected.png"),
+        score_threshold=0.45,
+        image_counts=STATISTICS.image_counts,
+    )
+    with Image.open(tmp_path / "drawn.png") as drawn, Image.open(tmp_path / "expected.png") as all_:
+        assert drawn.tobytes() == all_.tobytes()
+
+
+def test_results_are_released(photographs, tmp_path, monkeypatch, caplog):
+    drawn = []
+    monkeypatch.setattr(lvis_evaluator, "draw_predictions", lambda *args, **_: drawn.append(args))
+    photographs.evaluate()
+    for _ in range(2):
+        photographs.draw(str(tmp_path / "drawn.png"))
+    ((images, results, *_),) = drawn  # drawn once, and then nothing is left to draw
+    assert len(images) == 2
+    assert {r["image_id"] for r in results} == {image["image_id"] for image in images}
+    photographs.evaluate()
+    assert "Only 0 of the 6 images" in caplog.text
+
+
+def test_failed_drawing_does_not_lose_the_evaluation(photographs, tmp_path, caplog):
+    for i in range(6):
+        (tmp_path / f"{i}.png").unlink()
+    assert photographs.evaluate()["bbox"]["APr"] == pytest.approx(75)
+    photographs.draw(str(tmp_path / "pictures" / "drawn.png"))
+    assert "Could not draw" in caplog.text and "drawn.png" in caplog.text
+    assert (tmp_path / "output" / "per_category.csv").exists()
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_no_pictures_asked_for(coco_val, tmp_path):
+    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    evaluate(evaluator)
+    evaluator.draw(str(tmp_path / "drawn.png"))
+    assert not (tmp_path / "drawn.png").exists()
 
 
 def test_class_the_dataset_does_not_have(coco_val):

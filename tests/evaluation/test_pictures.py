@@ -175,3 +175,19 @@ def test_nothing_to_draw(tmp_path, dataset_dicts):
         draw_predictions([], [], METADATA, str(tmp_path / "val.png"))
     with pytest.raises(ValueError, match="num_pictures=0"):
         draw_predictions(dataset_dicts, [], METADATA, str(tmp_path / "val.png"), num_pictures=0)
+
+
+def test_nothing_half_written(tmp_path, dataset_dicts, monkeypatch):
+    output_file = tmp_path / "pictures" / "val.png"
+    draw(tmp_path, dataset_dicts, [])
+    before = output_file.read_bytes()
+
+    def fail(self, f, **kwargs):
+        f.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        draw_predictions(dataset_dicts, [], METADATA, str(output_file), num_pictures=1)
+    assert list(output_file.parent.iterdir()) == [output_file]
+    assert output_file.read_bytes() == before

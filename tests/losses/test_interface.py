@@ -176,15 +176,6 @@ def test_half_precision_logits_are_computed_in_float32(name, dtype):
 
 
 @every_loss
-def test_autocast_changes_nothing(name):
-    loss = build(name).eval()
-    logits, gt_classes = batch(loss, 20)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = total(loss, logits, gt_classes)
-    torch.testing.assert_close(value, total(loss, logits, gt_classes))
-
-
-@every_loss
 def test_blocks_of_rows_agree_with_one_block(name, monkeypatch):
     loss = build(name).eval()
     if name == "softmax_eql":

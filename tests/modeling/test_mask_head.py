@@ -49,10 +49,11 @@ def test_forward_equals_the_formula():
     torch.testing.assert_close(head.layers(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_starts_as_the_plain_head_does():
-    """Zero bias, and filters of no preferred direction."""
+def test_initialisation():
+    """Zero bias, filters of no preferred direction, and of a length that gives sane gradients."""
     head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=50, conv_dims=[64])
     assert (head.predictor.bias == 0).all()
+    assert head.predictor.weight.std().item() == pytest.approx((2 / 50) ** 0.5, rel=0.1)
     directions = F.normalize(head.predictor.weight.detach().flatten(1), dim=1)
     assert directions.mean(0).norm() < 0.4
 

@@ -1,0 +1,36 @@
+"""The last words of a training run."""
+
+import logging
+import os
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..losses import LOSSES
+from .trainer import inference_folder
+
+logger = logging.getLogger(__name__)
+
+
+def log_next_steps(cfg: CfgNode, config_file: str) -> None:
+    """Log which of a finished run's files are worth looking at, and commands to go on with."""
+    if not comm.is_main_process():
+        return
+    output_dir = cfg.OUTPUT_DIR
+    files = [(os.path.join(output_dir, "metrics.json"), "losses, accuracies and AP by iteration")]
+    for dataset_name in cfg.DATASETS.TEST:
+        folder = inference_folder(cfg, dataset_name)
+        files.append((os.path.join(folder, "per_category.csv"), "AP of every category"))
+        if cfg.TEST.NUM_PICTURES > 0:
+            picture = os.path.join(folder, "predictions.png")
+            files.append((picture, "ground truth beside predictions"))
+    other = next(name for name in LOSSES if name != cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
+    run = f"python train_net.py --config-file {config_file}"
+    commands = [
+        f"tensorboard --logdir {output_dir}",
+        f"{run} --eval-only --resume OUTPUT_DIR {output_dir}",
+        f"{run} MODEL.ROI_BOX_HEAD.CLS_LOSS {other} OUTPUT_DIR {output_dir}_{other}",
+    ]
+    lines = ["Files to look at:", *(f"  {path}  ({what})" for path, what in files)]
+    lines += ["Next, for example:", *(f"  {command}" for command in commands)]
+    logger.info("\n".join(lines))

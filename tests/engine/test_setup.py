@@ -1,0 +1,64 @@
+import pytest
+
+from eql_seesaw.config import normed_classifier
+from eql_seesaw.engine import load_config
+from tests.engine.conftest import ROOT
+
+CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_config_of_the_repository_is_valid(config):
+    cfg = load_config(str(config), [])
+    assert cfg.is_frozen() and cfg.VERSION == 2
+
+
+def test_lvis_recipes():
+    """Iterations are whole epochs of the images with annotations at the papers' batch sizes."""
+    v1 = load_config(str(ROOT / "configs/lvis_v1/mask_rcnn_R_50_FPN_2x_seesaw.yaml"), [])
+    epoch = -(-99_388 // 16)
+    assert (v1.SOLVER.MAX_ITER, *v1.SOLVER.STEPS) == (24 * epoch, 16 * epoch, 22 * epoch)
+    assert (v1.SOLVER.BASE_LR, v1.MODEL.ROI_HEADS.NUM_CLASSES) == (0.02, 1203)
+    v0_5 = load_config(str(ROOT / "configs/lvis_v0.5/mask_rcnn_R_50_FPN_25e_eql.yaml"), [])
+    epoch = 56_740 // 32
+    assert (v0_5.SOLVER.MAX_ITER, *v0_5.SOLVER.STEPS) == (25 * epoch, 16 * epoch, 22 * epoch)
+    assert (v0_5.SOLVER.BASE_LR, v0_5.MODEL.ROI_HEADS.NUM_CLASSES) == (0.04, 1230)
+
+
+@pytest.mark.parametrize(
+    "value, expected", [("auto", None), ("True", True), ("true", True), ("False", False)]
+)
+@pytest.mark.parametrize("in_file", ["auto", "true", "false"])
+def test_normed_classifier_can_be_overridden_whatever_the_file_says(
+    tmp_path, in_file, value, expected
+):
+    config = tmp_path / "config.yaml"
+    base = ROOT / "configs" / "quickstart" / "seesaw.yaml"
+    config.write_text(
+        f"_BASE_: {base}\nMODEL: {{ROI_BOX_HEAD: {{NORMED_CLASSIFIER: {in_file}}}}}\n"
+    )
+    cfg = load_config(str(config), ["MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER", value])
+    assert normed_classifier(cfg) is expected
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "config.yaml: "),
+        ("just words", "config.yaml: "),
+        ("MODEL: [1", "config.yaml: "),
+        ("_BASE_: nowhere.yaml", "nowhere.yaml"),
+        ("VERSION: 2\nNO_SUCH_KEY: 1", "NO_SUCH_KEY"),
+    ],
+)
+def test_unreadable_config_is_one_line(tmp_path, text, message):
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        load_config(str(config), [])
+    assert "\n" not in str(error.value)
+
+
+def test_missing_config_is_one_line():
+    with pytest.raises(ValueError, match="config file nowhere.yaml: .*does not exist"):
+        load_config("nowhere.yaml", [])
