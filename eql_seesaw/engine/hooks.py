@@ -39,15 +39,23 @@ class SampleCountsSummary(HookBase):
     run uses them as "pre-recorded" sample numbers (Seesaw paper, table 4).
     """
 
-    def __init__(self, period: int, statistics: ClassStatistics, output_dir: str):
+    def __init__(
+        self,
+        period: int,
+        statistics: ClassStatistics,
+        class_names: list[str] | None,
+        output_dir: str,
+    ):
         """
         Args:
             period: in iterations; 0 for after training only.
             statistics: of the training set.
+            class_names: its K class names, if known.
             output_dir: folder for the file.
         """
         self.period = period
         self.statistics = statistics
+        self.class_names = class_names
         self.output_dir = output_dir
 
     def after_step(self):
@@ -64,6 +72,7 @@ class SampleCountsSummary(HookBase):
             write_class_statistics(
                 dataclasses.replace(self.statistics, instance_counts=instance_counts.numpy()),
                 os.path.join(self.output_dir, f"recorded_statistics{suffix}.json"),
+                self.class_names,
             )
 
     def _log(self):

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..config import loss_arguments
 from ..data.annotated_classes import AnnotatedClassesMapper
+from ..data.class_names import class_names
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..evaluation import LongTailLVISEvaluator
@@ -120,7 +121,8 @@ class LongTailTrainer(DefaultTrainer):
         if metric and self.cfg.DATASETS.TEST:
             ret.insert(-1, BestCheckpointer(period, self.checkpointer, metric))
         statistics = class_statistics(self.cfg)
-        ret.insert(-1, SampleCountsSummary(period, statistics, self.cfg.OUTPUT_DIR))
+        names = class_names(self.cfg.DATASETS.TRAIN[0])
+        ret.insert(-1, SampleCountsSummary(period, statistics, names, self.cfg.OUTPUT_DIR))
         return ret
 
 

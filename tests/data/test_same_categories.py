@@ -45,3 +45,14 @@ def test_what_is_unknown_is_left_out(tmp_path):
     MetadataCatalog.get("by_code").set(thing_classes=["tit", "swan"])
     with pytest.raises(ValueError, match="class 1 is 'swan' in dataset 'by_code'"):
         check_same_categories(["val"], ["by_code"])
+
+
+def test_a_renamed_class_among_many_is_a_warning(tmp_path, caplog):
+    names = [f"bird_{i:03}" for i in range(200)]
+    register("many", tmp_path, names)
+    register("two_renamed", tmp_path, ["tit", "owl", *names[2:]])
+    register("three_renamed", tmp_path, ["tit", "owl", "swan", *names[3:]])
+    check_same_categories(["many"], ["two_renamed"])
+    assert "class 0 is 'tit' in dataset 'two_renamed'" in caplog.text
+    with pytest.raises(ValueError, match="'three_renamed'"):
+        check_same_categories(["many"], ["three_renamed"])
