@@ -13,13 +13,8 @@ set_up:  ## install everything into .venv
 	@$(PYTHON) .ci/set_up.py
 
 quickstart: set_up  ## generate a dataset, train Seesaw on it, show AP of rare, common and frequent classes
-	@$(RUN) datasets/make_symbols.py
+	@$(RUN) datasets/make_symbols.py --num-classes 30 --root datasets/symbols_30
 	@$(RUN) train_net.py --config-file configs/quickstart/seesaw.yaml
-	@echo
-	@echo "Next, for example:"
-	@echo "  $(RUN) train_net.py --config-file configs/quickstart/softmax_ce.yaml OUTPUT_DIR output/quickstart_softmax_ce"
-	@echo "  $(RUN) train_net.py --config-file configs/quickstart/eql.yaml OUTPUT_DIR output/quickstart_eql"
-	@echo "  $(RUN) train_net.py --config-file configs/quickstart/seesaw.yaml --eval-only --resume DATASETS.TEST '(\"symbols_val_exhaustive\",)'"
 
 test: set_up lint  ## run all tests
 	@$(RUN) -m pytest
@@ -29,4 +24,4 @@ lint: set_up  ## check style
 	@$(RUN) -m ruff format --check .
 
 clean:  ## remove .venv and what was generated
-	rm -rf .venv output datasets/symbols
+	rm -rf .venv output datasets/symbols*

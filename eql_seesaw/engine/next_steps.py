@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -24,10 +25,11 @@ def log_next_steps(cfg: CfgNode, config_file: str) -> None:
         if cfg.TEST.NUM_PICTURES > 0:
             picture = os.path.join(folder, "predictions.png")
             files.append((picture, "ground truth beside predictions"))
+    python = os.path.relpath(sys.executable)
     other = next(name for name in LOSSES if name != cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
-    run = f"python train_net.py --config-file {config_file}"
+    run = f"{python} train_net.py --config-file {config_file}"
     commands = [
-        f"tensorboard --logdir {output_dir}",
+        f"{python} -m tensorboard.main --logdir {output_dir}",
         f"{run} --eval-only --resume OUTPUT_DIR {output_dir}",
         f"{run} MODEL.ROI_BOX_HEAD.CLS_LOSS {other} OUTPUT_DIR {output_dir}_{other}",
     ]

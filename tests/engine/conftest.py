@@ -36,8 +36,6 @@ def overrides(symbols, tmp_path):
         "DATASETS.REGISTER.symbols_val.JSON": symbols / "symbols_val.json",
         "DATASETS.REGISTER.symbols_val.IMAGES": symbols / "val",
         "MODEL.ROI_HEADS.NUM_CLASSES": NUM_CLASSES,
-        # Statistics of batch normalisation are worthless after three steps.
-        "MODEL.RESNETS.NORM": "GN",
         "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
         "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
         "INPUT.MIN_SIZE_TRAIN": "(64,)",
