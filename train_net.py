@@ -29,7 +29,7 @@ def main(args):
     trainer = LongTailTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
-    log_next_steps(cfg, args.config_file)
+    log_next_steps(cfg)
     return results
 
 

@@ -13,7 +13,7 @@ from .trainer import inference_folder
 logger = logging.getLogger(__name__)
 
 
-def log_next_steps(cfg: CfgNode, config_file: str) -> None:
+def log_next_steps(cfg: CfgNode) -> None:
     """Log which of a finished run's files are worth looking at, and commands to go on with."""
     if not comm.is_main_process():
         return
@@ -25,12 +25,13 @@ def log_next_steps(cfg: CfgNode, config_file: str) -> None:
         if cfg.TEST.NUM_PICTURES > 0:
             picture = os.path.join(folder, "predictions.png")
             files.append((picture, "ground truth beside predictions"))
-    python = os.path.relpath(sys.executable)
+    python = min(sys.executable, os.path.relpath(sys.executable), key=len)
     other = next(name for name in LOSSES if name != cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
-    run = f"{python} train_net.py --config-file {config_file}"
+    # Detectron2 writes the whole config there, overrides included.
+    run = f"{python} train_net.py --config-file {os.path.join(output_dir, 'config.yaml')}"
     commands = [
         f"{python} -m tensorboard.main --logdir {output_dir}",
-        f"{run} --eval-only --resume OUTPUT_DIR {output_dir}",
+        f"{run} --eval-only --resume",
         f"{run} MODEL.ROI_BOX_HEAD.CLS_LOSS {other} OUTPUT_DIR {output_dir}_{other}",
     ]
     lines = ["Files to look at:", *(f"  {path}  ({what})" for path, what in files)]

@@ -60,7 +60,12 @@ def test_log_says_what_decides_the_results(train_net, overrides, tmp_path):
     for name in ("metrics.json", "per_category.csv", "predictions.png"):
         path = next(word for word in last_words.split() if word.endswith(name))
         assert os.path.exists(path)
-    assert "train_net.py --config-file" in last_words and "[" not in last_words
+    # The commands work as they stand, without the overrides of the run they follow.
+    evaluate = next(line for line in last_words.splitlines() if "--eval-only" in line).split()
+    assert train_net(*evaluate[evaluate.index("--config-file") + 1 :]) is None
+    other = next(line for line in last_words.splitlines() if "CLS_LOSS" in line).split()
+    assert train_net(*other[other.index("--config-file") + 1 :]) is None
+    assert (tmp_path / "output_softmax_ce" / "model_final.pth").exists()
 
 
 def test_resume_and_evaluate_only(train_net, overrides, tmp_path):
