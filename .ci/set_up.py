@@ -46,7 +46,7 @@ def main():
         install_beside_detectron2()
     else:
         install_all()
-    pip("--no-deps", "--no-build-isolation", "--editable", ROOT)
+    pip("--no-deps", "--editable", ROOT)
     run(
         [PYTHON, "-W", "ignore", "-c", CHECK],
         "the installed packages do not work together; the lines above say why. Remove .venv and "
