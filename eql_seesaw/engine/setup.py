@@ -98,7 +98,7 @@ def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
     process launched.
 
     Args:
-        eval_only: go on without the training set if its annotations are not on this machine.
+        eval_only: go on without the training set if it is not on this machine.
 
     Returns:
         The config, without DATASETS.TRAIN where that is not needed and not there.
@@ -140,11 +140,11 @@ def set_up(args: argparse.Namespace) -> CfgNode:
 
 
 def _without_missing_training_set(cfg: CfgNode) -> CfgNode:
-    annotations = [find_dataset(cfg, "DATASETS.TRAIN", name) for name in cfg.DATASETS.TRAIN]
-    missing = [paths[0] for paths in annotations if paths and not os.path.isfile(paths[0])]
+    datasets = [find_dataset(cfg, "DATASETS.TRAIN", name) for name in cfg.DATASETS.TRAIN]
+    missing = [path for paths in datasets if paths for path in paths if not os.path.exists(path)]
     if not missing:
         return cfg
-    logger.warning(f"evaluating without the training set: no such file: {missing[0]}")
+    logger.warning(f"evaluating without the training set, which is not here: {missing[0]}")
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TRAIN = ()

@@ -117,12 +117,13 @@ def test_rule_of_annotated_classes_reaches_the_loss(train_net, overrides, tmp_pa
     assert losses["True"] > losses["False"]
 
 
-def test_evaluation_without_the_training_set(train_net, overrides, tmp_path):
+@pytest.mark.parametrize("missing", ["JSON", "IMAGES"])
+def test_evaluation_without_the_training_set(train_net, overrides, tmp_path, missing):
     assert train_net("quickstart/eql.yaml", *overrides) is None
     inference = tmp_path / "output" / "inference" / "symbols_val"
     results = (inference / "lvis_instances_results.json").read_bytes()
     weights = ["MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")]
-    elsewhere = ["DATASETS.REGISTER.symbols_train.JSON", "not_here.json"]
+    elsewhere = [f"DATASETS.REGISTER.symbols_train.{missing}", "not_here"]
     elsewhere += ["OUTPUT_DIR", str(tmp_path / "second")]
     assert train_net("quickstart/eql.yaml", "--eval-only", *overrides, *weights, *elsewhere) is None
     inference = tmp_path / "second" / "inference" / "symbols_val"
