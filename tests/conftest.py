@@ -16,3 +16,8 @@ def coco200():
     if not folder.is_dir():
         pytest.skip("needs ../shared/data/coco200")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

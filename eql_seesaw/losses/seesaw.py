@@ -93,14 +93,12 @@ class SeesawLoss(ClassificationLoss):
         num_samples = max(len(logits), 1)
         if not self.objectness:
             weights = torch.ones_like(gt_classes, dtype=torch.float32)
-            return {"loss_cls": self._class_loss(logits, gt_classes, weights) / num_samples}
+            class_loss, _ = self._class_loss(logits, gt_classes, weights)
+            return {"loss_cls": class_loss / num_samples}
 
         background = gt_classes == self.num_classes
-        class_logits, objectness_logits = logits.split((self.num_classes, 2), dim=1)
-        class_loss = self._class_loss(
-            class_logits,
-            gt_classes.masked_fill(background, 0),
-            (~background).float(),
+        class_loss, objectness_logits = self._class_loss(
+            logits, gt_classes.masked_fill(background, 0), (~background).float()
         )
         objectness_loss = F.cross_entropy(
             float32_or_better(objectness_logits), background.long(), reduction="sum"
@@ -143,8 +141,11 @@ class SeesawLoss(ClassificationLoss):
             dist.all_reduce(step)
         self.cumulative_counts += step[: len(self.cumulative_counts)]
 
-    def _class_loss(self, logits, gt_classes, sample_weights) -> torch.Tensor:
-        """Sum over samples of the seesaw cross entropy of (R, C) logits, C counts."""
+    def _class_loss(self, logits, gt_classes, sample_weights) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The seesaw cross entropy over the counted classes, which are the first columns of the
+        logits, summed over samples; and the other columns.
+        """
         # M_ij = min(N_j^p, N_i^p) / N_i^p and C_ij = max(sigma_j, floor_i)^q / floor_i^q with
         # floor_i = max(sigma_i, eps). The denominators are constants of a row, which a softmax does
         # not see, so neither of the factors is ever divided out.
@@ -154,17 +155,22 @@ class SeesawLoss(ClassificationLoss):
         mitigation = log_mitigation.exp()
         log_eps = math.log(self.eps)
 
-        def weighted_exponentials(rows: slice, block: torch.Tensor):
+        def weighted_exponentials(rows: slice, block: torch.Tensor, out: torch.Tensor):
             own = gt_classes[rows, None]
-            sigma = block.softmax(dim=1)
+            sigma = torch.softmax(block, dim=1, out=out)
             # The softmax's normaliser, from its largest entry, which cannot underflow.
             log_sum = block.amax(dim=1, keepdim=True) - sigma.amax(dim=1, keepdim=True).log()
             log_sigma_own = block.gather(1, own) - log_sum
             log_floor = log_sigma_own.clamp(min=log_eps)
             factor = torch.maximum(sigma, log_floor.exp()).pow_(self.q)
-            exponentials = sigma.mul_(factor)
-            torch.minimum(mitigation, mitigation[own], out=factor)
-            log_own = log_sigma_own + self.q * log_floor + log_mitigation[own]
-            return exponentials.mul_(factor), log_own
+            sigma.mul_(factor)
+            sigma.mul_(torch.minimum(mitigation, mitigation[own], out=factor))
+            return log_sigma_own + self.q * log_floor + log_mitigation[own]
 
-        return weighted_softmax_loss(logits, gt_classes, sample_weights, weighted_exponentials)
+        return weighted_softmax_loss(
+            logits,
+            gt_classes,
+            sample_weights,
+            weighted_exponentials,
+            num_columns=len(self.cumulative_counts),
+        )

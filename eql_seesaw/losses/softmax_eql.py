@@ -62,16 +62,19 @@ class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
     ) -> dict[str, torch.Tensor]:
         protected = F.pad(self.protected_classes, (0, 1))
 
-        def weighted_exponentials(rows: slice, block: torch.Tensor):
+        def weighted_exponentials(rows: slice, block: torch.Tensor, out: torch.Tensor):
             own = gt_classes[rows, None]
             beta = torch.rand(block.shape, device=block.device, generator=self.generator)
             left_out = (beta < self.gamma) & protected
             left_out.scatter_(1, own, False)
             log_probabilities = block.masked_fill(left_out, -torch.inf).log_softmax(dim=1)
-            return log_probabilities.exp(), log_probabilities.gather(1, own)
+            torch.exp(log_probabilities, out=out)
+            return log_probabilities.gather(1, own)
 
         sample_weights = torch.ones_like(gt_classes, dtype=torch.float32)
-        loss = weighted_softmax_loss(logits, gt_classes, sample_weights, weighted_exponentials)
+        loss, _ = weighted_softmax_loss(
+            logits, gt_classes, sample_weights, weighted_exponentials, self.num_logits
+        )
         return {"loss_cls": loss / max(len(logits), 1)}
 
     def extra_repr(self) -> str:

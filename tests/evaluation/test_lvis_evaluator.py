@@ -382,6 +382,7 @@ def evaluate_on_rank(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one(coco_val, tmp_path):
     torch.multiprocessing.spawn(evaluate_on_rank, (str(tmp_path),), nprocs=2)
     one = tmp_path / "one"
