@@ -176,6 +176,15 @@ def category_ids_problem(
     return None
 
 
+def image_problem(image: dict[str, Any], category_ids: Container[int]) -> Problem | None:
+    """What is wrong with an image's size or its lists of category ids, if anything."""
+    return (
+        size_problem(image)
+        or category_ids_problem(image, "neg_category_ids", category_ids)
+        or category_ids_problem(image, "not_exhaustive_category_ids", category_ids)
+    )
+
+
 def reference_problem(
     annotation: dict[str, Any], key: str, section: str, ids: Container[int]
 ) -> Problem | None:

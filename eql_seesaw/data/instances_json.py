@@ -13,13 +13,12 @@ from .annotation_file import (
     Problem,
     Problems,
     box_problem,
-    category_ids_problem,
     image_file_name,
+    image_problem,
     name_problem,
     read_annotation_file,
     reference_problem,
     segmentation_problem,
-    size_problem,
 )
 
 logger = logging.getLogger(__name__)
@@ -88,11 +87,7 @@ def _image_problem(image: dict[str, Any], category_ids: Container[int]) -> Probl
         image_file_name(image)
     except ValueError as error:
         return Problem("images without a usable file name", str(error))
-    return (
-        size_problem(image)
-        or category_ids_problem(image, "neg_category_ids", category_ids)
-        or category_ids_problem(image, "not_exhaustive_category_ids", category_ids)
-    )
+    return image_problem(image, category_ids)
 
 
 def _annotation_problem(

@@ -11,14 +11,13 @@ from ..data.annotation_file import (
     Problem,
     Problems,
     box_problem,
-    category_ids_problem,
     coordinates_problem,
+    image_problem,
     is_number,
     read_annotation_file,
     reference_problem,
     segmentation_problem,
     shorten,
-    size_problem,
 )
 from ..data.class_statistics import ClassStatistics
 from ..data.frequency_groups import GROUP_NAMES
@@ -76,7 +75,7 @@ def load_ground_truth(json_file: str, class_statistics: ClassStatistics | None =
         problems.add(f"category {category_id}", _frequency_problem(category))
     problems.raise_first()
     for image_id, image in images.items():
-        problems.add(f"image {image_id}", _image_problem(image, categories))
+        problems.add(f"image {image_id}", image_problem(image, categories))
     problems.raise_first()
     for annotation_id, annotation in annotations.items():
         problem = _annotation_problem(annotation, images, categories)
@@ -109,14 +108,6 @@ def _frequency_problem(category: dict[str, Any]) -> Problem | None:
     if frequency not in list(GROUP_NAMES):
         return Problem("broken frequencies", f"frequency is {shorten(frequency)}, not r, c or f")
     return None
-
-
-def _image_problem(image: dict[str, Any], category_ids: Container[int]) -> Problem | None:
-    return (
-        size_problem(image)
-        or category_ids_problem(image, "neg_category_ids", category_ids)
-        or category_ids_problem(image, "not_exhaustive_category_ids", category_ids)
-    )
 
 
 def _annotation_problem(
