@@ -24,7 +24,7 @@ CONSTRAINTS = os.path.join(ROOT, "constraints.txt")
 
 NOT_INSTALLED = "a package could not be installed; the lines above say which. Is PyPI reachable?"
 CHECK = """
-import cv2, lvis, torch, torchvision, detectron2.engine, eql_seesaw.modeling
+import cv2, hotcoco, lvis, torch, torchvision, detectron2.engine, eql_seesaw.modeling
 torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 """
 

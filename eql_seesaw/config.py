@@ -68,9 +68,17 @@ def add_long_tail_config(cfg: CN) -> None:
 
     # Detections per image that LVIS evaluation keeps.
     cfg.TEST.LVIS_MAX_DETECTIONS = 300
+    # hotcoco, or lvis for the official package: the same numbers, much slower.
+    cfg.TEST.LVIS_ENGINE = "hotcoco"
+    # Also compute Fixed AP: 10,000 detections of each class, no limit per image.
+    cfg.TEST.FIXED_AP = False
+    # Also compute Boundary AP.
+    cfg.TEST.BOUNDARY_AP = False
     # Images drawn, ground truth beside predictions, after each evaluation; 0 for none.
     cfg.TEST.NUM_PICTURES = 8
-    # Score from which a detection is drawn in those pictures.
+    # Write report/index.html after each evaluation.
+    cfg.TEST.REPORT = True
+    # Score from which a detection is shown in pictures and report.
     cfg.TEST.PICTURE_SCORE_THRESH = 0.3
     # Metric whose best checkpoint is kept as model_best.pth; empty for none.
     cfg.TEST.BEST_METRIC = ""

@@ -16,6 +16,7 @@ from ..config import add_long_tail_config, validate_config
 from ..data.class_statistics import get_class_statistics
 from ..data.register import find_dataset, register_datasets
 from ..data.same_categories import check_same_categories
+from ..evaluation.lvis_evaluation import ENGINES
 from ..evaluation.results_table import METRICS
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,17 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         ValueError: an unknown key or a wrong value, in one line.
         FileNotFoundError: no such file.
     """
+    cfg = merge_config(config_file, overrides)
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    validate_config(cfg)
+    validate_test_config(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def merge_config(config_file: str, overrides: list[str]) -> CfgNode:
+    """As :func:`load_config`, but the values are not checked, nor the config frozen."""
     cfg = get_cfg()
     add_long_tail_config(cfg)
     if config_file:
@@ -45,18 +57,21 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
             # yacs would hold the key, "auto" or a truth value, to the type that the file gave it.
             cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER = None
         cfg.merge_from_list(overrides)
-    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    validate_config(cfg)
-    _validate_test(cfg)
-    cfg.freeze()
     return cfg
 
 
-def _validate_test(cfg: CfgNode) -> None:
+def validate_test_config(cfg: CfgNode) -> None:
+    """
+    Raises:
+        ValueError: a wrong value of our keys under TEST, in one line.
+    """
     if cfg.TEST.LVIS_MAX_DETECTIONS < 1:
         raise ValueError(
             f"TEST.LVIS_MAX_DETECTIONS is {cfg.TEST.LVIS_MAX_DETECTIONS}; it must be at least 1"
+        )
+    if cfg.TEST.LVIS_ENGINE not in ENGINES:
+        raise ValueError(
+            f"TEST.LVIS_ENGINE is {cfg.TEST.LVIS_ENGINE!r}; it must be one of {', '.join(ENGINES)}"
         )
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     # Detectron2 puts the dataset's name before the metric where there are several.

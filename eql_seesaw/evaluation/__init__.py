@@ -1,8 +1,9 @@
 """LVIS evaluation: AP of rare, common and frequent classes, with its table, files and pictures."""
 
 from .ground_truth import load_ground_truth
-from .lvis_engine import LVISResult, evaluate_lvis
+from .lvis_evaluation import evaluate_lvis
 from .lvis_evaluator import LongTailLVISEvaluator
+from .lvis_result import LVISResult
 from .pictures import draw_predictions
 from .results_table import results_table
 

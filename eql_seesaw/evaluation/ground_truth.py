@@ -1,7 +1,7 @@
 """Ground truth for LVIS evaluation, from annotation files in LVIS or COCO format."""
 
 from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import pycocotools.mask as mask_util
@@ -19,28 +19,28 @@ from ..data.annotation_file import (
     segmentation_problem,
     shorten,
 )
-from ..data.class_statistics import ClassStatistics
 from ..data.frequency_groups import GROUP_NAMES
 
 
-def load_ground_truth(json_file: str, class_statistics: ClassStatistics | None = None) -> dict:
+def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> dict:
     """
     Read an annotation file and fill in what LVIS evaluation needs and COCO files lack.
 
-    - A category without ``frequency`` gets its group from the training set's class statistics.
+    - A category without ``frequency`` gets its group of the training set.
     - An image without ``neg_category_ids`` counts as exhaustively annotated: every category that
       is not annotated in it is a negative. Without ``not_exhaustive_category_ids`` it has none.
-    - ``iscrowd: 1`` annotations are dropped and their category becomes not exhaustive in that
-      image: its unmatched detections there are ignored, which is LVIS's own way to say "crowd".
+    - In such an image ``iscrowd: 1`` annotations are dropped and their category becomes not
+      exhaustive: its unmatched detections there are ignored, which is LVIS's own way to say
+      "crowd". In images with ``neg_category_ids`` they are objects like all others, as for the
+      official code, which does not know ``iscrowd``.
     - A missing (or zero) ``area`` comes from the segmentation, or else the box; a missing
       ``bbox`` from the segmentation.
     - Annotation ids are numbered anew from 1: the official code loses matches to id 0.
 
     Args:
         json_file: annotation file; category ids may have gaps and any order.
-        class_statistics: class statistics of the training set, of which only ``groups`` is read:
-            "r", "c" or "f" for each class, in ascending order of category id. Needed for files
-            without ``frequency``.
+        groups: "r", "c" or "f" of each class in the training set, in ascending order of category
+            id (``ClassStatistics.groups``). Needed for files without ``frequency``.
 
     Returns:
         ``images`` in the file's order, ``annotations`` with ids 1, 2, ..., and
@@ -62,11 +62,10 @@ def load_ground_truth(json_file: str, class_statistics: ClassStatistics | None =
     annotations = content.get("annotations")
     annotations = {} if annotations == [] else problems.entries(content, "annotations")
 
-    groups = None if class_statistics is None else class_statistics.groups
     if groups is not None and len(groups) != len(categories):
         raise ValueError(
-            f"{json_file}: {len(categories)} categories, but the class statistics are of "
-            f"{len(groups)}"
+            f"{json_file}: {len(categories)} categories, but frequency groups of "
+            f"{len(groups)} classes"
         )
     for k, category_id in enumerate(sorted(categories)):
         category = categories[category_id]
@@ -85,7 +84,7 @@ def load_ground_truth(json_file: str, class_statistics: ClassStatistics | None =
     crowds = defaultdict(set)
     completed = []
     for annotation in annotations.values():
-        if annotation.get("iscrowd"):
+        if _is_crowd(annotation, images):
             crowds[annotation["image_id"]].add(annotation["category_id"])
         else:
             _complete_shape(annotation, images[annotation["image_id"]])
@@ -103,7 +102,7 @@ def load_ground_truth(json_file: str, class_statistics: ClassStatistics | None =
 def _frequency_problem(category: dict[str, Any]) -> Problem | None:
     frequency = category.get("frequency")
     if frequency is None:
-        detail = 'no "frequency"; pass the class statistics of the training set, which give it'
+        detail = 'no "frequency"; the class statistics of a training set give it'
         return Problem("categories without a frequency", detail)
     if frequency not in list(GROUP_NAMES):
         return Problem("broken frequencies", f"frequency is {shorten(frequency)}, not r, c or f")
@@ -116,7 +115,7 @@ def _annotation_problem(
     problem = reference_problem(annotation, "image_id", "images", images) or reference_problem(
         annotation, "category_id", "categories", category_ids
     )
-    if problem is not None or annotation.get("iscrowd"):
+    if problem is not None or _is_crowd(annotation, images):
         return problem
     image, segmentation = images[annotation["image_id"]], annotation.get("segmentation")
     if segmentation:
@@ -131,6 +130,11 @@ def _annotation_problem(
         detail = f"area is {shorten(area)}, expected a number of pixels"
         return Problem("annotations without an area", detail)
     return problem
+
+
+def _is_crowd(annotation: dict[str, Any], images: Mapping[int, dict]) -> bool:
+    is_coco_style = "neg_category_ids" not in images[annotation["image_id"]]
+    return is_coco_style and bool(annotation.get("iscrowd"))
 
 
 def _complete_shape(annotation: dict[str, Any], image: dict[str, Any]) -> None:

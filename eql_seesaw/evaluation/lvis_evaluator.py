@@ -1,14 +1,14 @@
 """Detectron2's evaluator for long-tailed detection and instance segmentation."""
 
-import csv
-import itertools
-import json
+import importlib.metadata
 import logging
-import math
 import os
-from collections import OrderedDict, defaultdict
+import resource
+import time
+from collections import OrderedDict
+from functools import cached_property
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
@@ -16,12 +16,18 @@ from detectron2.utils import comm
 from ..data.atomic_write import atomic_file
 from ..data.class_names import category_names
 from ..data.class_statistics import ClassStatistics
-from ..data.frequency_groups import GROUP_NAMES
 from ..data.register import is_own_dataset
+from .boundary_ap import BoundaryAP
+from .calibration import calibration_errors
+from .detections import Detections
+from .evaluation_files import RESULTS, Evaluation, category_records, save_matches
+from .fixed_ap import evaluate_fixed_ap
 from .ground_truth import load_ground_truth
-from .lvis_engine import LVISResult, evaluate_lvis, official_package
+from .lvis_evaluation import LVISEvaluation, build_engine
+from .matches import Matcher
 from .pictures import choose_images, draw_predictions
-from .results_table import METRICS, results_table
+from .results import ResultsFile, ResultsWriter, concatenate_results
+from .results_table import results_table
 
 
 class LongTailLVISEvaluator(DatasetEvaluator):
@@ -30,6 +36,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
 
     Mask AP is computed if the model gives masks. Images of the dataset that were not processed
     count as images without detections.
+
+    Every rank matches its own images as they come, and writes their detections to a temporary
+    file. What travels to rank 0 is the outcome of the matching, some kilobytes an image. The
+    numbers are the same, to the bit, for any number of ranks.
     """
 
     def __init__(
@@ -39,50 +49,61 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         *,
         class_statistics: ClassStatistics | None = None,
         max_detections: int = 300,
+        engine: str = "hotcoco",
+        fixed_ap: bool = False,
+        boundary_ap: bool = False,
         distributed: bool = True,
-        num_pictures: int = 0,
     ):
         """
         Args:
             dataset_name: a registered dataset whose metadata has ``json_file``. The file is read
-                and checked here, before any inference, on the ranks that evaluate.
-            output_dir: folder of ``lvis_instances_results.json``, every detection in LVIS format,
-                and ``per_category.csv``; None writes neither.
+                and checked here, before any inference, on the ranks that report.
+            output_dir: folder for the files of ``evaluation_files``; None writes none.
             class_statistics: statistics of the training set: ``groups``, "r", "c" or "f" of each
                 class, for files without frequencies, and ``image_counts``, (K,), for the table.
                 None where the file has frequencies.
             max_detections: detections that count per image, over all classes.
-            distributed: gather the detections of all ranks and evaluate on rank 0. False: each
-                process evaluates its own.
-            num_pictures: images that :meth:`draw` is to show.
+            engine: "hotcoco", or "lvis" for the official package; the numbers are the same.
+            fixed_ap: also compute Fixed AP, see :mod:`.fixed_ap`; needs ``output_dir``.
+            boundary_ap: also compute Boundary AP, see :mod:`.boundary_ap`, if there are masks.
+            distributed: bring the images of all ranks together on rank 0. False: each process
+                evaluates its own.
 
         Raises:
             FileNotFoundError, ValueError: as ``load_ground_truth``, or the dataset's category ids
                 do not fit its annotation file.
-            ImportError: the lvis package or OpenCV is missing.
+            ImportError: the official package is asked for, but it or OpenCV is missing.
         """
         self._logger = logging.getLogger(__name__)
         self._dataset_name = dataset_name
         self._output_dir = output_dir
         self._class_statistics = class_statistics
         self._max_detections = max_detections
+        self._engine = engine
+        self._fixed_ap = fixed_ap
+        self._boundary_ap = boundary_ap
         self._distributed = distributed
-        self._evaluates = comm.is_main_process() or not distributed
-        self._num_pictures = num_pictures
+        self._reports = comm.is_main_process() or not distributed
         self._metadata = MetadataCatalog.get(dataset_name)
         self._to_category_id = None
-        if self._evaluates:
-            with official_package():
-                pass  # what cannot be imported is said here, before any inference
-            json_file = self._metadata.get("json_file")
-            if json_file is None:
+        if self._reports:
+            if self._metadata.get("json_file") is None:
                 raise ValueError(f"Dataset {dataset_name!r} has no 'json_file' in its metadata.")
-            self._ground_truth = load_ground_truth(json_file, class_statistics)
+            if fixed_ap and output_dir is None:
+                raise ValueError("Fixed AP is computed from the file of results: give output_dir.")
+            self._build_engine("bbox")  # says here what it cannot do
             # Some datasets have their category ids in the metadata only after loading.
             self._to_category_id = _dataset_category_ids(dataset_name)
             if self._to_category_id is not None or self._metadata.get("thing_classes"):
                 self._check_category_ids()
+        self._evaluated = {}
         self._forget()
+
+    @cached_property
+    def ground_truth(self) -> dict:
+        """As ``load_ground_truth`` returns it; on ranks above 0 read on first use."""
+        groups = None if self._class_statistics is None else self._class_statistics.groups
+        return load_ground_truth(self._metadata.json_file, groups)
 
     def reset(self):
         """
@@ -93,7 +114,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         """
         self._forget()
         self._to_category_id = _dataset_category_ids(self._dataset_name)
-        if self._evaluates:
+        if self._reports:
             self._check_category_ids()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -108,111 +129,239 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             results = instances_to_coco_json(instances, image["image_id"])
             for result in results:
                 result["category_id"] = self._category_id(result["category_id"])
-            self._results.extend(results)
-            self._file_names[image["image_id"]] = image.get("file_name")
             # Also of images without detections: mask AP is then 0, not absent.
-            self._has_masks |= instances.has("pred_masks")
+            iou_types = ("bbox", "segm") if instances.has("pred_masks") else ("bbox",)
+            detections = Detections.from_results(image["image_id"], results, iou_types)
+            self.add(detections, image.get("file_name"))
+
+    def add(self, detections: Detections, file_name: str | None = None) -> None:
+        """
+        Evaluate one image's detections; an image that comes a second time is left out.
+
+        Args:
+            detections: with the annotation file's category ids. Either all images have masks, or
+                none.
+            file_name: for pictures.
+
+        Raises:
+            ValueError: as ``LVISEvaluation.add``.
+        """
+        image_id = detections.image_id
+        if image_id in self._file_names:
+            return
+        if self._evaluation is None:
+            self._start(detections.iou_types)
+        elif detections.iou_types != self._iou_types:
+            raise ValueError(f"Image {image_id!r}: either all images have masks, or none.")
+        self._evaluation.add(detections)
+        self._writer.write(detections)
+        self._file_names[image_id] = file_name
 
     def evaluate(self) -> dict:
         """
-        Evaluate what was processed, and forget it but for the images to draw.
+        Evaluate what was processed, and forget it.
 
         Returns:
-            {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr",
-            "APc", "APf"}}, and "segm" likewise if the model gave masks. A metric without ground
-            truth is left out. {} on ranks above 0.
+            {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf",
+            "AR", "ARs", "ARm", "ARl", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf"}};
+            "segm" likewise if the model gave masks; and as asked for, without ECE, "bbox_fixed",
+            "segm_fixed" and "boundary". A metric without ground truth is left out. {} on ranks
+            that do not report.
         """
-        results, file_names, has_masks = self._gather()
-        self._forget()
-        if not self._evaluates:
+        self._iou_types = self._iou_types_of_all_ranks()
+        if self._evaluation is None:
+            self._start(self._iou_types)
+        self._writer.close()
+        self._gather(self._evaluation)
+        num_results = sum(self._all_gather(self._writer.num_results))
+        for file_names in self._all_gather(self._file_names):
+            self._file_names.update(file_names)
+        if self._output_dir:
+            self._write_results()
+        if not self._reports:
+            self._forget()
             return {}
-        self._warn_if_incomplete(results, file_names)
+        self._warn_if_incomplete(num_results)
+        finished = self._evaluation.finish()
+        if self._fixed_ap:
+            results_file = os.path.join(self._output_dir, RESULTS)
+            fixed = evaluate_fixed_ap(
+                self.ground_truth, results_file, self._iou_types, self._engine
+            )
+            finished.update({f"{iou_type}_fixed": result for iou_type, result in fixed.items()})
+        metrics = self._metrics(finished)
         if self._output_dir:
-            os.makedirs(self._output_dir, exist_ok=True)
-            self._write_results(results)
-
-        tasks = ("bbox", "segm") if has_masks else ("bbox",)
-        evaluated = {
-            task: evaluate_lvis(self._ground_truth, results, task, self._max_detections)
-            for task in tasks
-        }
-        if self._output_dir:
-            self._write_per_category(evaluated)
-        metrics = OrderedDict((task, _present_metrics(evaluated[task])) for task in tasks)
+            self._write_evaluation(finished, metrics)
         self._logger.info(
-            f"LVIS evaluation of {self._dataset_name} ({len(self._ground_truth['images'])} images, "
-            f"at most {self._max_detections} detections each):\n{results_table(metrics)}"
+            f"LVIS evaluation of {self._dataset_name} ({len(self.ground_truth['images'])} images, "
+            f"at most {self._max_detections} detections each, by {self._engine_version}):\n"
+            f"{results_table(metrics)}"
         )
-        self._keep_to_draw(results, file_names)
+        self._evaluated = self._file_names
+        self._forget()
         return metrics
 
-    def draw(self, output_file: str, score_threshold: float = 0.3) -> None:
+    def draw(self, output_file: str, num_pictures: int = 8, score_threshold: float = 0.3) -> None:
         """
-        Draw ``num_pictures`` images of the last evaluation with :func:`draw_predictions`, once.
-
-        Does nothing where nothing was evaluated, as on ranks above 0. What goes wrong is logged
-        and not raised: pictures are no reason to lose an evaluation, or to stop a training.
+        Draw images of the last evaluation with :func:`draw_predictions`. Does nothing where
+        nothing was evaluated, as on ranks above 0.
 
         Args:
             output_file: the PNG.
+            num_pictures: images to draw; those with the rarest classes.
             score_threshold: predictions below it are not drawn.
         """
-        if not self._images_to_draw:
+        if not self._evaluated or not self._output_dir:
             return
-        images, results = self._images_to_draw, self._results_to_draw
-        self._images_to_draw, self._results_to_draw = [], []
-        try:
-            draw_predictions(
-                images,
-                results,
-                self._metadata,
-                output_file,
-                num_pictures=len(images),
-                score_threshold=score_threshold,
-                image_counts=self._image_counts(),
-            )
-        except Exception:
-            self._logger.warning(f"Could not draw {output_file}:", exc_info=True)
-
-    def _keep_to_draw(self, results, file_names):
-        """Choose the images to draw, and keep their results only: all of LVIS's are gigabytes."""
-        if not self._num_pictures:
-            return
-        images = choose_images(
-            self._dataset_dicts(file_names), self._num_pictures, image_counts=self._image_counts()
+        dataset_dicts = self._dataset_dicts()
+        image_counts = self._image_counts()
+        chosen = choose_images(dataset_dicts, num_pictures, image_counts=image_counts)
+        results = ResultsFile(os.path.join(self._output_dir, RESULTS))
+        categories = self.ground_truth["categories"]
+        draw_predictions(
+            chosen,
+            [r for image in chosen for r in results.detections(image["image_id"]).to_results()],
+            Metadata(
+                thing_classes=[category.get("name", "") for category in categories],
+                thing_dataset_id_to_contiguous_id={c["id"]: k for k, c in enumerate(categories)},
+            ),
+            output_file,
+            num_pictures=num_pictures,
+            score_threshold=score_threshold,
+            image_counts=image_counts,
         )
-        chosen = {image["image_id"] for image in images}
-        self._images_to_draw = images
-        self._results_to_draw = [r for r in results if r["image_id"] in chosen]
 
-    def _dataset_dicts(self, file_names):
-        """The processed images with their ground truth, in Detectron2's standard format."""
-        annotations = defaultdict(list)
-        for annotation in self._ground_truth["annotations"]:
-            annotations[annotation["image_id"]].append(annotation)
-        category_ids = [category["id"] for category in self._ground_truth["categories"]]
-        classes = {self._category_id(k): k for k in range(len(category_ids))}
-        return [
-            {
-                "file_name": file_names[image_id],
-                "image_id": image_id,
-                "annotations": [
+    def _dataset_dicts(self):
+        """The evaluated images with their ground truth, in Detectron2's standard format."""
+        classes = {c["id"]: k for k, c in enumerate(self.ground_truth["categories"])}
+        images = {
+            image_id: {"file_name": self._evaluated[image_id], "image_id": image_id}
+            for image_id in sorted(self._evaluated)
+        }
+        for image in images.values():
+            image["annotations"] = []
+        for annotation in self.ground_truth["annotations"]:
+            if annotation["image_id"] in images:
+                images[annotation["image_id"]]["annotations"].append(
                     {**annotation, "category_id": classes[annotation["category_id"]]}
-                    for annotation in annotations[image_id]
-                ],
-            }
-            for image_id in sorted(file_names)
-        ]
+                )
+        return list(images.values())
+
+    def _forget(self):
+        self._evaluation = None
+        self._iou_types = ("bbox",)
+        self._writer = None
+        self._file_names = {}
+
+    def _start(self, iou_types):
+        self._iou_types = iou_types
+        if self._output_dir:
+            os.makedirs(self._output_dir, exist_ok=True)
+        self._writer = ResultsWriter(self._output_dir)
+        parts = {t: self._build_engine(t) for t in iou_types}
+        categories = self.ground_truth["categories"]
+        for iou_type in iou_types:
+            parts[f"matches_{iou_type}"] = Matcher(categories, iou_type, self._max_detections)
+        if self._boundary_ap and "segm" in iou_types:
+            parts["boundary"] = BoundaryAP(categories, self._max_detections)
+        self._evaluation = LVISEvaluation(self.ground_truth, iou_types, parts)
+        package = parts[iou_types[0]].package
+        self._engine_version = f"{package} {importlib.metadata.version(package)}"
+
+    def _build_engine(self, iou_type):
+        return build_engine(self._engine, self.ground_truth, iou_type, self._max_detections)
+
+    def _iou_types_of_all_ranks(self):
+        """A rank without images does not know them."""
+        own = self._iou_types if self._file_names else ("bbox",)
+        return max(self._all_gather(own), key=len)
+
+    def _all_gather(self, value):
+        return comm.all_gather(value) if self._distributed else [value]
+
+    def _gather(self, evaluation):
+        """Bring what all ranks have matched together on rank 0."""
+        if not self._distributed or comm.get_world_size() == 1:
+            return
+        start = time.perf_counter()
+        state = evaluation.state()
+        size = sum(map(len, state[1].values()))
+        states = comm.gather(state, dst=0)
+        if self._reports:
+            evaluation.merge(states[1:])
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        self._logger.info(
+            f"rank {comm.get_rank()} evaluated {len(state[0])} images and sent {size / 2**20:.1f} "
+            f"MB; {time.perf_counter() - start:.1f} s until all ranks had; peak memory of this "
+            f"process so far {memory:.1f} GB"
+        )
+
+    def _write_results(self):
+        """One file of all ranks' detections, in the order of the ranks."""
+        paths = self._all_gather(self._writer.path)
+        if self._reports:
+            missing = [rank for rank, path in enumerate(paths) if not os.path.exists(path)]
+            if missing:
+                self._logger.warning(
+                    f"{self._output_dir} is not shared by all machines: {RESULTS} lacks the "
+                    f"detections of ranks {missing}. The numbers count them."
+                )
+            with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
+                concatenate_results(filter(os.path.exists, paths), f)
+        if self._distributed:
+            comm.synchronize()  # the others' files are gone with their writers
+
+    def _warn_if_incomplete(self, num_results):
+        num_images = len(self.ground_truth["images"])
+        if len(self._file_names) < num_images:
+            self._logger.warning(
+                f"Only {len(self._file_names)} of the {num_images} images of {self._dataset_name} "
+                "were processed; the others count as images without detections."
+            )
+        if not num_results:
+            self._logger.warning("The model gave no detections at all, so every AP is 0.")
+        if not self.ground_truth["annotations"]:
+            self._logger.warning(
+                f"{self._metadata.json_file} has no annotations, so every AP is n/a."
+            )
+
+    def _metrics(self, finished):
+        groups = [category["frequency"] for category in self.ground_truth["categories"]]
+        metrics = {}
+        for iou_type in self._iou_types:
+            errors = calibration_errors(finished[f"matches_{iou_type}"], groups)
+            metrics[iou_type] = {**finished[iou_type].metrics, **errors}
+        for iou_type in self._iou_types:
+            if f"{iou_type}_fixed" in finished:
+                metrics[f"{iou_type}_fixed"] = finished[f"{iou_type}_fixed"].metrics
+        if "boundary" in finished:
+            metrics["boundary"] = finished["boundary"]
+        return OrderedDict(
+            (name, {key: value for key, value in numbers.items() if value is not None})
+            for name, numbers in metrics.items()
+        )
+
+    def _write_evaluation(self, finished, metrics):
+        categories = category_records(
+            self.ground_truth, self._image_counts(), {t: finished[t] for t in self._iou_types}
+        )
+        matches = {t: finished[f"matches_{t}"] for t in self._iou_types}
+        save_matches(self._output_dir, matches)
+        Evaluation(
+            dataset=self._dataset_name,
+            annotation_file=os.path.abspath(self._metadata.json_file),
+            engine=self._engine_version,
+            max_detections=self._max_detections,
+            num_images=len(self.ground_truth["images"]),
+            num_processed_images=len(self._file_names),
+            date=time.strftime("%Y-%m-%d %H:%M"),
+            metrics=metrics,
+            categories=categories,
+            file_names={str(image_id): name for image_id, name in self._file_names.items()},
+        ).save(self._output_dir)
 
     def _image_counts(self):
         return None if self._class_statistics is None else self._class_statistics.image_counts
-
-    def _forget(self):
-        self._results = []
-        self._file_names = {}
-        self._has_masks = False
-        self._images_to_draw = []
-        self._results_to_draw = []
 
     def _category_id(self, predicted_class):
         if self._to_category_id is None:
@@ -225,7 +374,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         return self._to_category_id[predicted_class]
 
     def _check_category_ids(self):
-        in_file = [category["id"] for category in self._ground_truth["categories"]]
+        in_file = [category["id"] for category in self.ground_truth["categories"]]
         if self._to_category_id is None:
             if in_file != list(range(1, len(in_file) + 1)):
                 raise ValueError(
@@ -238,57 +387,6 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 f"dataset {self._dataset_name!r} (thing_dataset_id_to_contiguous_id)."
             )
 
-    def _gather(self):
-        if not self._distributed:
-            return self._results, self._file_names, self._has_masks
-        comm.synchronize()
-        gathered = comm.gather((self._results, self._file_names, self._has_masks), dst=0)
-        results = list(itertools.chain.from_iterable(rank[0] for rank in gathered))
-        file_names = {image_id: name for rank in gathered for image_id, name in rank[1].items()}
-        return results, file_names, any(rank[2] for rank in gathered)
-
-    def _warn_if_incomplete(self, results, file_names):
-        num_images = len(self._ground_truth["images"])
-        if len(file_names) < num_images:
-            self._logger.warning(
-                f"Only {len(file_names)} of the {num_images} images of {self._dataset_name} were "
-                "processed; the others count as images without detections."
-            )
-        if not results:
-            self._logger.warning("The model gave no detections at all, so every AP is 0.")
-        if not self._ground_truth["annotations"]:
-            self._logger.warning(
-                f"{self._metadata.json_file} has no annotations, so every AP is n/a."
-            )
-
-    def _write_results(self, results):
-        with atomic_file(os.path.join(self._output_dir, "lvis_instances_results.json")) as f:
-            f.write("[\n")
-            for i, result in enumerate(results):
-                f.write((",\n" if i else "") + json.dumps(result))
-            f.write("\n]\n")
-
-    def _write_per_category(self, evaluated):
-        categories = self._ground_truth["categories"]
-        if self._class_statistics is None:
-            train_images = [category.get("image_count", "") for category in categories]
-        else:
-            train_images = [int(count) for count in self._class_statistics.image_counts]
-        with atomic_file(os.path.join(self._output_dir, "per_category.csv")) as f:
-            writer = csv.writer(f)
-            writer.writerow(("category id", "name", "group", "train images", "AP box", "AP mask"))
-            for k, category in enumerate(categories):
-                writer.writerow(
-                    (
-                        category["id"],
-                        category.get("name", ""),
-                        GROUP_NAMES[category["frequency"]],
-                        train_images[k],
-                        _category_ap_cell(evaluated.get("bbox"), k),
-                        _category_ap_cell(evaluated.get("segm"), k),
-                    )
-                )
-
 
 def _dataset_category_ids(dataset_name: str) -> dict[int, int] | None:
     """Contiguous class to category id; None for Detectron2's built-in LVIS sets, where it is +1."""
@@ -299,13 +397,3 @@ def _dataset_category_ids(dataset_name: str) -> dict[int, int] | None:
     if is_own_dataset(dataset_name):
         return dict(enumerate(category_names(metadata.json_file)))
     return None
-
-
-def _present_metrics(result: LVISResult) -> dict[str, float]:
-    return {name: result.metrics[name] for name in METRICS if result.metrics[name] is not None}
-
-
-def _category_ap_cell(result: LVISResult | None, k: int) -> str:
-    if result is None or math.isnan(result.category_ap[k]):
-        return ""
-    return f"{result.category_ap[k]:.3f}"

@@ -1,30 +1,43 @@
-"""The table of LVIS metrics that a person reads in the log."""
+"""The tables of LVIS metrics that a person reads in the log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
-ROW_NAMES = {"bbox": "box", "segm": "mask"}
+# Average recall, and expected calibration error.
+OTHER_METRICS = ("AR", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf")
+ROW_NAMES = {
+    "bbox": "box",
+    "segm": "mask",
+    "bbox_fixed": "box, Fixed AP",
+    "segm_fixed": "mask, Fixed AP",
+    "boundary": "mask, Boundary AP",
+}
 
 
 def results_table(results: Mapping[str, Mapping[str, float]]) -> str:
     """
-    Box and mask AP as a table with one decimal.
+    Two tables, AP and the other metrics, with one decimal.
 
     Args:
         results: as ``LongTailLVISEvaluator.evaluate`` returns them, {"bbox": {"AP": percent, ...},
             "segm": {...}}. A metric that is absent had no ground truth and is shown as n/a;
-            "segm", or "bbox", may be absent as a whole. Other keys are left out.
+            whole rows may be absent. Other keys are left out.
     """
+    first = [task for task in ROW_NAMES if task in results]
+    second = [task for task in ("bbox", "segm") if task in results]
+    return f"{_table(results, first, METRICS)}\n\n{_table(results, second, OTHER_METRICS)}"
+
+
+def _table(results, tasks, metrics: Sequence[str]) -> str:
     rows = [
-        [ROW_NAMES[task], *(_cell(results[task].get(metric)) for metric in METRICS)]
-        for task in ROW_NAMES
-        if task in results
+        [ROW_NAMES[task], *(_cell(results[task].get(metric)) for metric in metrics)]
+        for task in tasks
     ]
-    alignment = ("left", *["right"] * len(METRICS))
+    alignment = ("left", *["right"] * len(metrics))
     return tabulate(
-        rows, headers=("", *METRICS), tablefmt="pipe", disable_numparse=True, colalign=alignment
+        rows, headers=("", *metrics), tablefmt="pipe", disable_numparse=True, colalign=alignment
     )
 
 

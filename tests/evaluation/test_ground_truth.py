@@ -1,7 +1,6 @@
 import copy
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +37,7 @@ def coco_dataset():
     }
 
 
-STATISTICS = SimpleNamespace(groups=["r", "c", "f"])
+GROUPS = ["r", "c", "f"]
 
 
 def write(tmp_path, dataset):
@@ -47,20 +46,20 @@ def write(tmp_path, dataset):
     return str(path)
 
 
-def test_frequency_follows_the_class_statistics_in_ascending_order_of_category_id(tmp_path):
-    categories = load_ground_truth(write(tmp_path, coco_dataset()), STATISTICS)["categories"]
+def test_frequency_follows_the_groups_in_ascending_order_of_category_id(tmp_path):
+    categories = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)["categories"]
     assert [(c["id"], c["frequency"]) for c in categories] == [(2, "r"), (7, "c"), (90, "f")]
 
 
-def test_frequency_of_the_file_wins_over_the_class_statistics(tmp_path):
+def test_frequency_of_the_file_wins_over_the_groups(tmp_path):
     dataset = coco_dataset()
     dataset["categories"][0]["frequency"] = "c"
-    categories = load_ground_truth(write(tmp_path, dataset), STATISTICS)["categories"]
+    categories = load_ground_truth(write(tmp_path, dataset), GROUPS)["categories"]
     assert [c["frequency"] for c in categories] == ["r", "c", "c"]
 
 
 def test_image_without_negatives_is_exhaustively_annotated(tmp_path):
-    first, second = load_ground_truth(write(tmp_path, coco_dataset()), STATISTICS)["images"]
+    first, second = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)["images"]
     assert first["neg_category_ids"] == [90]
     assert first["not_exhaustive_category_ids"] == []
     assert second["neg_category_ids"] == [2, 7]
@@ -69,22 +68,20 @@ def test_image_without_negatives_is_exhaustively_annotated(tmp_path):
 def test_negatives_of_the_file_are_kept(tmp_path):
     dataset = coco_dataset()
     dataset["images"][0].update(neg_category_ids=[], not_exhaustive_category_ids=[7])
-    first, second = load_ground_truth(write(tmp_path, dataset), STATISTICS)["images"]
+    first, second = load_ground_truth(write(tmp_path, dataset), GROUPS)["images"]
     assert first["neg_category_ids"] == []
     assert first["not_exhaustive_category_ids"] == [7]
     assert second["neg_category_ids"] == [2, 7]
 
 
 def test_crowd_becomes_not_exhaustive(tmp_path):
-    ground_truth = load_ground_truth(write(tmp_path, coco_dataset()), STATISTICS)
+    ground_truth = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)
     assert all(a["category_id"] != 90 for a in ground_truth["annotations"])
     assert ground_truth["images"][1]["not_exhaustive_category_ids"] == [90]
 
 
 def test_annotation_ids_start_at_one_and_shapes_are_complete(tmp_path):
-    with_box, with_mask = load_ground_truth(write(tmp_path, coco_dataset()), STATISTICS)[
-        "annotations"
-    ]
+    with_box, with_mask = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)["annotations"]
     assert (with_box["id"], with_box["area"]) == (1, 20)
     assert "segmentation" not in with_box
     assert (with_mask["id"], with_mask["area"]) == (2, 100)
@@ -176,7 +173,7 @@ def test_malformed_file_is_named_with_the_id_in_one_line(tmp_path, change, messa
     change(dataset)
     path = write(tmp_path, dataset)
     with pytest.raises(ValueError, match=message) as error:
-        load_ground_truth(path, STATISTICS)
+        load_ground_truth(path, GROUPS)
     assert str(error.value).startswith(path)
     assert "\n" not in str(error.value)
 
@@ -186,7 +183,7 @@ def test_the_same_file_is_refused_by_the_loader_in_the_same_words(tmp_path):
     dataset["annotations"][0]["bbox"] = [True, 0, 4, 5]
     path = write(tmp_path, dataset)
     with pytest.raises(ValueError) as evaluated:
-        load_ground_truth(path, STATISTICS)
+        load_ground_truth(path, GROUPS)
     with pytest.raises(ValueError) as loaded:
         load_instances_json(path, "images")
     assert str(evaluated.value) in str(loaded.value)
@@ -194,19 +191,19 @@ def test_the_same_file_is_refused_by_the_loader_in_the_same_words(tmp_path):
 
 def test_images_without_any_annotation(tmp_path):
     dataset = {**coco_dataset(), "annotations": []}
-    ground_truth = load_ground_truth(write(tmp_path, dataset), STATISTICS)
+    ground_truth = load_ground_truth(write(tmp_path, dataset), GROUPS)
     assert ground_truth["annotations"] == []
     assert [image["neg_category_ids"] for image in ground_truth["images"]] == [[2, 7, 90]] * 2
 
 
 def test_missing_frequency_without_statistics_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match='category 2: no "frequency"; pass the class stat.* 3 cat'):
+    with pytest.raises(ValueError, match='category 2: no "frequency"; the class stat.* 3 cat'):
         load_ground_truth(write(tmp_path, coco_dataset()))
 
 
 def test_statistics_of_another_dataset(tmp_path):
-    with pytest.raises(ValueError, match="3 categories, but the class statistics are of 2"):
-        load_ground_truth(write(tmp_path, coco_dataset()), SimpleNamespace(groups=["r", "c"]))
+    with pytest.raises(ValueError, match="3 categories, but frequency groups of 2 classes"):
+        load_ground_truth(write(tmp_path, coco_dataset()), ["r", "c"])
 
 
 def test_missing_and_broken_file(tmp_path):
@@ -222,9 +219,17 @@ def test_real_coco_file(coco200):
     path = coco200 / "instances_val2017.json"
     dataset = json.loads(path.read_text())
     groups = ["rcf"[k % 3] for k in range(len(dataset["categories"]))]
-    ground_truth = load_ground_truth(str(path), SimpleNamespace(groups=groups))
+    ground_truth = load_ground_truth(str(path), groups)
     assert len(ground_truth["annotations"]) == sum(not a["iscrowd"] for a in dataset["annotations"])
     for image in ground_truth["images"]:
         present = {a["category_id"] for a in dataset["annotations"] if a["image_id"] == image["id"]}
         assert present.isdisjoint(image["neg_category_ids"])
         assert len(present) + len(image["neg_category_ids"]) == 80
+
+
+def test_crowd_of_an_image_with_negatives_is_an_object_as_for_the_official_code(tmp_path):
+    dataset = coco_dataset()
+    dataset["images"][1]["neg_category_ids"] = [7]
+    ground_truth = load_ground_truth(write(tmp_path, dataset), GROUPS)
+    assert len(ground_truth["annotations"]) == 3
+    assert ground_truth["images"][1]["not_exhaustive_category_ids"] == []

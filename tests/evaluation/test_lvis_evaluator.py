@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import logging
 import os
@@ -6,6 +7,7 @@ import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
+import hotcoco
 import numpy as np
 import pytest
 import torch
@@ -14,18 +16,24 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from eql_seesaw.data.register import register_instances
-from eql_seesaw.evaluation import (
-    LongTailLVISEvaluator,
-    draw_predictions,
-    lvis_evaluator,
-    results_table,
-)
-from eql_seesaw.evaluation.pictures import choose_images
+from eql_seesaw.evaluation import LongTailLVISEvaluator, draw_predictions, results_table
+from eql_seesaw.evaluation.evaluation_files import Evaluation
+from eql_seesaw.evaluation.matches import Matches
+from eql_seesaw.evaluation.results import ResultsWriter
 
 HEIGHT = WIDTH = 64
 CATEGORY_IDS = {3: "umbrella", 7: "anchor", 8: "die"}
 STATISTICS = SimpleNamespace(groups=["r", "c", "c"], image_counts=np.array([4, 50, 60]))
-METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"]
+# Of the metrics that have ground truth here.
+METRICS = ["AP", "APc", "APr", "APs", "AP50", "AP75", "AR", "ARs", "ARr", "ARc"]
+ERRORS = ["ECE", "ECEr", "ECEc"]
+FILES = [
+    "evaluation.json",
+    "lvis_instances_results.json",
+    "matches_bbox.npz",
+    "matches_segm.npz",
+    "per_category.csv",
+]
 
 
 def coco_dataset(num_images=6):
@@ -112,10 +120,11 @@ def test_metrics_without_ground_truth_are_left_out(coco_val, caplog):
     evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
     with caplog.at_level(logging.INFO, logger="eql_seesaw"):
         results = evaluate(evaluator)
-    assert list(results["bbox"]) == ["AP", "AP50", "AP75", "APs", "APr", "APc"]
+    assert sorted(results["bbox"]) == sorted(METRICS + ERRORS)
     (record,) = caplog.records
     assert results_table(results) in record.getMessage()
     assert "n/a" in record.getMessage()
+    assert f"by hotcoco {hotcoco.__version__}" in record.getMessage()
 
 
 def test_boxes_only(coco_val):
@@ -126,22 +135,21 @@ def test_boxes_only(coco_val):
 def test_files(coco_val, tmp_path):
     folder = tmp_path / "output" / "tiny_val"
     evaluate(LongTailLVISEvaluator(coco_val, str(folder), class_statistics=STATISTICS))
-    names = ["lvis_instances_results.json", "per_category.csv"]
-    assert sorted(path.name for path in folder.iterdir()) == names
+    assert sorted(path.name for path in folder.iterdir()) == FILES
 
-    results = json.loads((folder / names[0]).read_text())
+    results = json.loads((folder / "lvis_instances_results.json").read_text())
     assert [result["category_id"] for result in results] == [3, 8, 3, 3, 7, 3, 7]
     assert results[0]["image_id"] == 100
     assert results[0]["bbox"] == [0, 0, 16, 16]
     assert results[0]["segmentation"]["size"] == [HEIGHT, WIDTH]
 
-    with open(folder / names[1], newline="") as f:
+    with open(folder / "per_category.csv", newline="") as f:
         rows = list(csv.reader(f))
     assert rows == [
-        ["category id", "name", "group", "train images", "AP box", "AP mask"],
-        ["3", "umbrella", "rare", "4", "75.000", "75.000"],
-        ["7", "anchor", "common", "50", "66.337", "66.337"],
-        ["8", "die", "common", "60", "", ""],
+        ["category id", "name", "group", "train images", "objects", "AP box", "AP mask"],
+        ["3", "umbrella", "rare", "4", "3", "75.000", "75.000"],
+        ["7", "anchor", "common", "50", "3", "66.337", "66.337"],
+        ["8", "die", "common", "60", "0", "", ""],
     ]
 
 
@@ -151,12 +159,12 @@ def test_no_detections_at_all(coco_val, tmp_path, caplog):
     for i in range(6):
         evaluator.process([{"image_id": 100 + i}], [{"instances": instances([], [], [])}])
     results = evaluator.evaluate()
-    zeros = dict.fromkeys(["AP", "AP50", "AP75", "APs", "APr", "APc"], 0.0)
+    zeros = dict.fromkeys(METRICS, 0.0)
     assert results == {"bbox": zeros, "segm": zeros}
     assert "no detections at all" in caplog.text
     assert json.loads((tmp_path / "lvis_instances_results.json").read_text()) == []
     assert (tmp_path / "per_category.csv").read_text().splitlines()[1] == (
-        "3,umbrella,rare,4,0.000,0.000"
+        "3,umbrella,rare,4,3,0.000,0.000"
     )
 
 
@@ -259,21 +267,107 @@ def test_own_dataset_that_was_not_loaded_yet(tmp_path, coco_val):
     assert results["bbox"]["APr"] == pytest.approx(75)
 
 
-def test_missing_package_fails_in_the_constructor(coco_val, monkeypatch):
+def test_record_of_the_evaluation(coco_val, tmp_path):
+    results = evaluate(LongTailLVISEvaluator(coco_val, str(tmp_path), class_statistics=STATISTICS))
+    record = Evaluation.load(str(tmp_path))
+    assert record.dataset == "tiny_val"
+    assert record.metrics == results
+    assert (record.num_images, record.num_processed_images) == (6, 6)
+    assert record.file_names == {str(100 + i): None for i in range(6)}
+    umbrella, _, die = record.categories
+    assert umbrella == {
+        "id": 3,
+        "name": "umbrella",
+        "group": "r",
+        "train_images": 4,
+        "num_objects": 3,
+        "bbox": {"AP": 75, "AP50": 75, "AR": pytest.approx(100)},
+        "segm": {"AP": 75, "AP50": 75, "AR": pytest.approx(100)},
+    }
+    assert die["segm"] == {"AP": None, "AP50": None, "AR": None}
+
+    matches = Matches.load(str(tmp_path / "matches_segm.npz"))
+    assert matches.image_ids.tolist() == [100, 101, 102, 102, 103, 104, 105]
+    assert matches.classes.tolist() == [0, 2, 0, 0, 1, 0, 1]
+    assert matches.annotation_ids.tolist() == [1, 0, 0, 3, 4, 5, 6]
+    # Image 101's anchor was taken for a die.
+    assert matches.confusions.tolist() == [[1, 2, 1]]
+    assert np.isnan(matches.gt_scores).tolist() == [False, True, False, False, False, False]
+    boxes_only = LongTailLVISEvaluator(coco_val, str(tmp_path), class_statistics=STATISTICS)
+    evaluate(boxes_only, masks=False)
+    assert sorted(os.listdir(tmp_path)) == sorted({*FILES, "val.json"} - {"matches_segm.npz"})
+
+
+def test_record_that_is_not_there_or_broken(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not the folder of an evaluation"):
+        Evaluation.load(str(tmp_path))
+    (tmp_path / "evaluation.json").write_text('{"dataset": 3}')
+    with pytest.raises(ValueError, match="evaluation.json: Expected `str`"):
+        Evaluation.load(str(tmp_path))
+
+
+def test_official_engine_gives_the_same(coco_val, caplog):
+    def numbers(engine):
+        evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS, engine=engine)
+        with caplog.at_level(logging.INFO, logger="eql_seesaw"):
+            return evaluate(evaluator)
+
+    assert numbers("lvis") == numbers("hotcoco")
+    assert "by lvis 0.5" in caplog.text
+
+
+def test_calibration_error_is_that_of_right_and_wrong_detections(coco_val):
+    results = evaluate(LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS))
+    # Umbrellas: 0.9 (a little less, in float32), 0.5 and 0.5 are right, 0.99 is wrong.
+    expected = (abs(0.9 - 1) + 2 * abs(0.5 - 1) + abs(0.99 - 0)) / 4
+    assert results["bbox"]["ECEr"] == pytest.approx(100 * expected, abs=1e-4)
+
+
+def test_fixed_ap_has_no_limit_per_image(coco_val, tmp_path):
+    evaluator = LongTailLVISEvaluator(
+        coco_val, str(tmp_path), class_statistics=STATISTICS, max_detections=1, fixed_ap=True
+    )
+    results = evaluate(evaluator)
+    assert list(results) == ["bbox", "segm", "bbox_fixed", "segm_fixed"]
+    for iou_type in ("bbox", "segm"):
+        assert results[iou_type]["APr"] < results[f"{iou_type}_fixed"]["APr"] == 75
+    with pytest.raises(ValueError, match="give output_dir"):
+        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS, fixed_ap=True)
+
+
+def test_boundary_ap(coco_val):
+    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS, boundary_ap=True)
+    results = evaluate(evaluator)
+    assert list(results) == ["bbox", "segm", "boundary"]
+    # The masks are exact, so their boundaries are.
+    for name in ("AP", "APr", "APc", "APs", "AP50", "AP75"):
+        assert results["boundary"][name] == pytest.approx(results["segm"][name])
+    assert "APf" not in results["boundary"]
+    assert list(evaluate(evaluator, masks=False)) == ["bbox"]
+
+
+def test_missing_official_package_fails_in_the_constructor(coco_val, monkeypatch):
     monkeypatch.setitem(sys.modules, "lvis", None)
     with pytest.raises(ImportError, match="lvis package and OpenCV .* opencv-python-headless$"):
-        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS, engine="lvis")
+    evaluate(LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS))
+
+
+def test_images_with_and_without_masks(coco_val):
+    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    evaluator.reset()
+    evaluator.process([{"image_id": 100}], [{"instances": outputs(0)}])
+    with pytest.raises(ValueError, match="Image 101: either all images have masks, or none"):
+        evaluator.process([{"image_id": 101}], [{"instances": outputs(1, masks=False)}])
 
 
 @pytest.fixture
 def photographs(tmp_path, coco_val):
-    """The images, and an evaluator that has processed them and is to draw two."""
-    MetadataCatalog.get(coco_val).set(thing_classes=list(CATEGORY_IDS.values()))
+    """The images, and an evaluator that has processed them."""
     for i in range(6):
         Image.new("RGB", (WIDTH, HEIGHT), (40 * i, 90, 90)).save(tmp_path / f"{i}.png")
-    evaluator = LongTailLVISEvaluator(
-        coco_val, str(tmp_path / "output"), class_statistics=STATISTICS, num_pictures=2
-    )
+    folder = str(tmp_path / "output")
+    evaluator = LongTailLVISEvaluator(coco_val, folder, class_statistics=STATISTICS)
     evaluator.reset()
     for i in range(6):
         image = {"image_id": 100 + i, "file_name": str(tmp_path / f"{i}.png")}
@@ -283,7 +377,7 @@ def photographs(tmp_path, coco_val):
 
 def test_pictures_are_those_of_all_results(photographs, tmp_path):
     photographs.evaluate()
-    photographs.draw(str(tmp_path / "drawn.png"), score_threshold=0.45)
+    photographs.draw(str(tmp_path / "drawn.png"), num_pictures=2, score_threshold=0.45)
 
     dataset = coco_dataset()
     for image in dataset["images"]:
@@ -294,12 +388,13 @@ def test_pictures_are_those_of_all_results(photographs, tmp_path):
             for annotation in dataset["annotations"]
             if annotation["image_id"] == image["image_id"]
         ]
-    chosen = choose_images(dataset["images"], 2, image_counts=STATISTICS.image_counts)
+    MetadataCatalog.get("tiny_val").set(thing_classes=list(CATEGORY_IDS.values()))
     draw_predictions(
-        chosen,
+        dataset["images"],
         json.loads((tmp_path / "output" / "lvis_instances_results.json").read_text()),
         MetadataCatalog.get("tiny_val"),
         str(tmp_path / "expected.png"),
+        num_pictures=2,
         score_threshold=0.45,
         image_counts=STATISTICS.image_counts,
     )
@@ -307,30 +402,13 @@ def test_pictures_are_those_of_all_results(photographs, tmp_path):
         assert drawn.tobytes() == all_.tobytes()
 
 
-def test_results_are_released(photographs, tmp_path, monkeypatch, caplog):
-    drawn = []
-    monkeypatch.setattr(lvis_evaluator, "draw_predictions", lambda *args, **_: drawn.append(args))
+def test_evaluating_again_starts_from_nothing(photographs, caplog):
     photographs.evaluate()
-    for _ in range(2):
-        photographs.draw(str(tmp_path / "drawn.png"))
-    ((images, results, *_),) = drawn  # drawn once, and then nothing is left to draw
-    assert len(images) == 2
-    assert {r["image_id"] for r in results} == {image["image_id"] for image in images}
     photographs.evaluate()
     assert "Only 0 of the 6 images" in caplog.text
 
 
-def test_failed_drawing_does_not_lose_the_evaluation(photographs, tmp_path, caplog):
-    for i in range(6):
-        (tmp_path / f"{i}.png").unlink()
-    assert photographs.evaluate()["bbox"]["APr"] == pytest.approx(75)
-    photographs.draw(str(tmp_path / "pictures" / "drawn.png"))
-    assert "Could not draw" in caplog.text and "drawn.png" in caplog.text
-    assert (tmp_path / "output" / "per_category.csv").exists()
-    assert not (tmp_path / "pictures").exists()
-
-
-def test_no_pictures_asked_for(coco_val, tmp_path):
+def test_nothing_to_draw(coco_val, tmp_path):
     evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
     evaluate(evaluator)
     evaluator.draw(str(tmp_path / "drawn.png"))
@@ -349,16 +427,18 @@ def test_class_the_dataset_does_not_have(coco_val):
 def test_failed_evaluation_leaves_no_half_written_file(coco_val, tmp_path, monkeypatch):
     folder = tmp_path / "output"
     evaluator = LongTailLVISEvaluator(coco_val, str(folder), class_statistics=STATISTICS)
-    real_dumps = json.dumps
 
-    def fail(result):
-        if result["image_id"] == 103:
+    def fail(writer, results):
+        real_write(writer, results)
+        if results.image_id == 103:
             raise OSError("disk full")
-        return real_dumps(result)
 
-    monkeypatch.setattr(json, "dumps", fail)
+    real_write = ResultsWriter.write
+    monkeypatch.setattr(ResultsWriter, "write", fail)
     with pytest.raises(OSError, match="disk full"):
         evaluate(evaluator)
+    assert len(list(folder.iterdir())) == 1
+    evaluator.reset()
     assert list(folder.iterdir()) == []
 
 
@@ -368,14 +448,16 @@ def evaluate_on_rank(rank, folder):
         "gloo",
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
-        world_size=2,
+        world_size=3,
         timeout=timedelta(seconds=60),
     )
     metadata = MetadataCatalog.get("tiny_val")
     metadata.set(thing_dataset_id_to_contiguous_id={3: 0, 7: 1, 8: 2})
     metadata.set(json_file=os.path.join(folder, "val.json"))
-    evaluator = LongTailLVISEvaluator("tiny_val", folder, class_statistics=STATISTICS)
-    images = range(4) if rank == 0 else range(4, 6)
+    evaluator = LongTailLVISEvaluator(
+        "tiny_val", folder, class_statistics=STATISTICS, fixed_ap=True
+    )
+    images = [range(4), range(4, 6), ()][rank]
     results = evaluate(evaluator, images)
     with open(os.path.join(folder, f"rank{rank}.json"), "w") as f:
         json.dump(results, f)
@@ -383,11 +465,21 @@ def evaluate_on_rank(rank, folder):
 
 
 @pytest.mark.slow
-def test_two_ranks_are_one(coco_val, tmp_path):
-    torch.multiprocessing.spawn(evaluate_on_rank, (str(tmp_path),), nprocs=2)
+def test_three_ranks_are_one(coco_val, tmp_path):
+    """The last of them has no image at all."""
+    torch.multiprocessing.spawn(evaluate_on_rank, (str(tmp_path),), nprocs=3)
     one = tmp_path / "one"
-    results = evaluate(LongTailLVISEvaluator(coco_val, str(one), class_statistics=STATISTICS))
+    evaluator = LongTailLVISEvaluator(
+        coco_val, str(one), class_statistics=STATISTICS, fixed_ap=True
+    )
+    results = evaluate(evaluator)
     assert json.loads((tmp_path / "rank0.json").read_text()) == results
-    assert json.loads((tmp_path / "rank1.json").read_text()) == {}
+    for rank in (1, 2):
+        assert json.loads((tmp_path / f"rank{rank}.json").read_text()) == {}
     for name in ("lvis_instances_results.json", "per_category.csv"):
         assert (tmp_path / name).read_text() == (one / name).read_text()
+    for name in ("matches_bbox.npz", "matches_segm.npz"):
+        ours, theirs = (Matches.load(str(folder / name)) for folder in (tmp_path, one))
+        for field in dataclasses.fields(Matches):
+            np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))
+    assert not list(tmp_path.glob("*.partial"))

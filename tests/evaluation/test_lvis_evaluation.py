@@ -6,7 +6,15 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 
+from eql_seesaw.benchmarks.lvis_like import lvis_like_detections, lvis_like_ground_truth
 from eql_seesaw.evaluation import evaluate_lvis
+from eql_seesaw.evaluation.detections import Detections
+from eql_seesaw.evaluation.lvis_evaluation import (
+    ENGINES,
+    NUM_IMAGES,
+    LVISEvaluation,
+    build_engine,
+)
 
 HEIGHT, WIDTH = 120, 160
 CATEGORY_IDS = (2, 3, 5, 8, 13, 21)
@@ -102,23 +110,242 @@ def official(tmp_path, monkeypatch, ground_truth, results, iou_type, max_detecti
     return lvis_eval
 
 
-@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-@pytest.mark.parametrize("seed", range(4))
-def test_numbers_of_the_official_package(tmp_path, monkeypatch, seed, iou_type):
-    ground_truth, results = random_case(seed)
-    for max_detections in (300, 8):
-        expected = official(tmp_path, monkeypatch, ground_truth, results, iou_type, max_detections)
-        result = evaluate_lvis(ground_truth, results, iou_type, max_detections)
-        assert list(result.metrics.values()) == [
+def assert_official_numbers(tmp_path, monkeypatch, case, iou_type, max_detections=300):
+    """Both engines give the same bits as the official package used by hand."""
+    expected = official(tmp_path, monkeypatch, *case, iou_type, max_detections)
+    for engine in ENGINES if 0 < max_detections <= 300 else ["lvis"]:
+        result = evaluate_lvis(*case, iou_type, max_detections, engine)
+        np.testing.assert_array_equal(result.precision, expected.eval["precision"], strict=True)
+        np.testing.assert_array_equal(result.recall, expected.eval["recall"], strict=True)
+        assert [result.metrics[name.split("@")[0]] for name in expected.get_results()] == [
             None if value == -1 else value * 100 for value in expected.get_results().values()
         ]
-        precision = expected.eval["precision"][:, :, :, 0]
-        for k in range(len(CATEGORY_IDS)):
-            s = precision[:, :, k]
-            ap = s[s > -1].mean() * 100 if (s > -1).any() else np.nan
-            np.testing.assert_allclose(result.category_ap[k], ap, rtol=1e-12)
-        assert list(result.metrics)[-4:] == [f"AR{a}@{max_detections}" for a in ("", "s", "m", "l")]
+    return result
+
+
+def with_ties(case):
+    """Three scores for all detections."""
+    ground_truth, results = case
+    return ground_truth, [{**r, "score": float(round(r["score"] * 2))} for r in results]
+
+
+def with_many_detections(case):
+    """More than 300 in an image, many of them tied or twice the same."""
+    ground_truth, results = case
+    image_id = results[0]["image_id"]
+    copies = [r for r in results if r["image_id"] == image_id] * 40
+    assert len(copies) > 300
+    return ground_truth, copies + results
+
+
+def with_rle_ground_truth(case):
+    ground_truth, results = case
+    for a in ground_truth["annotations"]:
+        a["segmentation"] = rectangle_rle(*a["bbox"])
+    return ground_truth, results
+
+
+def with_empty_ground_truth(case):
+    """Objects of no area, which the official code drops."""
+    ground_truth, results = case
+    for a in ground_truth["annotations"][::3]:
+        a.update(bbox=[*a["bbox"][:2], 0, 10], area=0, segmentation=rectangle_rle(0, 0, 0, 0))
+    return ground_truth, results
+
+
+def with_crowds(case):
+    """Which the official code takes for objects as all others."""
+    ground_truth, results = case
+    for a in ground_truth["annotations"]:
+        a["iscrowd"] = a["id"] % 2
+    return ground_truth, results
+
+
+def with_ignored_objects(case):
+    ground_truth, results = case
+    for a in ground_truth["annotations"]:
+        a["ignore"] = int(a["id"] % 3 == 0)
+    return ground_truth, results
+
+
+def with_large_ids(case):
+    ground_truth, results = copy.deepcopy(case)
+    for entry in (*ground_truth["annotations"], *results):
+        entry["image_id"] += 10**12
+    for entry in ground_truth["images"]:
+        entry["id"] += 10**12
+    for a in ground_truth["annotations"]:
+        a["id"] = 10**10 - a["id"]
+    return ground_truth, results
+
+
+def with_edge_areas(case):
+    """Areas on the borders of small, medium and large."""
+    ground_truth, results = case
+    for a, area in zip(ground_truth["annotations"], (1024, 9216, 1024, 9216), strict=False):
+        a["area"] = area
+    return ground_truth, results
+
+
+def without_ground_truth_of_some_images(case):
+    ground_truth, results = case
+    image_id = ground_truth["images"][0]["id"]
+    kept = [a for a in ground_truth["annotations"] if a["image_id"] != image_id]
+    assert len(kept) < len(ground_truth["annotations"])
+    return {**ground_truth, "annotations": kept}, results
+
+
+def with_not_exhaustive_classes_only(case):
+    """An image whose only detections are of classes that are not exhaustively annotated in it."""
+    ground_truth, results = case
+    first = ground_truth["images"][0]
+    first["not_exhaustive_category_ids"] = [2, 3]
+    first["neg_category_ids"] = [2]
+    return ground_truth, [r for r in results if r["image_id"] != first["id"]] + [
+        detection(first["id"], k, [0, 0, 30, 30], 0.5) for k in (2, 3)
+    ]
+
+
+def shuffled(case):
+    ground_truth, results = case
+    rng = np.random.default_rng(0)
+    for key in ("images", "annotations"):
+        rng.shuffle(ground_truth[key])
+    results = list(results)
+    rng.shuffle(results)
+    return ground_truth, results
+
+
+def as_it_is(case):
+    return case
+
+
+CASES = (
+    as_it_is,
+    with_ties,
+    with_many_detections,
+    with_rle_ground_truth,
+    with_empty_ground_truth,
+    with_crowds,
+    with_ignored_objects,
+    with_large_ids,
+    with_edge_areas,
+    without_ground_truth_of_some_images,
+    with_not_exhaustive_classes_only,
+    shuffled,
+)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@pytest.mark.parametrize("change", CASES)
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_of_the_official_package(tmp_path, monkeypatch, seed, change, iou_type):
+    case = change(random_case(seed))
+    result = assert_official_numbers(tmp_path, monkeypatch, case, iou_type)
     assert 0 < result.metrics["AP"] < 100
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@pytest.mark.parametrize("max_detections", [1, 8, -1])
+@pytest.mark.parametrize("change", [as_it_is, with_ties, with_many_detections])
+def test_limits_other_than_300(tmp_path, monkeypatch, change, max_detections, iou_type):
+    """Empty masks take places: they are dropped after the limit, not before."""
+    case = change(random_case(0))
+    assert_official_numbers(tmp_path, monkeypatch, case, iou_type, max_detections)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_lvis_sized_classes(tmp_path, monkeypatch, iou_type):
+    """All 1,203 classes, most of them without ground truth."""
+    ground_truth = lvis_like_ground_truth(num_images=12)
+    results = [r for of_image in lvis_like_detections(ground_truth) for r in of_image]
+    assert_official_numbers(tmp_path, monkeypatch, (ground_truth, results), iou_type)
+
+
+def test_category_numbers_are_means_of_the_arrays(tmp_path, monkeypatch):
+    result = evaluate_lvis(*random_case(0), "segm")
+    for k in range(len(CATEGORY_IDS)):
+        for values, mean in (
+            (result.precision[:, :, k, 0], result.category_ap[k]),
+            (result.precision[0, :, k, 0], result.category_ap50[k]),
+            (result.recall[:, k, 0], result.category_ar[k]),
+        ):
+            expected = values[values > -1].mean() * 100 if (values > -1).any() else np.nan
+            np.testing.assert_allclose(mean, expected, rtol=1e-12)
+    assert np.isnan(result.category_ap).any()
+
+
+def test_average_recall_of_groups():
+    ground_truth, results = random_case(0)
+    result = evaluate_lvis(ground_truth, results, "bbox")
+    for group in "rcf":
+        of_group = [k for k, c in enumerate(ground_truth["categories"]) if c["frequency"] == group]
+        expected = np.nanmean(result.category_ar[of_group])
+        assert result.metrics[f"AR{group}"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("num_processes", [2, 3, 9])
+def test_parts_of_the_images_in_several_processes(engine, num_processes):
+    """The same bits, whoever has matched which images, and if nobody has."""
+    ground_truth, results = with_ties(random_case(1))
+
+    def evaluation():
+        part = build_engine(engine, ground_truth, "segm", 300)
+        return LVISEvaluation(ground_truth, ["segm"], {"result": part})
+
+    states = []
+    for process in range(num_processes):
+        part = evaluation()
+        for image in ground_truth["images"][process::num_processes]:
+            of_image = [r for r in results if r["image_id"] == image["id"]]
+            if of_image:
+                part.add(Detections.from_results(image["id"], of_image, ["segm"]))
+        states.append(part.state())
+    merged = evaluation()
+    merged.merge(states)
+    merged = merged.finish()["result"]
+    expected = evaluate_lvis(ground_truth, results, "segm", engine=engine)
+    np.testing.assert_array_equal(merged.precision, expected.precision)
+    np.testing.assert_array_equal(merged.recall, expected.recall)
+    assert merged.metrics == expected.metrics
+
+
+def test_more_images_than_are_handed_over_at_a_time():
+    ground_truth, results = random_case(0)
+    many, many_results = {**ground_truth, "images": [], "annotations": []}, []
+    for i in range(4 * NUM_IMAGES // len(ground_truth["images"])):
+        for image in ground_truth["images"]:
+            many["images"].append({**image, "id": image["id"] + 1000 * i})
+        for a in ground_truth["annotations"]:
+            image_id = a["image_id"] + 1000 * i
+            many["annotations"].append({**a, "image_id": image_id, "id": a["id"] + 10**6 * i})
+        many_results += [{**r, "image_id": r["image_id"] + 1000 * i} for r in results]
+    assert len(many["images"]) > NUM_IMAGES
+    numbers = evaluate_lvis(many, many_results, "bbox")
+    assert numbers.metrics == evaluate_lvis(many, many_results, "bbox", engine="lvis").metrics
+
+
+def test_image_that_comes_twice_counts_once():
+    ground_truth, results = tiny_case()
+    part = build_engine("hotcoco", ground_truth, "bbox", 300)
+    evaluation = LVISEvaluation(ground_truth, ["bbox"], {"result": part})
+    evaluation.add(Detections.from_results(1, results, ["bbox"]))
+    evaluation.add(Detections.from_results(1, [], ["bbox"]))
+    expected = evaluate_lvis(ground_truth, results, "bbox").metrics
+    assert evaluation.finish()["result"].metrics == expected
+    with pytest.raises(ValueError, match="image 2: the ground truth has no image"):
+        evaluation.add(Detections.from_results(2, [], ["bbox"]))
+
+
+def test_unknown_engine():
+    with pytest.raises(ValueError, match="TEST.LVIS_ENGINE is 'coco'; .* one of hotcoco, lvis"):
+        evaluate_lvis(*tiny_case(), "bbox", engine="coco")
+
+
+def test_ignored_objects_are_said_to_need_the_official_package(caplog):
+    evaluate_lvis(*with_ignored_objects(random_case(0)), "bbox")
+    assert "only the official lvis package" in caplog.text
 
 
 def test_the_random_cases_meet_what_is_special_about_lvis():
@@ -160,7 +387,7 @@ def test_no_ground_truth_is_none_not_a_number():
     result = evaluate_lvis(*tiny_case(), "bbox")
     assert result.metrics["APs"] is None
     assert result.metrics["APl"] is None
-    assert result.metrics["ARl@300"] is None
+    assert result.metrics["ARl"] is None
 
     ground_truth, results = tiny_case()
     ground_truth["annotations"] = []
@@ -169,10 +396,11 @@ def test_no_ground_truth_is_none_not_a_number():
     assert np.isnan(result.category_ap).all()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_no_detections_score_zero(iou_type):
+def test_no_detections_score_zero(iou_type, engine):
     ground_truth, _ = tiny_case()
-    result = evaluate_lvis(ground_truth, [], iou_type)
+    result = evaluate_lvis(ground_truth, [], iou_type, engine=engine)
     assert [result.metrics[name] for name in METRICS] == [0, 0, 0, None, 0, None, 0, 0, 0]
     assert result.category_ap == pytest.approx([0, 0, 0, np.nan], nan_ok=True)
 
@@ -214,11 +442,12 @@ def test_mask_areas_are_those_of_the_masks():
     assert evaluate_lvis(ground_truth, results, "segm").metrics["APs"] == pytest.approx(50)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_arguments_are_not_changed(iou_type):
+def test_arguments_are_not_changed(iou_type, engine):
     case = random_case(0)
     before = copy.deepcopy(case)
-    evaluate_lvis(*case, iou_type)
+    evaluate_lvis(*case, iou_type, engine=engine)
     assert case == before
 
 
@@ -269,13 +498,16 @@ def test_bad_arguments():
         evaluate_lvis(*tiny_case(), "keypoints")
     with pytest.raises(ValueError, match="max_detections is 0"):
         evaluate_lvis(*tiny_case(), "bbox", max_detections=0)
+    for more_than_hotcoco_takes in (301, -1):
+        with pytest.raises(ValueError, match="TEST.LVIS_ENGINE lvis"):
+            evaluate_lvis(*tiny_case(), "bbox", max_detections=more_than_hotcoco_takes)
 
 
 def test_numpy_float_is_not_left_behind(monkeypatch):
     from lvis import LVISEval
 
     monkeypatch.delattr(np, "float", raising=False)
-    evaluate_lvis(*tiny_case(), "bbox")
+    evaluate_lvis(*tiny_case(), "bbox", engine="lvis")
     assert "float" not in vars(np)
 
     def fail(self):
@@ -283,21 +515,21 @@ def test_numpy_float_is_not_left_behind(monkeypatch):
 
     monkeypatch.setattr(LVISEval, "accumulate", fail)
     with pytest.raises(RuntimeError, match="stop"):
-        evaluate_lvis(*tiny_case(), "bbox")
+        evaluate_lvis(*tiny_case(), "bbox", engine="lvis")
     assert "float" not in vars(np)
 
 
 def test_numpy_float_of_somebody_else_stays(monkeypatch):
     theirs = np.float64
     monkeypatch.setattr(np, "float", theirs, raising=False)
-    evaluate_lvis(*tiny_case(), "bbox")
+    evaluate_lvis(*tiny_case(), "bbox", engine="lvis")
     assert np.float is theirs
 
 
 def test_the_official_package_is_silent(capfd, caplog):
     handlers = list(logging.getLogger().handlers)
     level = logging.getLogger("lvis").level
-    evaluate_lvis(*tiny_case(), "bbox")
+    evaluate_lvis(*tiny_case(), "bbox", engine="lvis")
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger().handlers == handlers

@@ -1,0 +1,108 @@
+"""
+Evaluate a file of detections, without a model.
+
+    python -m eql_seesaw.evaluation results.json --dataset lvis_v1_val
+    python -m eql_seesaw.evaluation results.json --dataset val.json --images photographs
+    python -m eql_seesaw.evaluation results.json --dataset birds_val --config-file birds.yaml \\
+        TEST.FIXED_AP True
+"""
+
+import argparse
+import logging
+import os
+
+from detectron2.data import MetadataCatalog
+from detectron2.utils.logger import setup_logger
+from tqdm import tqdm
+
+from ..data.annotation_file import image_file_name
+from ..data.register import find_dataset, register_datasets, register_instances
+from ..engine.launch import one_line_errors
+from ..engine.setup import merge_config, validate_test_config
+from ..engine.trainer import class_statistics, show_evaluation
+from .lvis_evaluator import LongTailLVISEvaluator
+from .results import ResultsFile
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    args = parse_arguments()
+    with one_line_errors():
+        cfg = merge_config(args.config_file, args.opts)
+        validate_test_config(cfg)
+        register_datasets(cfg)
+        dataset_name = register_dataset(cfg, args)
+        results = ResultsFile(args.results)
+        output_dir = args.output or os.path.splitext(args.results)[0]
+        setup_logger(name="eql_seesaw")
+        evaluator = LongTailLVISEvaluator(
+            dataset_name,
+            output_dir,
+            class_statistics=class_statistics(cfg),
+            max_detections=cfg.TEST.LVIS_MAX_DETECTIONS,
+            engine=cfg.TEST.LVIS_ENGINE,
+            fixed_ap=cfg.TEST.FIXED_AP,
+            boundary_ap=cfg.TEST.BOUNDARY_AP,
+        )
+        evaluate(evaluator, results, MetadataCatalog.get(dataset_name))
+    show_evaluation(cfg, evaluator, output_dir)
+    logger.info(f"All files are in {output_dir}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m eql_seesaw.evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("results", help="JSON list of detections in LVIS's results format")
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        help="name of a dataset that Detectron2 or the config knows, or an annotation file",
+    )
+    parser.add_argument(
+        "--images", default="", help="folder of the images of an annotation file, for pictures"
+    )
+    parser.add_argument(
+        "--config-file",
+        default="",
+        help="config whose DATASETS.REGISTER knows the dataset, and whose training set gives the "
+        "frequency groups of an annotation file without them",
+    )
+    parser.add_argument(
+        "--output", help="folder to write to; default: named as the results, without .json"
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="overrides KEY VALUE ..., above all of TEST.*"
+    )
+    return parser.parse_args()
+
+
+def register_dataset(cfg, args: argparse.Namespace) -> str:
+    """The name of the dataset; an annotation file is registered first."""
+    if args.dataset.endswith(".json"):
+        register_instances(args.dataset, args.dataset, args.images)
+    elif find_dataset(cfg, "--dataset", args.dataset) is None:
+        raise ValueError(f"--dataset {args.dataset}: this dataset has no annotation file")
+    return args.dataset
+
+
+def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata) -> dict:
+    """Feed a file of detections to an evaluator, and evaluate."""
+    images = evaluator.ground_truth["images"]
+    results.check_ids(
+        [image["id"] for image in images],
+        [category["id"] for category in evaluator.ground_truth["categories"]],
+        metadata.json_file,
+    )
+    evaluator.reset()
+    for image in tqdm(images, "Evaluating", disable=None, unit="image"):
+        file_name = os.path.join(metadata.get("image_root") or "", image_file_name(image))
+        evaluator.add(results.detections(image["id"]), file_name)
+    return evaluator.evaluate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The detections of one image, as columns."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from hotcoco import mask as mask_util
+
+REGIONS = {"bbox": "bbox", "segm": "segmentation"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """
+    Detections of one image.
+
+    Attributes:
+        image_id: of the image.
+        category_ids: int64 (N,).
+        scores: float64 (N,).
+        boxes: float64 (N, 4) x, y, width, height in pixels; None if there are masks only.
+        masks: N masks as compressed RLE; None if there are boxes only.
+    """
+
+    image_id: int
+    category_ids: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray | None = None
+    masks: Sequence[dict[str, Any]] | None = None
+
+    @classmethod
+    def from_results(
+        cls, image_id: int, results: Sequence[Mapping[str, Any]], iou_types: Iterable[str]
+    ) -> "Detections":
+        """
+        Args:
+            image_id: of all ``results``.
+            results: in LVIS's results format, with "category_id", "score" and, for "bbox", "bbox"
+                (x, y, width, height), for "segm", "segmentation" (compressed RLE).
+            iou_types: of "bbox" and "segm", what is needed.
+
+        Raises:
+            ValueError: a detection lacks a key, or its box is not four numbers.
+        """
+        regions = [REGIONS[iou_type] for iou_type in iou_types]
+        for result in results:
+            for key in ("category_id", "score", *regions):
+                if key not in result:
+                    raise ValueError(f"Detection in image {image_id!r} has no {key!r}.")
+            if "bbox" in regions and len(result["bbox"]) != 4:
+                raise ValueError(
+                    f"Detection in image {image_id!r} has bbox {result['bbox']}; expected "
+                    "[x, y, width, height]."
+                )
+        boxes = masks = None
+        if "bbox" in regions:
+            boxes = np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4)
+        if "segmentation" in regions:
+            masks = [result["segmentation"] for result in results]
+        return cls(
+            image_id,
+            np.array([result["category_id"] for result in results], np.int64),
+            np.array([result["score"] for result in results], np.float64),
+            boxes,
+            masks,
+        )
+
+    @property
+    def iou_types(self) -> tuple[str, ...]:
+        """Of "bbox" and "segm", what they have."""
+        regions = {"bbox": self.boxes, "segm": self.masks}
+        return tuple(iou_type for iou_type, region in regions.items() if region is not None)
+
+    def to_results(self) -> list[dict[str, Any]]:
+        """In LVIS's results format."""
+        columns = {"category_id": self.category_ids.tolist()}
+        if self.boxes is not None:
+            columns["bbox"] = self.boxes.tolist()
+        columns["score"] = self.scores.tolist()
+        if self.masks is not None:
+            columns["segmentation"] = list(self.masks)
+        return [
+            {"image_id": self.image_id, **dict(zip(columns, row, strict=True))}
+            for row in zip(*columns.values(), strict=True)
+        ]
+
+    def select(self, indices: np.ndarray) -> "Detections":
+        """Some of the detections, in this order."""
+        return Detections(
+            self.image_id,
+            self.category_ids[indices],
+            self.scores[indices],
+            None if self.boxes is None else self.boxes[indices],
+            None if self.masks is None else [self.masks[i] for i in indices],
+        )
+
+    def areas(self, iou_type: str) -> np.ndarray:
+        """float64 (N,), of boxes or masks, in pixels."""
+        if iou_type == "bbox":
+            return self.boxes[:, 2] * self.boxes[:, 3]
+        return np.array(mask_util.area(list(self.masks)), dtype=np.float64)
+
+    def check(self, category_ids: Collection[int]) -> None:
+        """
+        Args:
+            category_ids: of the ground truth.
+
+        Raises:
+            ValueError: a category id is unknown, or a score or box is not finite. In one line.
+        """
+        where = f"Detection in image {self.image_id!r}"
+        for category_id in np.unique(self.category_ids).tolist():
+            if category_id not in category_ids:
+                raise ValueError(f"{where}: the ground truth has no category id {category_id!r}.")
+        for i in np.flatnonzero(~np.isfinite(self.scores)):
+            raise ValueError(
+                f"{where} of category {self.category_ids[i]} has score {self.scores[i]}."
+            )
+        if self.boxes is not None:
+            for box in self.boxes[~np.isfinite(self.boxes).all(axis=1)].tolist():
+                raise ValueError(f"{where} has bbox {box}; expected finite numbers.")
+
+    def counted(
+        self,
+        iou_type: str,
+        max_detections: int,
+        verified: Collection[int],
+        image_size: Sequence[int],
+    ) -> "Detections":
+        """
+        The detections that LVIS evaluation takes: the ``max_detections`` highest scores, and of
+        those the ones that have an area and a class that was verified in the image. In this order,
+        as in the official code: an empty mask takes a place from another detection.
+
+        Args:
+            iou_type: "bbox" or "segm".
+            max_detections: -1 for all.
+            verified: category ids that are annotated in the image, or known to be absent.
+            image_size: (height, width).
+
+        Raises:
+            ValueError: a mask among them does not fit the image.
+        """
+        unused = {"bbox": "masks", "segm": "boxes"}[iou_type]
+        detections = dataclasses.replace(self, **{unused: None})
+        if 0 <= max_detections < len(self.scores):
+            # Stable, so that of tied detections the first ones stay.
+            indices = np.argsort(-self.scores, kind="stable")[:max_detections]
+        else:
+            indices = np.arange(len(self.scores))
+        is_verified = [k in verified for k in self.category_ids[indices].tolist()]
+        detections = detections.select(indices[is_verified])
+        if iou_type == "segm":
+            detections._check_masks(image_size)
+        return detections.select(np.flatnonzero(detections.areas(iou_type) > 0))
+
+    def _check_masks(self, image_size):
+        where, size = f"Detection in image {self.image_id!r}", list(image_size)
+        for mask in self.masks:
+            if not isinstance(mask, dict) or not isinstance(mask.get("counts"), (str, bytes)):
+                raise ValueError(f"{where} has a 'segmentation' that is no compressed RLE.")
+            if list(mask.get("size", ())) != size:
+                raise ValueError(
+                    f"{where} has a mask of size {mask.get('size')}, but the image is {size} "
+                    "(height, width)."
+                )

@@ -1,0 +1,138 @@
+"""The files that an evaluation leaves in its folder, which the report is made of."""
+
+import csv
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..data.atomic_write import atomic_file
+from ..data.frequency_groups import GROUP_NAMES
+from .lvis_result import LVISResult
+from .matches import Matches
+
+# Every detection in LVIS's results format.
+RESULTS = "lvis_instances_results.json"
+PER_CATEGORY = "per_category.csv"
+# What was evaluated, and all numbers: an :class:`Evaluation`.
+EVALUATION = "evaluation.json"
+# A :class:`Matches` for each IoU type.
+MATCHES = "matches_{}.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """
+    What was evaluated, and its numbers in percent.
+
+    Attributes:
+        dataset, annotation_file: name of the dataset, and its ground truth.
+        engine: name and version of what computed the numbers.
+        max_detections: that count per image.
+        num_images, num_processed_images: of the dataset, and of those the model has seen.
+        date: "YYYY-MM-DD HH:MM".
+        metrics: {"bbox": {"AP": ...}, ...}; without ground truth a metric is absent.
+        categories: in ascending order of id, one dict each: "id", "name", "group" (r, c or f),
+            "train_images" (None if unknown), "num_objects" in this dataset, and for "bbox" and
+            "segm" a dict of "AP", "AP50", "AR" (None without ground truth).
+        file_names: {image id as a string: picture} of the processed images.
+    """
+
+    dataset: str
+    annotation_file: str
+    engine: str
+    max_detections: int
+    num_images: int
+    num_processed_images: int
+    date: str
+    metrics: dict[str, dict[str, float]]
+    categories: list[dict[str, Any]]
+    file_names: dict[str, str | None]
+
+    @classmethod
+    def load(cls, folder: str) -> "Evaluation":
+        """
+        Raises:
+            FileNotFoundError, ValueError: the folder has no such file, or a broken one.
+        """
+        path = os.path.join(folder, EVALUATION)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{folder} is not the folder of an evaluation: no {EVALUATION}")
+        with open(path, "rb") as f:
+            try:
+                return msgspec.json.decode(f.read(), type=cls)
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{path}: {error}") from None
+
+    def save(self, folder: str) -> None:
+        """Write it, and the table of categories, into the folder."""
+        with atomic_file(os.path.join(folder, EVALUATION), "wb") as f:
+            f.write(msgspec.json.format(msgspec.json.encode(self)))
+        with atomic_file(os.path.join(folder, PER_CATEGORY)) as f:
+            writer = csv.writer(f)
+            writer.writerow(
+                ("category id", "name", "group", "train images", "objects", "AP box", "AP mask")
+            )
+            for category in self.categories:
+                ap = [category.get(iou_type, {}).get("AP") for iou_type in ("bbox", "segm")]
+                writer.writerow(
+                    (
+                        category["id"],
+                        category["name"],
+                        GROUP_NAMES[category["group"]],
+                        category["train_images"],
+                        category["num_objects"],
+                        *("" if value is None else f"{value:.3f}" for value in ap),
+                    )
+                )
+
+
+def category_records(
+    ground_truth: dict,
+    train_images: Sequence[int] | None,
+    results: Mapping[str, LVISResult],
+) -> list[dict[str, Any]]:
+    """
+    Args:
+        ground_truth: as ``load_ground_truth`` returns it.
+        train_images: training images of each class, if known.
+        results: by "bbox" and "segm".
+
+    Returns:
+        ``Evaluation.categories``.
+    """
+    categories = ground_truth["categories"]
+    num_objects = dict.fromkeys((category["id"] for category in categories), 0)
+    for annotation in ground_truth["annotations"]:
+        num_objects[annotation["category_id"]] += 1
+    records = []
+    for k, category in enumerate(categories):
+        counts = category.get("image_count") if train_images is None else int(train_images[k])
+        record = {
+            "id": category["id"],
+            "name": category.get("name", str(category["id"])),
+            "group": category["frequency"],
+            "train_images": counts,
+            "num_objects": num_objects[category["id"]],
+        }
+        for iou_type, result in results.items():
+            values = result.category_ap[k], result.category_ap50[k], result.category_ar[k]
+            record[iou_type] = {
+                name: None if math.isnan(value) else float(value)
+                for name, value in zip(("AP", "AP50", "AR"), values, strict=True)
+            }
+        records.append(record)
+    return records
+
+
+def save_matches(folder: str, matches: Mapping[str, Matches]) -> None:
+    """Write the matches of "bbox" and "segm"; those of an earlier evaluation are removed."""
+    for iou_type in ("bbox", "segm"):
+        path = os.path.join(folder, MATCHES.format(iou_type))
+        if iou_type in matches:
+            matches[iou_type].save(path)
+        elif os.path.exists(path):
+            os.remove(path)

@@ -1,0 +1,220 @@
+"""Files of detections in LVIS's results format."""
+
+import mmap
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import IO
+
+import msgspec
+import numpy as np
+
+from .detections import Detections
+
+# Detections that are Python objects at a time.
+BLOCK = 2**16
+
+
+class ResultsWriter:
+    """
+    Collects detections in a temporary file, one a line, which is a list in JSON once it is closed.
+
+    The file is gone with this object.
+
+    Attributes:
+        num_results: detections written.
+    """
+
+    def __init__(self, folder: str | None):
+        """
+        Args:
+            folder: folder for the file; None for the system's temporary one.
+        """
+        self._file = tempfile.NamedTemporaryFile(
+            dir=folder, prefix="lvis_instances_results.", suffix=".partial"
+        )
+        self._encode = msgspec.json.Encoder().encode
+        self.num_results = 0
+        self._file.write(b"[\n")
+
+    @property
+    def path(self) -> str:
+        return self._file.name
+
+    def write(self, detections: Detections) -> None:
+        lines = [self._encode(result) for result in detections.to_results()]
+        if lines:
+            self._file.write(b",\n" if self.num_results else b"")
+            self._file.write(b",\n".join(lines))
+            self.num_results += len(lines)
+
+    def close(self) -> None:
+        """End the list. Nothing can be written after this."""
+        self._file.write(b"\n]\n")
+        self._file.flush()
+
+
+def concatenate_results(paths: Iterable[str], output: IO[bytes]) -> None:
+    """Make one list of the closed files of several :class:`ResultsWriter`, without parsing them."""
+    output.write(b"[\n")
+    separator = b""
+    for path in paths:
+        # Between "[\n" and "\n]\n".
+        remaining = os.path.getsize(path) - 5
+        if remaining <= 0:
+            continue
+        output.write(separator)
+        separator = b",\n"
+        with open(path, "rb") as f:
+            f.seek(2)
+            while remaining > 0:
+                output.write(block := f.read(min(remaining, 2**24)))
+                remaining -= len(block)
+    output.write(b"\n]\n")
+
+
+ABSENT = msgspec.Raw()
+
+
+class _Result(msgspec.Struct, gc=False):
+    image_id: int
+    category_id: int
+    score: float
+    bbox: tuple[float, float, float, float] | None = None
+    segmentation: msgspec.Raw = ABSENT
+
+
+class ResultsFile:
+    """
+    Detections in a JSON file, a list in LVIS's results format, by image.
+
+    Masks stay as they are in the file until they are asked for: as Python objects, those of LVIS's
+    validation set would take many gigabytes.
+
+    Attributes:
+        path: of the file.
+        image_ids, category_ids: int64 (N,), of every detection in the file's order.
+        scores: float64 (N,).
+        iou_types: of "bbox" and "segm", what all detections have; none for an empty list.
+    """
+
+    def __init__(self, path: str):
+        """
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: no list of detections; in one line with the file and the place in it.
+        """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"no such file: {path}")
+        self.path = path
+        with open(path, "rb") as f:
+            if os.path.getsize(path) == 0:
+                raise ValueError(f"{path}: the file is empty; expected a list of detections.")
+            content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            self._results = msgspec.json.decode(content, type=list[msgspec.Raw])
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{path}: {_reason(error, content)}") from None
+        count = len(self._results)
+        self.image_ids = np.empty(count, np.int64)
+        self.category_ids = np.empty(count, np.int64)
+        self.scores = np.empty(count, np.float64)
+        self._boxes = np.empty((count, 4), np.float64)
+        self._decode = msgspec.json.Decoder(_Result).decode
+        has_boxes = has_masks = count > 0
+        for start in range(0, count, BLOCK):
+            block = slice(start, start + BLOCK)
+            results = self._decode_block(block)
+            self.image_ids[block] = [result.image_id for result in results]
+            self.category_ids[block] = [result.category_id for result in results]
+            self.scores[block] = [result.score for result in results]
+            has_boxes = has_boxes and all(result.bbox is not None for result in results)
+            has_masks = has_masks and all(result.segmentation is not ABSENT for result in results)
+            if has_boxes:
+                self._boxes[block] = [result.bbox for result in results]
+        has = {"bbox": has_boxes, "segm": has_masks}
+        self.iou_types = tuple(iou_type for iou_type in has if has[iou_type])
+        if count and not self.iou_types:
+            raise ValueError(f"{path}: not all detections have 'bbox', nor all 'segmentation'.")
+        # Stable, so that the detections of an image stay in the file's order.
+        self._order = np.argsort(self.image_ids, kind="stable")
+        self._sorted_image_ids = self.image_ids[self._order]
+
+    def check_ids(
+        self, image_ids: Sequence[int], category_ids: Sequence[int], annotation_file: str
+    ) -> None:
+        """
+        Args:
+            image_ids, category_ids: of the ground truth.
+            annotation_file: where they are, for the error.
+
+        Raises:
+            ValueError: a detection has another id.
+        """
+        for key, ids, known in (
+            ("image_id", self.image_ids, image_ids),
+            ("category_id", self.category_ids, category_ids),
+        ):
+            unknown = np.flatnonzero(~np.isin(ids, known))
+            if len(unknown):
+                hint = "; is it the file of another dataset?" if len(unknown) == len(ids) else ""
+                raise ValueError(
+                    f"{self.path}: detection {unknown[0]} has {key} {ids[unknown[0]]}, which is "
+                    f"not in {annotation_file} ({len(unknown)} of {len(ids)} detections){hint}"
+                )
+
+    def indices(self, image_id: int) -> np.ndarray:
+        """int64 (n,), positions of an image's detections in the file, ascending."""
+        bounds = np.searchsorted(self._sorted_image_ids, [image_id, image_id + 1])
+        return self._order[slice(*bounds)]
+
+    def detections(self, image_id: int) -> Detections:
+        """Those of an image; none if there is nothing of it in the file."""
+        indices = self.indices(image_id)
+        return Detections(
+            image_id,
+            self.category_ids[indices],
+            self.scores[indices],
+            self._boxes[indices] if "bbox" in self.iou_types else None,
+            _Masks(self._results, indices, self._decode) if "segm" in self.iou_types else None,
+        )
+
+    def _decode_block(self, block):
+        decode = self._decode
+        try:
+            return [decode(result) for result in self._results[block]]
+        except msgspec.DecodeError:
+            for i, result in enumerate(self._results[block], block.start):
+                try:
+                    decode(result)
+                except msgspec.DecodeError as error:
+                    raise ValueError(f"{self.path}: detection {i}: {error}") from None
+            raise
+
+
+class _Masks(Sequence):
+    """Masks that are decoded when they are asked for."""
+
+    def __init__(self, results, indices, decode):
+        self._results, self._indices, self._decode = results, indices, decode
+
+    def __len__(self):
+        return len(self._indices)
+
+    def __getitem__(self, i):
+        result = self._decode(self._results[self._indices[i]])
+        return msgspec.json.decode(result.segmentation)
+
+
+def _reason(error, content):
+    """msgspec's message, and what is usually behind it."""
+    reason = str(error)
+    place = re.search(r"\(byte (\d+)\)", reason)
+    if place is not None:
+        byte = int(place.group(1))
+        if re.search(rb"NaN|Infinity", content[max(0, byte - 12) : byte + 12]):
+            return f"NaN or Infinity at byte {byte}; scores and boxes must be finite numbers."
+    if isinstance(error, msgspec.ValidationError):
+        return f"not a list of detections in LVIS's results format: {reason}."
+    return f"not a whole JSON file ({reason}); was it cut off while being written or copied?"
