@@ -1,9 +1,13 @@
-"""Checkpoints that know which classifier they hold."""
+"""Checkpoints that know which classifier they hold, and what its classes are called."""
 
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import MetadataCatalog
 from torch import nn
+
+from ..data.class_names import category_names
+from ..data.class_statistics_cache import file_stamp
 
 
 class CheckpointError(ValueError):
@@ -12,7 +16,8 @@ class CheckpointError(ValueError):
 
 class LongTailCheckpointer(DetectionCheckpointer):
     """
-    Detectron2's checkpointer, which also keeps a description of the classifier.
+    Detectron2's checkpointer, which also keeps a description of the classifier, and the names and
+    category ids of its classes, so that predicting takes no dataset.
 
     A classifier trained with another loss, other classes or another normalisation is useless, often
     silently so, since its weights may have the same shape. When a model is to be evaluated or a run
@@ -27,6 +32,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         *,
         classifier: dict[str, Any],
         is_training: bool,
+        metadata: dict[str, list] | None = None,
         **checkpointables,
     ):
         """
@@ -35,14 +41,19 @@ class LongTailCheckpointer(DetectionCheckpointer):
             classifier: config keys that decide what the classifier's weights mean, and their
                 values.
             is_training: whether files without a fitting classifier may start a new run.
+            metadata: of :func:`class_metadata`, to be saved as "metadata" if it is known.
+                :meth:`load` returns what the file has under this name.
         """
         super().__init__(model, save_dir, **checkpointables)
         self.classifier = classifier
+        self.metadata = metadata
         self.is_training = is_training
         self._path = ""
         self._resumes = False
 
     def save(self, name: str, **kwargs: Any) -> None:
+        if self.metadata is not None:
+            kwargs["metadata"] = self.metadata
         super().save(name, classifier=self.classifier, **kwargs)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -50,8 +61,8 @@ class LongTailCheckpointer(DetectionCheckpointer):
         As the base class: ``checkpointables`` None resumes a run, [] loads weights only.
 
         Raises:
-            CheckpointError: no such file, none where weights are needed, or one whose classifier
-                does not fit where it must.
+            CheckpointError: no such file, none where weights are needed, one that cannot be read,
+                or one whose classifier does not fit where it must.
         """
         if not path and not self.is_training:
             raise CheckpointError(
@@ -64,6 +75,16 @@ class LongTailCheckpointer(DetectionCheckpointer):
             return super().load(path, checkpointables=checkpointables)
         except (AssertionError, OSError) as error:  # a missing file, on one process and on several
             raise CheckpointError(f"MODEL.WEIGHTS: {error}") from None
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        try:
+            checkpoint = super()._load_file(filename)
+        except Exception as error:  # what unpickling anything but a checkpoint raises is anything
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise CheckpointError(f"MODEL.WEIGHTS: cannot read {self._path} ({reason})") from None
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
+            raise CheckpointError(f"MODEL.WEIGHTS: {self._path} holds no weights of a model")
+        return checkpoint
 
     def _load_model(self, checkpoint: Any):
         weights = checkpoint["model"]
@@ -102,6 +123,35 @@ class LongTailCheckpointer(DetectionCheckpointer):
             if found.get(key) != value:
                 return f"was trained with {key} {found.get(key)}, but here it is {value}"
         return ""
+
+
+def class_metadata(dataset_name: str) -> dict[str, list] | None:
+    """
+    What the classes of a registered dataset are called.
+
+    Returns:
+        {"thing_classes": K names, "category_ids": K ids in the annotation file}, in order of
+        contiguous class; None where neither the dataset's metadata nor its annotation file is
+        there to say.
+
+    Raises:
+        ValueError: the annotation file is malformed.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    names = metadata.get("thing_classes")
+    if not names:
+        json_file = metadata.get("json_file", "")
+        if file_stamp(json_file) is None:
+            return None
+        categories = category_names(json_file)
+        return {"thing_classes": list(categories.values()), "category_ids": list(categories)}
+    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if to_contiguous is None:  # Detectron2's LVIS datasets, whose ids are 1 to K
+        category_ids = list(range(1, len(names) + 1))
+    else:
+        category_ids = sorted(to_contiguous, key=to_contiguous.get)
+    # Plain types, which torch.load takes for safe.
+    return {"thing_classes": list(map(str, names)), "category_ids": list(map(int, category_ids))}
 
 
 CLS_LOSS = "MODEL.ROI_BOX_HEAD.CLS_LOSS"

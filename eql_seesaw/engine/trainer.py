@@ -23,8 +23,9 @@ from ..data.class_names import class_names
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..evaluation import LongTailLVISEvaluator
+from ..evaluation.report import write_report
 from ..modeling import LongTailFastRCNNOutputLayers, NormedLinear, model_summary
-from .checkpoint import CLS_LOSS, NORMED_CLASSIFIER, LongTailCheckpointer
+from .checkpoint import CLS_LOSS, NORMED_CLASSIFIER, LongTailCheckpointer, class_metadata
 from .hooks import BestCheckpointer, SampleCountsSummary
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,9 @@ class LongTailTrainer(DefaultTrainer):
             inference_folder(cfg, dataset_name),
             class_statistics=class_statistics(cfg),
             max_detections=cfg.TEST.LVIS_MAX_DETECTIONS,
-            num_pictures=cfg.TEST.NUM_PICTURES,
+            engine=cfg.TEST.LVIS_ENGINE,
+            fixed_ap=cfg.TEST.FIXED_AP,
+            boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
 
     @classmethod
@@ -97,7 +100,7 @@ class LongTailTrainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict:
-        """As Detectron2's; then draws TEST.NUM_PICTURES images of each dataset."""
+        """As Detectron2's; then, for each dataset, pictures and the report."""
         own = []
         if evaluators is None:
             evaluators = own = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
@@ -106,9 +109,9 @@ class LongTailTrainer(DefaultTrainer):
         except Exception:
             logger.exception("Exception during evaluation:")
             raise
-        for dataset_name, evaluator in zip(cfg.DATASETS.TEST, own):
-            picture = os.path.join(inference_folder(cfg, dataset_name), "predictions.png")
-            evaluator.draw(picture, cfg.TEST.PICTURE_SCORE_THRESH)
+        if comm.is_main_process():
+            for dataset_name, evaluator in zip(cfg.DATASETS.TEST, own):
+                show_evaluation(cfg, evaluator, inference_folder(cfg, dataset_name))
         return results
 
     def build_hooks(self) -> list:
@@ -144,8 +147,25 @@ def build_checkpointer(
         cfg.OUTPUT_DIR,
         classifier=classifier,
         is_training=trainer is not None,
+        metadata=class_metadata(cfg.DATASETS.TRAIN[0]) if trainer is not None else None,
         **checkpointables,
     )
+
+
+def show_evaluation(cfg: CfgNode, evaluator: LongTailLVISEvaluator, folder: str) -> None:
+    """
+    Draw TEST.NUM_PICTURES images and write the report (TEST.REPORT) of what was evaluated, into its
+    folder. What goes wrong is logged and not raised: pictures are no reason to lose an evaluation,
+    or to stop a training.
+    """
+    try:
+        if cfg.TEST.NUM_PICTURES > 0:
+            picture = os.path.join(folder, "predictions.png")
+            evaluator.draw(picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
+        if cfg.TEST.REPORT:
+            write_report(folder, score_threshold=cfg.TEST.PICTURE_SCORE_THRESH)
+    except Exception:
+        logger.warning(f"Could not draw or report the evaluation in {folder}:", exc_info=True)
 
 
 def class_statistics(cfg: CfgNode) -> ClassStatistics | None:

@@ -357,7 +357,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             date=time.strftime("%Y-%m-%d %H:%M"),
             metrics=metrics,
             categories=categories,
-            file_names={str(image_id): name for image_id, name in self._file_names.items()},
+            file_names={
+                str(image_id): name if name is None else os.path.abspath(name)
+                for image_id, name in self._file_names.items()
+            },
         ).save(self._output_dir)
 
     def _image_counts(self):

@@ -1,21 +1,17 @@
 """A picture of ground truth beside predictions, for a look at what the model does."""
 
-import colorsys
 import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib
-import numpy as np
-import pycocotools.mask as mask_util
 from detectron2.data import Metadata
 from detectron2.data.detection_utils import read_image
-from detectron2.structures import BoxMode
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..data.atomic_write import atomic_file
+from .drawing import draw_objects, label_font
 
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
 PANEL_SIDE = 384
@@ -24,8 +20,6 @@ PAIR_GAP = 32
 CAPTION_HEIGHT = 24
 FONT_SIZE = 14
 PAIRS_PER_ROW = 2
-# Of 255.
-MASK_OPACITY = 100
 
 
 def draw_predictions(
@@ -117,8 +111,8 @@ def _predictions_by_image(results, metadata, score_threshold):
 def _draw_pair(image, predictions, metadata):
     pixels = read_image(image["file_name"], format="RGB")
     ground_truth = [obj for obj in image.get("annotations", []) if not obj.get("iscrowd")]
-    left = _draw_objects(pixels, ground_truth, metadata)
-    right = _draw_objects(pixels, predictions, metadata)
+    left = draw_objects(pixels, ground_truth, metadata.thing_classes, PANEL_SIDE)
+    right = draw_objects(pixels, predictions, metadata.thing_classes, PANEL_SIDE)
     pair = Image.new("RGB", (2 * PANEL_SIDE + GAP, left.height), "white")
     pair.paste(left, (0, 0))
     pair.paste(right, (PANEL_SIDE + GAP, 0))
@@ -136,73 +130,10 @@ def _arrange(pairs, captions):
     for column in range(len(rows[0])):
         for panel, caption in enumerate(captions):
             x = GAP + column * stride + panel * (PANEL_SIDE + GAP)
-            draw.text((x, CAPTION_HEIGHT / 2), caption, "black", _font(), anchor="lm")
+            draw.text((x, CAPTION_HEIGHT / 2), caption, "black", label_font(FONT_SIZE), anchor="lm")
     y = CAPTION_HEIGHT
     for row, height in zip(rows, heights, strict=True):
         for column, pair in enumerate(row):
             picture.paste(pair, (GAP + column * stride, y))
         y += height
     return picture
-
-
-def _draw_objects(pixels, objects, metadata):
-    """Masks first, then boxes, then names, so that no name is hidden."""
-    height, width = pixels.shape[:2]
-    scale = PANEL_SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    panel = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    for obj in objects:
-        if obj.get("segmentation"):
-            mask = Image.fromarray(
-                _bitmask(obj["segmentation"], height, width) * np.uint8(MASK_OPACITY)
-            )
-            panel.paste(_color(obj["category_id"]), mask=mask.resize(size))
-    draw = ImageDraw.Draw(panel)
-    boxes = [[scale * x for x in _xyxy(obj)] for obj in objects]
-    for obj, box in zip(objects, boxes, strict=True):
-        draw.rectangle(box, outline=_color(obj["category_id"]), width=2)
-    for obj, box in zip(objects, boxes, strict=True):
-        _draw_name(draw, size, box, obj, metadata.thing_classes[obj["category_id"]])
-    return panel
-
-
-def _draw_name(draw, size, box, obj, name):
-    """Above the box where there is room, so that small objects stay visible."""
-    if "score" in obj:
-        name = f"{name} {obj['score']:.0%}"
-    _, _, right, bottom = draw.textbbox((2, 0), name, _font())
-    width, height = right + 2, bottom + 3
-    x = max(0, min(box[0], size[0] - width))
-    y = box[1] - height if box[1] >= height else max(0, min(box[1], size[1] - height))
-    color = _color(obj["category_id"])
-    draw.rectangle((x, y, x + width, y + height), fill=color)
-    is_light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
-    draw.text((x + 2, y), name, "black" if is_light else "white", _font())
-
-
-def _xyxy(obj):
-    mode = obj.get("bbox_mode", BoxMode.XYWH_ABS)
-    x0, y0, x1, y1 = BoxMode.convert(list(obj["bbox"]), mode, BoxMode.XYXY_ABS)
-    return x0, y0, max(x0, x1), max(y0, y1)
-
-
-def _bitmask(segmentation, height, width):
-    """Polygons or RLE to (height, width) uint8."""
-    if isinstance(segmentation, list):
-        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = mask_util.frPyObjects(segmentation, height, width)
-    return mask_util.decode(segmentation)
-
-
-def _color(k):
-    """One colour per class; the golden ratio keeps neighbouring classes apart."""
-    rgb = colorsys.hsv_to_rgb((k * 0.618034) % 1, 0.8, 0.95)
-    return tuple(round(255 * value) for value in rgb)
-
-
-def _font():
-    # Pillow's own font has Latin letters only; matplotlib, which Detectron2 needs, brings DejaVu.
-    return ImageFont.truetype(
-        os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE
-    )

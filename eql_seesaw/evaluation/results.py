@@ -96,7 +96,8 @@ class ResultsFile:
         path: of the file.
         image_ids, category_ids: int64 (N,), of every detection in the file's order.
         scores: float64 (N,).
-        iou_types: of "bbox" and "segm", what all detections have; none for an empty list.
+        iou_types: of "bbox" and "segm", what all detections have; for an empty list
+            ("bbox",).
     """
 
     def __init__(self, path: str):
@@ -122,7 +123,7 @@ class ResultsFile:
         self.scores = np.empty(count, np.float64)
         self._boxes = np.empty((count, 4), np.float64)
         self._decode = msgspec.json.Decoder(_Result).decode
-        has_boxes = has_masks = count > 0
+        has_boxes, has_masks = True, count > 0
         for start in range(0, count, BLOCK):
             block = slice(start, start + BLOCK)
             results = self._decode_block(block)

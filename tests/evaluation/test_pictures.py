@@ -6,6 +6,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from eql_seesaw.evaluation import draw_predictions
+from eql_seesaw.evaluation.drawing import draw_objects
 from eql_seesaw.evaluation.pictures import CAPTION_HEIGHT, GAP, PAIR_GAP, PANEL_SIDE
 
 METADATA = Metadata(
@@ -191,3 +192,14 @@ def test_nothing_half_written(tmp_path, dataset_dicts, monkeypatch):
         draw_predictions(dataset_dicts, [], METADATA, str(output_file), num_pictures=1)
     assert list(output_file.parent.iterdir()) == [output_file]
     assert output_file.read_bytes() == before
+
+
+def test_panels_are_drawn_as_prediction_draws_whole_images(tmp_path, dataset_dicts):
+    """One way of drawing for both: the class names and the order are handed on."""
+    anchor = {"image_id": 105, "category_id": 5, "bbox": [20, 20, 40, 30], "score": 0.9}
+    umbrella = {"image_id": 105, "category_id": 3, "bbox": [30, 25, 40, 30], "score": 0.6}
+    picture = draw(tmp_path, dataset_dicts[5:], [anchor, umbrella])
+    pixels = np.full((64, 128, 3), GREY[0], dtype=np.uint8)
+    lowest_first = [{**umbrella, "category_id": 0}, {**anchor, "category_id": 1}]
+    expected = draw_objects(pixels, lowest_first, METADATA.thing_classes, PANEL_SIDE)
+    assert (panel(picture, 0, 1) == np.asarray(expected)).all()

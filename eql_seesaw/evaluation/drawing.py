@@ -1,0 +1,124 @@
+"""Drawing objects, annotated or predicted, onto an image."""
+
+import functools
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pycocotools.mask as mask_util
+from detectron2.structures import BoxMode
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito, "Color Universal Design": told apart also by colour-blind readers.
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+# Of 255.
+MASK_OPACITY = 100
+# Lines and letters, in pixels, on an image of this longest side; they grow with its square root.
+LONGEST_SIDE = 384
+LINE_WIDTH = 2
+FONT_SIZE = 14
+MIN_FONT_SIZE = 9
+
+
+def draw_objects(
+    pixels: np.ndarray,
+    objects: Sequence[dict[str, Any]],
+    thing_classes: Sequence[str],
+    longest_side: int | None = None,
+) -> Image.Image:
+    """
+    Draw masks, then boxes, then class names, so that no name is hidden.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+        objects: in drawing order, each with "bbox" (XYWH unless "bbox_mode" says otherwise,
+            pixels), "category_id" (contiguous class) and optionally "score" and "segmentation"
+            (polygons or RLE).
+        thing_classes: the class names.
+        longest_side: scale the image, up or down, to this many pixels. None leaves it as it is.
+
+    Returns:
+        An RGB image. Line width and letters follow its size.
+    """
+    height, width = pixels.shape[:2]
+    scale = longest_side / max(height, width) if longest_side else 1
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = Image.fromarray(pixels)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    for obj in objects:
+        if obj.get("segmentation"):
+            mask = _mask_image(obj["segmentation"], height, width)
+            _paste_mask(image, mask.resize(size), _color(obj["category_id"]))
+    growth = math.sqrt(max(size) / LONGEST_SIDE)
+    line_width = max(1, round(LINE_WIDTH * growth))
+    font = label_font(max(MIN_FONT_SIZE, round(FONT_SIZE * growth)))
+    draw = ImageDraw.Draw(image)
+    boxes = [[scale * x for x in _xyxy(obj)] for obj in objects]
+    for obj, box in zip(objects, boxes, strict=True):
+        draw.rectangle(box, outline=_color(obj["category_id"]), width=line_width)
+    for obj, box in zip(objects, boxes, strict=True):
+        _draw_name(draw, size, box, obj, thing_classes[obj["category_id"]], font)
+    return image
+
+
+@functools.lru_cache(maxsize=8)
+def label_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font for captions and class names, ``size`` pixels high."""
+    # Pillow's own font has Latin letters only; matplotlib, which Detectron2 needs, brings DejaVu.
+    return ImageFont.truetype(
+        os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
+    )
+
+
+def _paste_mask(image, mask, color):
+    """Only within the mask's bounding box: most objects are small."""
+    region = mask.getbbox()
+    if region is not None:
+        image.paste(color, region, mask.crop(region).point(lambda value: MASK_OPACITY * value))
+
+
+def _draw_name(draw, size, box, obj, name, font):
+    """Above the box where there is room, so that small objects stay visible."""
+    if "score" in obj:
+        name = f"{name} {obj['score']:.0%}"
+    _, _, right, bottom = draw.textbbox((2, 0), name, font)
+    width, height = right + 2, bottom + 3
+    x = max(0, min(box[0], size[0] - width))
+    y = box[1] - height if box[1] >= height else max(0, min(box[1], size[1] - height))
+    color = _color(obj["category_id"])
+    draw.rectangle((x, y, x + width, y + height), fill=color)
+    is_light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 100
+    draw.text((x + 2, y), name, "black" if is_light else "white", font)
+
+
+def _xyxy(obj):
+    mode = obj.get("bbox_mode", BoxMode.XYWH_ABS)
+    x0, y0, x1, y1 = BoxMode.convert(list(obj["bbox"]), mode, BoxMode.XYXY_ABS)
+    return x0, y0, max(x0, x1), max(y0, y1)
+
+
+def _mask_image(segmentation, height, width):
+    """Polygons or RLE to an image of 0 and 1."""
+    if isinstance(segmentation, list):
+        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = mask_util.frPyObjects(segmentation, height, width)
+    # Decoded column by column; Pillow transposes faster than NumPy does.
+    columns = Image.fromarray(mask_util.decode(segmentation).T)
+    return columns.transpose(Image.Transpose.TRANSPOSE)
+
+
+def _color(k):
+    return PALETTE[k % len(PALETTE)]

@@ -1,0 +1,231 @@
+"""
+Export a trained detector to one file that runs with torch and torchvision alone.
+
+    python -m eql_seesaw.export --config-file output/quickstart/config.yaml \\
+        --weights output/quickstart/model_final.pth --output model.ts [KEY VALUE ...]
+
+The file is a TorchScript trace, with a description of its input and classes inside:
+
+    import json, torch, torchvision  # torchvision brings operators that the model needs
+
+    extra_files = {"metadata.json": ""}
+    model = torch.jit.load("model.ts", _extra_files=extra_files).eval()
+    metadata = json.loads(extra_files["metadata.json"])
+    pred_boxes, pred_classes, pred_masks, scores, image_size = model(image)
+
+image is (3, H, W), float32 or uint8, 0 to 255, channels in the order metadata["input_format"], its
+shortest edge resized to "min_size_test" pixels but its longest to at most "max_size_test". The
+outputs, in pixels of that image, are those of Detectron2's own exporter: N boxes x0, y0, x1, y1,
+classes (positions in "thing_classes" and "category_ids"), masks (N, 1, M, M) of probabilities
+inside the boxes (absent where the model has none), falling scores, and (H, W).
+torchvision.models.detection.roi_heads.paste_masks_in_image puts the masks into the image.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from unittest import mock
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data.detection_utils import read_image
+from detectron2.export import TracingAdapter
+from detectron2.export.torchscript_patch import patch_builtin_len
+from detectron2.modeling.roi_heads import fast_rcnn as detectron2_fast_rcnn
+from torchvision.ops import boxes as box_ops
+
+from .data.atomic_write import atomic_file
+from .engine import load_config, one_line_errors
+from .modeling import fast_rcnn
+from .prediction import BatchPredictor
+
+METADATA_FILE = "metadata.json"
+
+FORMATS = ("torchscript", "torch_export", "onnx")
+REFUSED_FORMATS = {
+    "torch_export": "torch.export stops where Detectron2 chooses proposals, a branch that depends "
+    "on the values of a tensor",
+    "onnx": "torch's ONNX exporter builds on torch.export, which stops where Detectron2 chooses "
+    "proposals, and its former one gives other detections where there are many classes",
+}
+
+
+def export_torchscript(
+    cfg: CfgNode, weights: str, output: str, image: np.ndarray | None = None
+) -> int:
+    """
+    Write a detector to a TorchScript file, after comparing what the file holds with the model: on
+    ``image`` and on a part of it, to the bit. This is done on a CPU. Neither the training set nor
+    any other dataset is needed.
+
+    Args:
+        cfg: of :func:`eql_seesaw.engine.load_config`.
+        weights: checkpoint.
+        output: the file, replaced if it is there.
+        image: (H, W, 3) uint8, BGR, like those that the model is for; None for noise.
+
+    Returns:
+        The number of detections that were compared.
+
+    Raises:
+        ValueError: the checkpoint does not fit the config, or the file's outputs differ from the
+            model's. Nothing is written.
+        FileNotFoundError: the folder of ``output`` does not exist.
+    """
+    _check_output(output)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    predictor = BatchPredictor(cfg, weights)
+    predictor.model.requires_grad_(False)
+    if image is None:
+        image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    pixels = predictor.preprocess(image)["image"]
+    part = pixels[:, : pixels.shape[1] * 3 // 4 + 1, : pixels.shape[2] // 2 + 1].contiguous()
+
+    model = TracingAdapter(predictor.model, [{"image": pixels}], _detect)
+    traced = _trace(model, pixels)
+    metadata = json.dumps(_metadata(cfg, predictor), indent=1)
+    with atomic_file(output, "wb") as f:
+        torch.jit.save(traced, f, _extra_files={METADATA_FILE: metadata})
+        f.flush()
+        exported = torch.jit.load(f.name)
+        return sum(_compare(exported, model, x) for x in (pixels, part))
+
+
+@contextlib.contextmanager
+def exact_tracing() -> Iterator[None]:
+    """Within, ``torch.jit.trace`` of our models records what they do whatever the image."""
+    with (
+        # Traced, torchvision keeps classes apart by offsets also where these round boxes too much,
+        # as with LVIS's 1,203 classes. Scripted, it decides at each call, as for the model itself.
+        mock.patch.object(box_ops, "batched_nms", torch.jit.script(box_ops.batched_nms)),
+        mock.patch.object(
+            detectron2_fast_rcnn, "batched_nms", torch.jit.script(_ordered_batched_nms)
+        ),
+        # Otherwise the number of proposals would become a constant.
+        patch_builtin_len([fast_rcnn.__name__]),
+    ):
+        yield
+
+
+def _ordered_batched_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """Detectron2's, with equal scores in the order that ``fast_rcnn_inference_topk`` promises."""
+    order = scores.sort(descending=True, stable=True)[1]
+    keep = box_ops.batched_nms(boxes[order].float(), scores[order], classes[order], iou_threshold)
+    return order[keep.sort()[0]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    args = _parse_args(arguments)
+    with one_line_errors():
+        if args.format in REFUSED_FORMATS:
+            raise ValueError(
+                f"--format {args.format} is not possible: "
+                f"{REFUSED_FORMATS[args.format]}. Use torchscript"
+            )
+        image = _read_image(args.image) if args.image else None
+        # A key of training, which cannot be on where a model trained on a GPU is on a CPU.
+        cfg = load_config(args.config_file, ["SOLVER.AMP.ENABLED", "False", *args.opts])
+        num_detections = export_torchscript(cfg, args.weights, args.output, image)
+    print(f"{args.output}: {num_detections} detections, equal to the model's own")
+    return 0
+
+
+def _parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
+    description, _, rest = __doc__.strip().partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m eql_seesaw.export",
+        description=description,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of a model")
+    parser.add_argument("--output", required=True, metavar="FILE")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="only torchscript is possible; the others say why not (default: torchscript)",
+    )
+    parser.add_argument(
+        "--image", metavar="FILE", help="on which file and model are compared (default: noise)"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args(arguments)
+
+
+def _check_output(output: str) -> None:
+    folder = os.path.dirname(output) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"--output {output}: there is no folder {folder}")
+    if os.path.isdir(output):
+        raise ValueError(f"--output {output} is a folder; name a file")
+
+
+def _read_image(path: str) -> np.ndarray:
+    try:
+        return read_image(path, format="BGR")
+    except Exception as error:  # Pillow's readers raise all sorts over broken files
+        raise ValueError(f"--image: cannot read {path} ({type(error).__name__})") from None
+
+
+def _metadata(cfg: CfgNode, predictor: BatchPredictor) -> dict:
+    return {
+        "thing_classes": predictor.thing_classes,
+        "category_ids": predictor.category_ids,
+        "input_format": cfg.INPUT.FORMAT,
+        "min_size_test": cfg.INPUT.MIN_SIZE_TEST,
+        "max_size_test": cfg.INPUT.MAX_SIZE_TEST,
+        "outputs": _output_names(cfg.MODEL.MASK_ON),
+        "score_thresh_test": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        "nms_thresh_test": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
+        "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "cls_loss": cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS,
+    }
+
+
+def _output_names(has_masks: bool) -> list[str]:
+    """In the order of TracingAdapter: the fields of Instances in alphabetical order, their size."""
+    masks = ["pred_masks"] if has_masks else []
+    return ["pred_boxes", "pred_classes", *masks, "scores", "image_size"]
+
+
+def _detect(model: torch.nn.Module, inputs: list[dict]):
+    return model.inference(inputs, do_postprocess=False)[0]
+
+
+def _trace(model: TracingAdapter, image: torch.Tensor) -> torch.jit.ScriptModule:
+    with exact_tracing(), warnings.catch_warnings():
+        # They are about branches, of which the comparison tells whether they matter.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return torch.jit.trace(model, (image,), check_trace=False)
+
+
+def _compare(exported: torch.jit.ScriptModule, model: TracingAdapter, image: torch.Tensor) -> int:
+    """The number of detections in an image, where both find the same; otherwise a ValueError."""
+    where = "on an image of {}x{}; nothing was written".format(*image.shape[1:])
+    expected = model(image)
+    try:
+        found = exported(image)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"the exported model fails with {reason!r} {where}") from None
+    names = _output_names(has_masks=len(expected) == 5)
+    for name, a, b in zip(names, expected, found, strict=True):
+        if not torch.equal(a, b):
+            raise ValueError(f"the exported model's {name} differ from the model's own {where}")
+    return len(expected[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+
+from eql_seesaw.evaluation.detections import Detections
+
+
+def mask(pixels):
+    """Of an 8 x 8 image, with this many pixels."""
+    array = np.zeros(64, dtype=np.uint8)
+    array[:pixels] = 1
+    rle = mask_util.encode(np.asfortranarray(array.reshape(8, 8)))
+    return {"size": [8, 8], "counts": rle["counts"].decode()}
+
+
+def detections(scores=(0.1, 0.9, 0.5, 0.9), category_ids=(1, 2, 1, 3), pixels=(5, 0, 7, 9)):
+    boxes = np.array([[0, 0, n, 1] for n in pixels], dtype=np.float64)
+    return Detections(4, np.array(category_ids), np.array(scores), boxes, [mask(n) for n in pixels])
+
+
+def test_results_and_back():
+    results = detections().to_results()
+    assert results[0] == {
+        "image_id": 4,
+        "category_id": 1,
+        "bbox": [0, 0, 5, 1],
+        "score": 0.1,
+        "segmentation": mask(5),
+    }
+    again = Detections.from_results(4, results, ["bbox", "segm"])
+    assert again.to_results() == results
+    assert again.iou_types == ("bbox", "segm")
+    boxes = Detections.from_results(4, results, ["bbox"])
+    assert boxes.masks is None and boxes.iou_types == ("bbox",)
+
+
+def test_areas():
+    assert detections().areas("bbox").tolist() == [5, 0, 7, 9]
+    assert detections().areas("segm").tolist() == [5, 0, 7, 9]
+    nothing = Detections.from_results(4, [], ["bbox", "segm"])
+    assert nothing.areas("bbox").shape == nothing.areas("segm").shape == (0,)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_what_counts(iou_type):
+    def scores(max_detections, verified=(1, 2, 3)):
+        counted = detections().counted(iou_type, max_detections, verified, (8, 8))
+        return counted.scores.tolist()
+
+    assert scores(-1) == scores(4) == [0.1, 0.5, 0.9]
+    # Of the two tied ones the first counts, and takes its place although it is empty.
+    assert scores(1) == []
+    assert scores(2) == [0.9]
+    assert scores(3) == [0.9, 0.5]
+    assert scores(-1, verified={1}) == [0.1, 0.5]
+    assert scores(2, verified={1}) == []
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_no_detections_count(iou_type):
+    nothing = Detections.from_results(4, [], ["bbox", "segm"])
+    assert len(nothing.counted(iou_type, 300, {1}, (8, 8)).scores) == 0
+
+
+def test_masks_that_do_not_fit_matter_only_where_they_count():
+    wrong = detections()
+    wrong.masks[0]["size"] = [8, 9]
+    wrong.counted("segm", 3, {1, 2, 3}, (8, 8))
+    wrong.counted("bbox", -1, {1, 2, 3}, (8, 8))
+    with pytest.raises(ValueError, match=r"image 4 has a mask of size \[8, 9\], .* \[8, 8\]"):
+        wrong.counted("segm", -1, {1, 2, 3}, (8, 8))
+
+
+def test_check():
+    detections().check({1, 2, 3})
+    with pytest.raises(ValueError, match="image 4: the ground truth has no category id 3"):
+        detections().check({1, 2})
+    with pytest.raises(ValueError, match="image 4 of category 2 has score nan"):
+        detections(scores=(0.1, np.nan, 0.3, 0.2)).check({1, 2, 3})
+    wrong = detections()
+    wrong.boxes[2, 3] = np.inf
+    with pytest.raises(ValueError, match=r"image 4 has bbox \[0.0, 0.0, 7.0, inf\]"):
+        wrong.check({1, 2, 3})

@@ -1,0 +1,174 @@
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from detectron2.structures import BoxMode
+
+from eql_seesaw.evaluation.drawing import PALETTE, draw_objects
+
+NAMES = ["cat", "dog", "emu"]
+GREY = 120
+# A letter that leaves nothing of its ground.
+BLOCK = "\N{FULL BLOCK}"
+
+
+def grey(width, height):
+    return np.full((height, width, 3), GREY, dtype=np.uint8)
+
+
+def drawn(pixels, objects, names=NAMES, **kwargs):
+    return np.asarray(draw_objects(pixels, objects, names, **kwargs))
+
+
+def changed(picture):
+    return (picture != GREY).any(axis=2)
+
+
+def box(x, y, width, height, category_id=0, **kwargs):
+    return {"bbox": [x, y, width, height], "category_id": category_id, **kwargs}
+
+
+def test_the_image_itself_is_not_changed():
+    pixels = grey(64, 64)
+    assert changed(drawn(pixels, [box(8, 20, 30, 30)])).any()
+    assert (pixels == GREY).all()
+
+
+def test_without_objects_the_image_stays_as_it_is():
+    pixels = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    assert (drawn(pixels, []) == pixels).all()
+    reverse = pixels[:, :, ::-1]
+    assert (drawn(reverse, []) == reverse).all()
+
+
+@pytest.mark.parametrize("longest_side, size", [(None, (40, 20)), (80, (80, 40)), (10, (10, 5))])
+def test_size(longest_side, size):
+    assert draw_objects(grey(40, 20), [], NAMES, longest_side).size == size
+
+
+@pytest.mark.parametrize("longest_side", [None, 200, 800])
+def test_box_is_where_it_belongs(longest_side):
+    picture = drawn(grey(400, 200), [box(100, 80, 200, 100)], longest_side=longest_side)
+    scale = picture.shape[1] / 400
+    mark = changed(picture)
+    # Of the edges, those without the name above them.
+    column, row = mark[:, round(200 * scale)], mark[round(150 * scale)]
+    assert abs(np.flatnonzero(column).max() / scale - 180) <= 3
+    assert abs(np.flatnonzero(row).min() / scale - 100) <= 3
+    assert abs(np.flatnonzero(row).max() / scale - 300) <= 3
+    assert not mark[round(130 * scale), round(200 * scale)]
+
+
+def test_modes_of_boxes():
+    xyxy = {"bbox": [10, 30, 40, 60], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    assert (drawn(grey(64, 64), [xyxy]) == drawn(grey(64, 64), [box(10, 30, 30, 30)])).all()
+
+
+def masks():
+    mask = np.zeros((64, 64), dtype=np.uint8, order="F")
+    mask[20:40, 10:50] = 1
+    rle = mask_util.encode(mask)
+    ends = np.flatnonzero(np.diff(mask.ravel(order="F").astype(int))) + 1
+    runs = np.diff([0, *ends, mask.size])
+    return {
+        "polygon": [[10, 20, 50, 20, 50, 40, 10, 40]],
+        "rle": {"size": [64, 64], "counts": rle["counts"].decode()},
+        "runs": {"size": [64, 64], "counts": [int(run) for run in runs]},
+    }
+
+
+@pytest.mark.parametrize("form", ["polygon", "rle", "runs"])
+def test_forms_of_masks(form):
+    picture = drawn(grey(64, 64), [box(10, 20, 40, 20, segmentation=masks()[form])])
+    inside = picture[24:36, 14:46]
+    assert (inside == inside[0, 0]).all() and (inside != GREY).any()
+    assert (picture[45:] == GREY).all()
+
+
+def test_the_last_object_lies_on_top():
+    objects = [box(10, 20, 40, 20, k, segmentation=masks()["rle"]) for k in (0, 1)]
+    first, last = drawn(grey(64, 64), objects), drawn(grey(64, 64), objects[::-1])
+    assert tuple(first[40, 30]) == PALETTE[1] and tuple(last[40, 30]) == PALETTE[0]
+
+
+def test_names_are_not_hidden_by_other_objects():
+    small = box(20, 60, 30, 30, 1)
+    name_only = drawn(grey(128, 128), [small])
+    rle = mask_util.encode(np.ones((128, 128), dtype=np.uint8, order="F"))
+    covered = drawn(grey(128, 128), [small, box(0, 0, 128, 128, 0, segmentation=rle)])
+    label = (slice(48, 59), slice(21, 40))
+    assert (name_only[label] == PALETTE[1]).all(axis=2).any()
+    assert (covered[label] == name_only[label]).all()
+
+
+def test_scores_are_percent():
+    plain, scored = (
+        drawn(grey(128, 64), [box(10, 40, 20, 20, **score)]) for score in ({}, {"score": 0.875})
+    )
+    named = drawn(grey(128, 64), [box(10, 40, 20, 20)], ["cat 88%"])
+    assert (scored == named).all() and (scored != plain).any()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (380, 0), (0, 280), (380, 280), (-30, -30)])
+def test_names_stay_inside_the_image(corner):
+    def num_black(x, y):
+        return (drawn(grey(400, 300), [box(x, y, 20, 20)], [BLOCK]) == 0).all(axis=2).sum()
+
+    assert num_black(*corner) == num_black(200, 150) > 0
+
+
+def test_letters_and_lines_grow_with_the_image():
+    heights, widths = [], []
+    for side in (100, 400, 1600, 3200):
+        mark = changed(drawn(grey(side, side), [box(side // 2, side // 2, side // 3, side // 3)]))
+        column = np.flatnonzero(mark[:, side // 2 + side // 4])
+        lower = column[column > side // 2 + side // 6]
+        widths.append(len(lower))
+        heights.append(side // 2 - np.flatnonzero(mark.any(axis=1)).min())
+    assert widths == sorted(set(widths)) and heights == sorted(set(heights))
+    # On a screen that shows the image 1,000 pixels wide, letters are neither tiny nor huge.
+    assert heights[2] * 1000 / 1600 < 24 and heights[3] * 1000 / 3200 > 12
+    assert heights[0] <= 100 / 6
+
+
+@pytest.mark.parametrize("name", ["чайка", "γάτα", "Käse", "★", "حصان"])
+def test_letters_of_other_scripts(name):
+    """A letter that the font lacks would look like any other that it lacks."""
+    box_of_name = [box(20, 50, 60, 40)]
+    missing = "\U000f0000" * len(name)
+    assert (
+        drawn(grey(200, 100), box_of_name, [name]) != drawn(grey(200, 100), box_of_name, [missing])
+    ).any()
+
+
+def luminance(color):
+    linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("k", range(len(PALETTE)))
+def test_names_are_readable_on_their_colour(k):
+    """WCAG asks for a contrast of 4.5 between letters and ground."""
+    picture = drawn(grey(128, 128), [box(20, 60, 60, 60, k)], [BLOCK] * len(PALETTE))
+    (text,) = {value for value in (0, 255) if (picture == value).all(axis=2).any()}
+    light, dark = sorted((luminance(PALETTE[k]), luminance((text,) * 3)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_neighbouring_classes_differ_and_any_class_has_a_colour():
+    colors = [
+        tuple(drawn(grey(64, 64), [box(10, 30, 30, 30, k)], ["x"] * 1203)[60, 25])
+        for k in (0, 1, 2, 1201, 1202)
+    ]
+    assert len(set(colors[:3])) == 3 and colors[3] != colors[4]
+    assert set(colors) <= set(PALETTE)
+
+
+def test_colour_of_an_empty_box():
+    """Zero width or height, as mask heads give, is drawn as a line."""
+    picture = drawn(grey(64, 64), [box(10, 40, 0, 0), box(60, 40, -5, 10)])
+    assert changed(picture).any()
+
+
+def test_draws_on_images_of_one_pixel():
+    assert draw_objects(grey(1, 1), [box(0, 0, 1, 1)], NAMES).size == (1, 1)
+    assert draw_objects(grey(5000, 1), [], NAMES, 384).size == (384, 1)

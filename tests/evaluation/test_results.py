@@ -1,0 +1,139 @@
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+
+from eql_seesaw.evaluation.detections import Detections
+from eql_seesaw.evaluation.results import ResultsFile, ResultsWriter, concatenate_results
+
+MASK = {"size": [4, 4], "counts": "04000"}
+RESULTS = [
+    {"image_id": 7, "category_id": 2, "bbox": [0, 1.5, 2, 3], "score": 0.25, "segmentation": MASK},
+    {"image_id": 3, "category_id": 1, "bbox": [1, 1, 1, 1], "score": 1, "segmentation": MASK},
+    {"image_id": 7, "category_id": 1, "bbox": [2, 2, 2, 2], "score": 0.5, "segmentation": MASK},
+]
+
+
+def write(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_detections_by_image(tmp_path):
+    results = ResultsFile(write(tmp_path, RESULTS))
+    assert results.image_ids.tolist() == [7, 3, 7]
+    assert results.category_ids.tolist() == [2, 1, 1]
+    assert results.scores.tolist() == [0.25, 1, 0.5]
+    assert results.iou_types == ("bbox", "segm")
+    assert results.indices(7).tolist() == [0, 2]
+    assert results.detections(7).to_results() == [RESULTS[0], RESULTS[2]]
+    assert results.detections(3).to_results() == [RESULTS[1]]
+    assert results.detections(4).to_results() == []
+
+
+def test_other_keys_and_indentation(tmp_path):
+    content = [{**result, "file_name": "x.jpg"} for result in RESULTS]
+    results = ResultsFile(write(tmp_path, json.dumps(content, indent=2)))
+    assert results.detections(7).to_results() == [RESULTS[0], RESULTS[2]]
+
+
+def test_boxes_only_and_masks_only(tmp_path):
+    for key, iou_types in (("segmentation", ("bbox",)), ("bbox", ("segm",))):
+        content = [{k: v for k, v in result.items() if k != key} for result in RESULTS]
+        results = ResultsFile(write(tmp_path, content))
+        assert results.iou_types == iou_types
+        assert results.detections(3).to_results() == [content[1]]
+
+
+def test_empty_list(tmp_path):
+    results = ResultsFile(write(tmp_path, []))
+    assert results.iou_types == results.detections(3).iou_types == ("bbox",)
+    assert results.detections(3).to_results() == []
+
+
+def test_more_detections_than_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("eql_seesaw.evaluation.results.BLOCK", 2)
+    results = ResultsFile(write(tmp_path, RESULTS))
+    assert results.detections(7).to_results() == [RESULTS[0], RESULTS[2]]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "the file is empty"),
+        (json.dumps(RESULTS)[:-40], r"not a whole JSON file \(.*truncated\); was it cut off"),
+        (json.dumps(RESULTS).replace("0.25", "NaN"), "NaN or Infinity at byte .*must be finite"),
+        (json.dumps({"annotations": []}), "not a list of detections .* Expected `array`"),
+        (json.dumps([*RESULTS, 3]), "detection 3: Expected `object`, got `int`"),
+        (
+            json.dumps([RESULTS[0], {**RESULTS[1], "score": "high"}]),
+            r"detection 1: Expected `float`, got `str` - at `\$.score`",
+        ),
+        (
+            json.dumps([{"category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]),
+            "detection 0: .* required field `image_id`",
+        ),
+        (
+            json.dumps([{**RESULTS[1], "bbox": [1, 2, 3]}]),
+            "detection 0: Expected `array` of length",
+        ),
+        (json.dumps([{"image_id": 1, "category_id": 1, "score": 1}]), "not all detections have"),
+        ("not JSON", "not a whole JSON file"),
+    ],
+)
+def test_broken_file(tmp_path, content, message):
+    with pytest.raises(ValueError, match=f"results.json: {message}") as error:
+        ResultsFile(write(tmp_path, content))
+    assert "\n" not in str(error.value)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file: .*nowhere.json"):
+        ResultsFile(str(tmp_path / "nowhere.json"))
+
+
+def test_ids_of_the_ground_truth(tmp_path):
+    results = ResultsFile(write(tmp_path, RESULTS))
+    results.check_ids([3, 7, 9], [1, 2], "val.json")
+    message = r"detection 1 has image_id 3, which is not in val.json \(1 of 3 detections\)$"
+    with pytest.raises(ValueError, match=message):
+        results.check_ids([7], [1, 2], "val.json")
+    with pytest.raises(ValueError, match=r"category_id 2, .* \(1 of 3 detections\)$"):
+        results.check_ids([3, 7], [1], "val.json")
+    with pytest.raises(ValueError, match="3 of 3 detections.; is it the file of another dataset?"):
+        results.check_ids([1, 2], [1, 2], "val.json")
+
+
+def detections(image_id, scores):
+    count = len(scores)
+    boxes = np.arange(4 * count, dtype=float).reshape(count, 4)
+    return Detections(image_id, np.ones(count, np.int64), np.array(scores), boxes, [MASK] * count)
+
+
+def test_writers_make_one_list(tmp_path):
+    written = [[detections(1, [0.5, 0.1]), detections(2, [])], [], [detections(3, [0.7])]]
+    writers = []
+    for parts in written:
+        writers.append(ResultsWriter(str(tmp_path)))
+        for part in parts:
+            writers[-1].write(part)
+        writers[-1].close()
+        with open(writers[-1].path) as f:
+            assert json.load(f) == [result for part in parts for result in part.to_results()]
+    assert [writer.num_results for writer in writers] == [2, 0, 1]
+    together = io.BytesIO()
+    concatenate_results([writer.path for writer in writers], together)
+    expected = [result for parts in written for part in parts for result in part.to_results()]
+    assert json.loads(together.getvalue()) == expected
+    assert together.getvalue().count(b"\n") == 5  # a detection a line
+
+
+def test_file_of_a_writer_goes_with_it(tmp_path):
+    writer = ResultsWriter(str(tmp_path))
+    writer.write(detections(1, [0.5]))
+    assert len(os.listdir(tmp_path)) == 1
+    del writer
+    assert os.listdir(tmp_path) == []
