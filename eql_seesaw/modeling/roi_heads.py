@@ -5,6 +5,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
 
 from .fast_rcnn import LongTailFastRCNNOutputLayers
+from .fast_rcnn_inference import fast_rcnn_inference_topk
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -32,6 +33,31 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
             for box_head, predictor in zip(ret["box_heads"], ret["box_predictors"])
         ]
         return ret
+
+    def _forward_box(self, features, proposals, targets=None):
+        """As the base class, but its inference calls :func:`fast_rcnn_inference_topk`."""
+        if self.training:
+            return super()._forward_box(features, proposals, targets)
+        features = [features[name] for name in self.box_in_features]
+        image_sizes = [x.image_size for x in proposals]
+        boxes, stage_probs = None, []
+        for stage, predictor in enumerate(self.box_predictor):
+            if stage > 0:
+                proposals = self._create_proposals_from_boxes(boxes, image_sizes)
+            predictions = self._run_stage(features, proposals, stage)
+            boxes = predictor.predict_boxes(predictions, proposals)
+            stage_probs.append(predictor.predict_probs(predictions, proposals))
+        # A factor rather than a division, which would round some scores differently.
+        probs = [sum(probs) * (1.0 / self.num_cascade_stages) for probs in zip(*stage_probs)]
+        detections, _ = fast_rcnn_inference_topk(
+            boxes,
+            probs,
+            image_sizes,
+            predictor.test_score_thresh,
+            predictor.test_nms_thresh,
+            predictor.test_topk_per_image,
+        )
+        return detections
 
     def _match_and_label_boxes(self, proposals, stage, targets):
         """As the base class; also hands on ``gt_annotated_classes``, one row for a whole image."""
