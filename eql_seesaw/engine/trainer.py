@@ -1,8 +1,10 @@
 """The trainer: Detectron2's default one, for long-tailed data."""
 
+import contextlib
 import logging
 import os
 import weakref
+from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -158,14 +160,24 @@ def show_evaluation(cfg: CfgNode, evaluator: LongTailLVISEvaluator, folder: str)
     folder. What goes wrong is logged and not raised: pictures are no reason to lose an evaluation,
     or to stop a training.
     """
-    try:
-        if cfg.TEST.NUM_PICTURES > 0:
-            picture = os.path.join(folder, "predictions.png")
+    picture = os.path.join(folder, "predictions.png")
+    if cfg.TEST.NUM_PICTURES > 0:
+        with _logged_failure(picture):
             evaluator.draw(picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
-        if cfg.TEST.REPORT:
-            write_report(folder, score_threshold=cfg.TEST.PICTURE_SCORE_THRESH)
+    if cfg.TEST.REPORT:
+        with _logged_failure(f"the report of {folder}"):
+            report = write_report(folder, score_threshold=cfg.TEST.PICTURE_SCORE_THRESH)
+            logger.info(f"Report: {report}")
+
+
+@contextlib.contextmanager
+def _logged_failure(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        logger.warning(f"Could not draw {what}: no such file: {error.filename}")
     except Exception:
-        logger.warning(f"Could not draw or report the evaluation in {folder}:", exc_info=True)
+        logger.warning(f"Could not draw {what}:", exc_info=True)
 
 
 def class_statistics(cfg: CfgNode) -> ClassStatistics | None:

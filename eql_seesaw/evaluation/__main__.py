@@ -75,9 +75,9 @@ def parse_arguments() -> argparse.Namespace:
         "--output", help="folder to write to; default: named as the results, without .json"
     )
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, help="overrides KEY VALUE ..., above all of TEST.*"
+        "opts", nargs="*", metavar="KEY VALUE", help="overrides, above all of TEST.*"
     )
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def register_dataset(cfg, args: argparse.Namespace) -> str:
@@ -98,10 +98,14 @@ def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata) -
         metadata.json_file,
     )
     evaluator.reset()
-    for image in tqdm(images, "Evaluating", disable=None, unit="image"):
-        file_name = os.path.join(metadata.get("image_root") or "", image_file_name(image))
-        evaluator.add(results.detections(image["id"]), file_name)
-    return evaluator.evaluate()
+    try:
+        for image in tqdm(images, "Evaluating", disable=None, unit="image"):
+            file_name = os.path.join(metadata.get("image_root") or "", image_file_name(image))
+            evaluator.add(results.detections(image["id"]), file_name)
+        return evaluator.evaluate()
+    except ValueError:
+        evaluator.reset()  # its temporary file is gone with this
+        raise
 
 
 if __name__ == "__main__":

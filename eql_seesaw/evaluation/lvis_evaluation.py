@@ -89,11 +89,27 @@ class LVISEvaluation:
             self._added.add(image_id)
             self._waiting[image_id] = detections
         if len(self._waiting) >= NUM_IMAGES:
-            self._hand_over()
+            self.flush()
+
+    def flush(self) -> None:
+        """
+        Hand over what waits for more images.
+
+        Raises:
+            ValueError: as :meth:`add`.
+        """
+        waiting = list(self._waiting.values())
+        for i in range(0, len(waiting), NUM_IMAGES):
+            detections = waiting[i : i + NUM_IMAGES]
+            images = [self._images[of_image.image_id] for of_image in detections]
+            annotations = [self._annotations[of_image.image_id] for of_image in detections]
+            for part in self._accumulators.values():
+                part.add(images, annotations, detections)
+        self._waiting.clear()
 
     def state(self) -> tuple[set[int], dict[str, bytes]]:
         """What was added, for :meth:`merge` in another process."""
-        self._hand_over()
+        self.flush()
         states = {name: part.state() for name, part in self._accumulators.items()}
         return self._added, states
 
@@ -108,18 +124,8 @@ class LVISEvaluation:
         """What each accumulator makes of all images. Nothing can be added after this."""
         for image_id in self._images.keys() - self._added:
             self._waiting[image_id] = Detections.from_results(image_id, [], self._iou_types)
-        self._hand_over()
+        self.flush()
         return {name: part.finish() for name, part in self._accumulators.items()}
-
-    def _hand_over(self):
-        waiting = list(self._waiting.values())
-        for i in range(0, len(waiting), NUM_IMAGES):
-            detections = waiting[i : i + NUM_IMAGES]
-            images = [self._images[of_image.image_id] for of_image in detections]
-            annotations = [self._annotations[of_image.image_id] for of_image in detections]
-            for part in self._accumulators.values():
-                part.add(images, annotations, detections)
-        self._waiting.clear()
 
 
 def _check_regions(ground_truth, region):

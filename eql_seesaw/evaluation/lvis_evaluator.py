@@ -171,6 +171,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._iou_types = self._iou_types_of_all_ranks()
         if self._evaluation is None:
             self._start(self._iou_types)
+        self._evaluation.flush()  # the last place where detections may turn out to be wrong
         self._writer.close()
         self._gather(self._evaluation)
         num_results = sum(self._all_gather(self._writer.num_results))

@@ -1,0 +1,123 @@
+"""python -m eql_seesaw.evaluation, as users type it."""
+
+import json
+import sys
+
+import pytest
+
+from eql_seesaw.evaluation import __main__ as command
+from eql_seesaw.evaluation.evaluation_files import Evaluation
+
+from .test_lvis_evaluation import random_case
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder with val.json and results.json."""
+    ground_truth, results = random_case(0)
+    for image in ground_truth["images"]:
+        image["file_name"] = f"{image['id']}.png"
+    (tmp_path / "val.json").write_text(json.dumps(ground_truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(files, monkeypatch):
+    """Returns None, or the line that the command ends with when it fails."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["python -m eql_seesaw.evaluation", *arguments])
+        try:
+            command.main()
+        except SystemExit as error:
+            assert error.code not in (0, None)
+            assert "\n" not in str(error.code)
+            return error.code
+        return None
+
+    return run
+
+
+def metrics(folder):
+    return Evaluation.load(str(folder)).metrics
+
+
+def test_annotation_file(run, files, capsys):
+    assert run("results.json", "--dataset", "val.json") is None
+    output = capsys.readouterr().out
+    assert "| box" in output and "| mask" in output
+    assert (files / "results" / "report" / "index.html").exists()
+    assert metrics(files / "results")["bbox"]["AP"] > 0
+    assert "predictions.png: no such file" in output
+    # The copy that the report reads holds what was given.
+    given = json.loads((files / "results.json").read_text())
+    copied = json.loads((files / "results" / "lvis_instances_results.json").read_text())
+
+    def order(result):
+        return result["image_id"], json.dumps(result, sort_keys=True)
+
+    assert sorted(copied, key=order) == sorted(given, key=order)
+
+
+def test_engines_and_further_numbers(run, files):
+    options = ("TEST.FIXED_AP", "True", "TEST.BOUNDARY_AP", "True", "TEST.REPORT", "False")
+    for engine in ("hotcoco", "lvis"):
+        arguments = ("results.json", "--dataset", "val.json", "--output", engine)
+        assert run(*arguments, "TEST.LVIS_ENGINE", engine, *options) is None
+    assert metrics(files / "hotcoco") == metrics(files / "lvis")
+    names = ["bbox", "segm", "bbox_fixed", "segm_fixed", "boundary"]
+    assert list(metrics(files / "hotcoco")) == names
+    assert not (files / "hotcoco" / "report").exists()
+
+
+def test_registered_dataset_with_groups_of_the_training_set(run, files):
+    """A file in COCO format, whose groups come from the training set's class statistics."""
+    dataset = json.loads((files / "val.json").read_text())
+    for category in dataset["categories"]:
+        del category["frequency"]
+    for image in dataset["images"]:
+        del image["neg_category_ids"], image["not_exhaustive_category_ids"]
+    (files / "coco.json").write_text(json.dumps(dataset))
+    (files / "config.yaml").write_text(
+        "DATASETS:\n"
+        "  REGISTER: {tiny: {JSON: coco.json, IMAGES: .}}\n"
+        "  TRAIN: ('tiny',)\n"
+        "MODEL: {ROI_HEADS: {NUM_CLASSES: 6}}\n"
+    )
+    arguments = ("results.json", "--dataset", "tiny", "--config-file", "config.yaml")
+    assert run(*arguments) is None
+    record = Evaluation.load(str(files / "results"))
+    assert {category["group"] for category in record.categories} == {"r"}
+    assert record.categories[0]["train_images"] > 0
+    assert "frequency; the class statistics" in run(
+        "results.json", "--dataset", "coco.json"
+    ).replace('"', "")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda text: text[:-30], "results.json: not a whole JSON file"),
+        (lambda text: text.replace('"score": 0', '"score": NaN, "x": 0', 1), "NaN or Infinity at"),
+        (lambda text: text.replace('"image_id": ', '"image_id": 9'), "the file of another dataset"),
+        (lambda text: text.replace("[120, 160]", "[160, 120]"), "has a mask of size [160, 120]"),
+        (lambda text: text.replace('"category_id": 2,', '"category_id": 99,'), "category_id 99"),
+    ],
+)
+def test_bad_results(run, files, change, message):
+    path = files / "results.json"
+    path.write_text(change(path.read_text()))
+    assert message in run("results.json", "--dataset", "val.json")
+    assert sorted(p.name for p in files.rglob("*") if p.is_file()) == ["results.json", "val.json"]
+
+
+def test_other_mistakes(run, files):
+    assert "no such file: nowhere.json" in run("nowhere.json", "--dataset", "val.json")
+    assert "no such file: other.json" in run("results.json", "--dataset", "other.json")
+    assert "no dataset is registered as 'vall'" in run("results.json", "--dataset", "vall")
+    line = run("results.json", "--dataset", "val.json", "TEST.LVIS_ENGINE", "coco")
+    assert "TEST.LVIS_ENGINE is 'coco'" in line
+    line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "301")
+    assert "TEST.LVIS_MAX_DETECTIONS is 301" in line
