@@ -44,6 +44,7 @@ def overrides(symbols, tmp_path):
         "SOLVER.MAX_ITER": 3,
         "SOLVER.STEPS": "(2,)",
         "TEST.DETECTIONS_PER_IMAGE": 10,
+        "TEST.REPORT": False,
         "DATALOADER.NUM_WORKERS": 0,
         "OUTPUT_DIR": tmp_path / "output",
     }

@@ -1,0 +1,122 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from eql_seesaw.evaluation.detections import Detections
+from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
+from eql_seesaw.evaluation.matches import Matcher, Matches
+
+from .test_lvis_evaluation import annotation, detection, image, random_case
+
+
+def matched(ground_truth, results, iou_type="bbox", max_detections=300, num_processes=1):
+    def evaluation():
+        part = Matcher(ground_truth["categories"], iou_type, max_detections)
+        return LVISEvaluation(ground_truth, [iou_type], {"matches": part})
+
+    parts = [evaluation() for _ in range(num_processes)]
+    for i, entry in enumerate(ground_truth["images"]):
+        of_image = [result for result in results if result["image_id"] == entry["id"]]
+        detections = Detections.from_results(entry["id"], of_image, [iou_type])
+        parts[i % num_processes].add(detections)
+    merged = evaluation()
+    merged.merge([part.state() for part in parts])
+    return merged.finish()["matches"]
+
+
+def small_case():
+    """
+    Image 1: an umbrella found twice, one missed, an anchor taken for an umbrella; image 2, where
+    umbrellas are not exhaustively annotated: one that nobody annotated. Dice are unverified.
+    """
+    box, other, third = [0, 0, 40, 40], [50, 0, 40, 40], [0, 60, 40, 40]
+    ground_truth = {
+        "images": [image(1, negatives=[9]), image(2, negatives=[5], not_exhaustive=[2])],
+        "annotations": [
+            annotation(1, 1, 2, box),
+            annotation(2, 1, 2, other),
+            annotation(3, 1, 5, third),
+            annotation(4, 2, 2, box),
+        ],
+        "categories": [
+            {"id": k, "name": name, "frequency": "f"}
+            for k, name in ((2, "umbrella"), (5, "anchor"), (7, "die"), (9, "star"))
+        ],
+    }
+    results = [
+        detection(1, 2, box, 0.9),
+        detection(1, 2, box, 0.8),
+        detection(1, 2, third, 0.7),
+        detection(1, 7, box, 0.6),
+        detection(1, 9, third, 0.2),
+        detection(2, 2, other, 0.5),
+        detection(2, 2, box, 0.4),
+    ]
+    return ground_truth, results
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_right_wrong_and_ignored(iou_type):
+    matches = matched(*small_case(), iou_type)
+    assert matches.image_ids.tolist() == [1, 1, 1, 1, 2, 2]
+    assert matches.classes.tolist() == [0, 0, 0, 3, 0, 0]
+    assert matches.scores.tolist() == [0.9, 0.8, 0.7, 0.2, 0.5, 0.4]
+    assert matches.annotation_ids.tolist() == [1, 0, 0, 0, 0, 4]
+    assert matches.ignored.tolist() == [False, False, False, False, True, False]
+    assert matches.gt_image_ids.tolist() == [1, 1, 1, 2]
+    assert matches.gt_classes.tolist() == [0, 0, 1, 0]
+    assert matches.gt_annotation_ids.tolist() == [1, 2, 3, 4]
+    assert matches.gt_scores == pytest.approx([0.9, np.nan, np.nan, 0.4], nan_ok=True)
+    # The star, too, covers the anchor, but its score is low.
+    assert matches.confusions.tolist() == [[1, 0, 1]]
+
+
+def test_not_exhaustive_classes_are_no_confusion():
+    ground_truth, results = small_case()
+    ground_truth["images"][0]["not_exhaustive_category_ids"] = [2]
+    assert matched(ground_truth, results).confusions.tolist() == []
+
+
+def test_limit_of_detections():
+    matches = matched(*small_case(), max_detections=1)
+    assert matches.scores.tolist() == [0.9, 0.5]
+
+
+def test_no_detections_and_no_objects():
+    ground_truth, results = small_case()
+    matches = matched(ground_truth, [])
+    assert len(matches.scores) == len(matches.confusions) == 0
+    assert np.isnan(matches.gt_scores).all() and len(matches.gt_scores) == 4
+    matches = matched({**ground_truth, "annotations": []}, results)
+    assert matches.scores.tolist() == [0.2]  # of the only class that is known to be absent
+    assert matches.annotation_ids.tolist() == [0]
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_average_recall_at_half_is_the_share_of_found_objects(iou_type):
+    from eql_seesaw.evaluation import evaluate_lvis
+
+    ground_truth, results = random_case(2)
+    matches = matched(ground_truth, results, iou_type)
+    recall = evaluate_lvis(ground_truth, results, iou_type).recall[0, :, 0]
+    for k in range(len(ground_truth["categories"])):
+        found = ~np.isnan(matches.gt_scores[matches.gt_classes == k])
+        assert recall[k] == (pytest.approx(found.mean()) if len(found) else -1)
+
+
+def test_any_number_of_processes():
+    case = random_case(3)
+    one, three = matched(*case), matched(*case, num_processes=3)
+    for field in dataclasses.fields(Matches):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(three, field.name))
+    assert len(one.scores) > 10
+
+
+def test_file(tmp_path):
+    matches = matched(*random_case(0))
+    matches.save(str(tmp_path / "matches.npz"))
+    loaded = Matches.load(str(tmp_path / "matches.npz"))
+    for field in dataclasses.fields(Matches):
+        value = getattr(matches, field.name)
+        np.testing.assert_array_equal(getattr(loaded, field.name), value, strict=True)
