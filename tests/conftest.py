@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,12 @@ import torch
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def log_reaches_caplog(monkeypatch):
+    """Detectron2's `setup_logger`, which other tests may have called, stops propagation."""
+    monkeypatch.setattr(logging.getLogger("eql_seesaw"), "propagate", True)
 
 
 @pytest.fixture

@@ -24,12 +24,6 @@ def new_process():
     return class_statistics._get_class_statistics.cache_clear
 
 
-@pytest.fixture(autouse=True)
-def log_reaches_caplog(monkeypatch):
-    """Detectron2's `setup_logger`, which other tests may have called, stops propagation."""
-    monkeypatch.setattr(logging.getLogger("eql_seesaw"), "propagate", True)
-
-
 def image(*classes, crowd=()):
     annotations = [{"category_id": c} for c in classes]
     annotations += [{"category_id": c, "iscrowd": 1} for c in crowd]

@@ -66,12 +66,6 @@ def register(folder, dataset, **metadata):
     MetadataCatalog.get("tiny_val").set(json_file=str(json_file), **metadata)
 
 
-@pytest.fixture(autouse=True)
-def log_reaches_caplog(monkeypatch):
-    """Detectron2's `setup_logger`, which other tests may have called, stops propagation."""
-    monkeypatch.setattr(logging.getLogger("eql_seesaw"), "propagate", True)
-
-
 @pytest.fixture
 def coco_val(tmp_path):
     register(tmp_path, coco_dataset(), thing_dataset_id_to_contiguous_id={3: 0, 7: 1, 8: 2})

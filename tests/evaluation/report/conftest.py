@@ -1,0 +1,14 @@
+import pytest
+
+from tests.evaluation.report.shapes import Shapes
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    return Shapes(tmp_path)
+
+
+@pytest.fixture
+def evaluation(shapes, tmp_path):
+    """The folder of an evaluation of ``Shapes``."""
+    return shapes.write(tmp_path / "first" / "inference" / "shapes_val")
