@@ -11,6 +11,7 @@ from the last image to the printed table, with all files but the report written.
 """
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -140,6 +141,8 @@ def evaluate_hotcoco(folder: str, iou_type: str) -> tuple[np.ndarray, np.ndarray
     """As ``python -m eql_seesaw.evaluation`` does."""
     ground_truth = load_ground_truth(os.path.join(folder, GROUND_TRUTH))
     results = ResultsFile(os.path.join(folder, RESULTS))
+    gc.collect()
+    gc.freeze()
     engine = build_engine("hotcoco", ground_truth, iou_type, 300)
     evaluation = LVISEvaluation(ground_truth, [iou_type], {"result": engine})
     for image in ground_truth["images"]:

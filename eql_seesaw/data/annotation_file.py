@@ -6,6 +6,7 @@ from collections.abc import Container
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+import msgspec
 from detectron2.utils.file_io import PathManager
 
 # Beyond this, a coordinate is junk; the comparison is also False for NaN.
@@ -28,7 +29,12 @@ def read_annotation_file(json_file: str) -> dict[str, Any]:
     """
     try:
         with PathManager.open(json_file, "rb") as f:
-            content = json.loads(f.read())
+            text = f.read()
+        try:
+            content = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            # Slower, but it also reads NaN, whose place can then be named.
+            content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
     if not isinstance(content, dict):

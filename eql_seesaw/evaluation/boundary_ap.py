@@ -125,7 +125,7 @@ class BoundaryAP:
             ious = self._ious(image, [detections.masks[i] for i in cell], of_class)
             matched[cell], ignored[cell] = _match(ious, _to_find(of_class).T)
         not_exhaustive = set(image["not_exhaustive_category_ids"])
-        ignorable = ~_in_area_ranges(detections.areas("segm"))
+        ignorable = ~_in_area_ranges(detections.mask_areas)
         ignorable[[category_id in not_exhaustive for category_id in category_ids]] = True
 
         records = np.empty(len(category_ids), MATCHED_DETECTION)

@@ -1,6 +1,7 @@
 """The detections of one image, as columns."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -95,11 +96,15 @@ class Detections:
             None if self.masks is None else [self.masks[i] for i in indices],
         )
 
-    def areas(self, iou_type: str) -> np.ndarray:
-        """float64 (N,), of boxes or masks, in pixels."""
-        if iou_type == "bbox":
-            return self.boxes[:, 2] * self.boxes[:, 3]
-        return np.array(mask_util.area(list(self.masks)), dtype=np.float64)
+    @functools.cached_property
+    def box_areas(self) -> np.ndarray:
+        """float64 (N,), in pixels."""
+        return self.boxes[:, 2] * self.boxes[:, 3]
+
+    @functools.cached_property
+    def mask_areas(self) -> np.ndarray:
+        """float64 (N,), in pixels."""
+        return np.array(mask_util.area(self.masks), dtype=np.float64)
 
     def check(self, category_ids: Collection[int]) -> None:
         """
@@ -151,16 +156,21 @@ class Detections:
             indices = np.arange(len(self.scores))
         is_verified = [k in verified for k in self.category_ids[indices].tolist()]
         detections = detections.select(indices[is_verified])
-        if iou_type == "segm":
-            detections._check_masks(image_size)
-        return detections.select(np.flatnonzero(detections.areas(iou_type) > 0))
+        if iou_type == "bbox":
+            return detections.select(np.flatnonzero(detections.box_areas > 0))
+        detections._check_masks(image_size)
+        has_area = np.flatnonzero(detections.mask_areas > 0)
+        counted = detections.select(has_area)
+        # Not to be computed again.
+        vars(counted)["mask_areas"] = detections.mask_areas[has_area]
+        return counted
 
     def _check_masks(self, image_size):
         where, size = f"Detection in image {self.image_id!r}", list(image_size)
         for mask in self.masks:
             if not isinstance(mask, dict) or not isinstance(mask.get("counts"), (str, bytes)):
                 raise ValueError(f"{where} has a 'segmentation' that is no compressed RLE.")
-            if list(mask.get("size", ())) != size:
+            if mask.get("size") != size and list(mask.get("size", ())) != size:
                 raise ValueError(
                     f"{where} has a mask of size {mask.get('size')}, but the image is {size} "
                     "(height, width)."

@@ -151,6 +151,6 @@ def as_hotcoco_detections(
             part[:, 1:5] = of_image.boxes
         else:
             # hotcoco takes a row's area from its box, and needs the box for nothing else.
-            part[:, 1:3], part[:, 3], part[:, 4] = 0, of_image.areas("segm"), 1
+            part[:, 1:3], part[:, 3], part[:, 4] = 0, of_image.mask_areas, 1
             masks += of_image.masks
     return rows, masks

@@ -12,9 +12,6 @@ import numpy as np
 
 from .detections import Detections
 
-# Detections that are Python objects at a time.
-BLOCK = 2**16
-
 
 class ResultsWriter:
     """
@@ -96,8 +93,6 @@ class ResultsFile:
         path: of the file.
         image_ids, category_ids: int64 (N,), of every detection in the file's order.
         scores: float64 (N,).
-        iou_types: of "bbox" and "segm", what all detections have; for an empty list
-            ("bbox",).
     """
 
     def __init__(self, path: str):
@@ -114,29 +109,19 @@ class ResultsFile:
                 raise ValueError(f"{path}: the file is empty; expected a list of detections.")
             content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            self._results = msgspec.json.decode(content, type=list[msgspec.Raw])
+            results = msgspec.json.decode(content, type=list[_Result])
         except msgspec.DecodeError as error:
             raise ValueError(f"{path}: {_reason(error, content)}") from None
-        count = len(self._results)
-        self.image_ids = np.empty(count, np.int64)
-        self.category_ids = np.empty(count, np.int64)
-        self.scores = np.empty(count, np.float64)
-        self._boxes = np.empty((count, 4), np.float64)
-        self._decode = msgspec.json.Decoder(_Result).decode
-        has_boxes, has_masks = True, count > 0
-        for start in range(0, count, BLOCK):
-            block = slice(start, start + BLOCK)
-            results = self._decode_block(block)
-            self.image_ids[block] = [result.image_id for result in results]
-            self.category_ids[block] = [result.category_id for result in results]
-            self.scores[block] = [result.score for result in results]
-            has_boxes = has_boxes and all(result.bbox is not None for result in results)
-            has_masks = has_masks and all(result.segmentation is not ABSENT for result in results)
-            if has_boxes:
-                self._boxes[block] = [result.bbox for result in results]
-        has = {"bbox": has_boxes, "segm": has_masks}
-        self.iou_types = tuple(iou_type for iou_type in has if has[iou_type])
-        if count and not self.iou_types:
+        count = len(results)
+        self.image_ids = np.fromiter((r.image_id for r in results), np.int64, count)
+        self.category_ids = np.fromiter((r.category_id for r in results), np.int64, count)
+        self.scores = np.fromiter((r.score for r in results), np.float64, count)
+        self._boxes = self._masks = None
+        if all(r.bbox is not None for r in results):
+            self._boxes = np.array([r.bbox for r in results], np.float64).reshape(count, 4)
+        if count and all(r.segmentation is not ABSENT for r in results):
+            self._masks = [r.segmentation for r in results]
+        if self._boxes is None and self._masks is None:
             raise ValueError(f"{path}: not all detections have 'bbox', nor all 'segmentation'.")
         # Stable, so that the detections of an image stay in the file's order.
         self._order = np.argsort(self.image_ids, kind="stable")
@@ -177,35 +162,25 @@ class ResultsFile:
             image_id,
             self.category_ids[indices],
             self.scores[indices],
-            self._boxes[indices] if "bbox" in self.iou_types else None,
-            _Masks(self._results, indices, self._decode) if "segm" in self.iou_types else None,
+            None if self._boxes is None else self._boxes[indices],
+            None if self._masks is None else _Masks([self._masks[i] for i in indices]),
         )
 
-    def _decode_block(self, block):
-        decode = self._decode
-        try:
-            return [decode(result) for result in self._results[block]]
-        except msgspec.DecodeError:
-            for i, result in enumerate(self._results[block], block.start):
-                try:
-                    decode(result)
-                except msgspec.DecodeError as error:
-                    raise ValueError(f"{self.path}: detection {i}: {error}") from None
-            raise
+
+_decode_mask = msgspec.json.Decoder().decode
 
 
 class _Masks(Sequence):
     """Masks that are decoded when they are asked for."""
 
-    def __init__(self, results, indices, decode):
-        self._results, self._indices, self._decode = results, indices, decode
+    def __init__(self, raw: list[msgspec.Raw]):
+        self._raw = raw
 
     def __len__(self):
-        return len(self._indices)
+        return len(self._raw)
 
     def __getitem__(self, i):
-        result = self._decode(self._results[self._indices[i]])
-        return msgspec.json.decode(result.segmentation)
+        return _decode_mask(self._raw[i])
 
 
 def _reason(error, content):

@@ -35,10 +35,10 @@ def test_results_and_back():
 
 
 def test_areas():
-    assert detections().areas("bbox").tolist() == [5, 0, 7, 9]
-    assert detections().areas("segm").tolist() == [5, 0, 7, 9]
+    assert detections().box_areas.tolist() == detections().mask_areas.tolist() == [5, 0, 7, 9]
+    assert detections().counted("segm", 3, {1, 3}, (8, 8)).mask_areas.tolist() == [9, 7]
     nothing = Detections.from_results(4, [], ["bbox", "segm"])
-    assert nothing.areas("bbox").shape == nothing.areas("segm").shape == (0,)
+    assert nothing.box_areas.shape == nothing.mask_areas.shape == (0,)
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])

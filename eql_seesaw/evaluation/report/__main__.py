@@ -1,0 +1,42 @@
+"""The report's command line."""
+
+import argparse
+import sys
+
+from .write import write_report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eql_seesaw.evaluation.report",
+        description="Write a report of an evaluation: one HTML file, and its figures as PNG.",
+    )
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="folder of an evaluation, such as output/<run>/inference/<dataset>",
+    )
+    parser.add_argument(
+        "--compare", metavar="FOLDER", help="evaluation of another run on the same dataset"
+    )
+    parser.add_argument("--output", metavar="DIR", help="where to write; FOLDER/report by default")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.3,
+        metavar="SCORE",
+        help="lowest score of detections that are drawn (default: %(default)s)",
+    )
+    args = parser.parse_args(arguments)
+    try:
+        path = write_report(args.folder, args.output, args.compare, args.score_threshold)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
