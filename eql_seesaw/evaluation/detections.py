@@ -167,11 +167,15 @@ class Detections:
 
     def _check_masks(self, image_size):
         where, size = f"Detection in image {self.image_id!r}", list(image_size)
-        for mask in self.masks:
-            if not isinstance(mask, dict) or not isinstance(mask.get("counts"), (str, bytes)):
-                raise ValueError(f"{where} has a 'segmentation' that is no compressed RLE.")
-            if mask.get("size") != size and list(mask.get("size", ())) != size:
-                raise ValueError(
-                    f"{where} has a mask of size {mask.get('size')}, but the image is {size} "
-                    "(height, width)."
-                )
+        try:
+            sizes = [list(mask["size"]) for mask in self.masks]
+            has_counts = {type(mask["counts"]) for mask in self.masks} <= {str, bytes}
+        except (KeyError, TypeError):  # polygons, or what not
+            has_counts = False
+        if not has_counts:
+            raise ValueError(f"{where} has a 'segmentation' that is no compressed RLE.")
+        if sizes != [size] * len(sizes):
+            wrong = next(other for other in sizes if other != size)
+            raise ValueError(
+                f"{where} has a mask of size {wrong}, but the image is {size} (height, width)."
+            )

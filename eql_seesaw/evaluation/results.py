@@ -1,16 +1,22 @@
 """Files of detections in LVIS's results format."""
 
+import itertools
 import mmap
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import IO
 
 import msgspec
 import numpy as np
 
+from ..data.large_json import decode_json, paused_garbage_collector
 from .detections import Detections
+
+# Detections that are Python objects at a time.
+BLOCK = 2**16
 
 
 class ResultsWriter:
@@ -82,6 +88,10 @@ class _Result(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = ABSENT
 
 
+_decode = msgspec.json.Decoder(_Result).decode
+_decode_mask = msgspec.json.Decoder().decode
+
+
 class ResultsFile:
     """
     Detections in a JSON file, a list in LVIS's results format, by image.
@@ -109,19 +119,20 @@ class ResultsFile:
                 raise ValueError(f"{path}: the file is empty; expected a list of detections.")
             content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            results = msgspec.json.decode(content, type=list[_Result])
+            # All of it as Python objects would take several times the memory.
+            self._results = decode_json(content, list[msgspec.Raw])
         except msgspec.DecodeError as error:
             raise ValueError(f"{path}: {_reason(error, content)}") from None
-        count = len(results)
-        self.image_ids = np.fromiter((r.image_id for r in results), np.int64, count)
-        self.category_ids = np.fromiter((r.category_id for r in results), np.int64, count)
-        self.scores = np.fromiter((r.score for r in results), np.float64, count)
-        self._boxes = self._masks = None
-        if all(r.bbox is not None for r in results):
-            self._boxes = np.array([r.bbox for r in results], np.float64).reshape(count, 4)
-        if count and all(r.segmentation is not ABSENT for r in results):
-            self._masks = [r.segmentation for r in results]
-        if self._boxes is None and self._masks is None:
+        count = len(self._results)
+        self.image_ids = np.empty(count, np.int64)
+        self.category_ids = np.empty(count, np.int64)
+        self.scores = np.empty(count, np.float64)
+        self._boxes = np.empty((count, 4), np.float64)
+        self._has_boxes, self._has_masks = True, count > 0
+        with paused_garbage_collector():
+            for start in range(0, count, BLOCK):
+                self._read_block(start)
+        if not self._has_boxes and not self._has_masks:
             raise ValueError(f"{path}: not all detections have 'bbox', nor all 'segmentation'.")
         # Stable, so that the detections of an image stay in the file's order.
         self._order = np.argsort(self.image_ids, kind="stable")
@@ -162,25 +173,48 @@ class ResultsFile:
             image_id,
             self.category_ids[indices],
             self.scores[indices],
-            None if self._boxes is None else self._boxes[indices],
-            None if self._masks is None else _Masks([self._masks[i] for i in indices]),
+            self._boxes[indices] if self._has_boxes else None,
+            _Masks([self._results[i] for i in indices]) if self._has_masks else None,
         )
 
+    def _read_block(self, start):
+        block = slice(start, start + BLOCK)
+        try:
+            results = list(map(_decode, self._results[block]))
+        except msgspec.DecodeError:
+            results = [self._decode_or_name(i) for i in range(start, len(self._results))]
+        count = len(results)
+        for name, column in (
+            ("image_id", self.image_ids),
+            ("category_id", self.category_ids),
+            ("score", self.scores),
+        ):
+            column[block] = np.fromiter(map(attrgetter(name), results), column.dtype, count)
+        boxes = list(map(attrgetter("bbox"), results))
+        self._has_boxes = self._has_boxes and None not in boxes
+        self._has_masks &= ABSENT not in map(attrgetter("segmentation"), results)
+        if self._has_boxes:
+            numbers = itertools.chain.from_iterable(boxes)
+            self._boxes[block] = np.fromiter(numbers, np.float64, 4 * count).reshape(-1, 4)
 
-_decode_mask = msgspec.json.Decoder().decode
+    def _decode_or_name(self, i):
+        try:
+            return _decode(self._results[i])
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{self.path}: detection {i}: {error}") from None
 
 
 class _Masks(Sequence):
     """Masks that are decoded when they are asked for."""
 
-    def __init__(self, raw: list[msgspec.Raw]):
-        self._raw = raw
+    def __init__(self, results: list[msgspec.Raw]):
+        self._results = results
 
     def __len__(self):
-        return len(self._raw)
+        return len(self._results)
 
     def __getitem__(self, i):
-        return _decode_mask(self._raw[i])
+        return _decode_mask(_decode(self._results[i]).segmentation)
 
 
 def _reason(error, content):

@@ -54,6 +54,14 @@ def test_empty_list(tmp_path):
     assert results.detections(3).to_results() == []
 
 
+def test_more_detections_than_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("eql_seesaw.evaluation.results.BLOCK", 2)
+    results = ResultsFile(write(tmp_path, RESULTS))
+    assert results.detections(7).to_results() == [RESULTS[0], RESULTS[2]]
+    with pytest.raises(ValueError, match="detection 3: Expected `object`, got `int`"):
+        ResultsFile(write(tmp_path, [*RESULTS, 3]))
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -63,19 +71,19 @@ def test_empty_list(tmp_path):
         (json.dumps({"annotations": []}), "not a list of detections .* Expected `array`"),
         (
             json.dumps([*RESULTS, 3]),
-            r"not a list of detections .*: Expected `object`, got `int` - at `\$\[3\]`",
+            "detection 3: Expected `object`, got `int`",
         ),
         (
             json.dumps([RESULTS[0], {**RESULTS[1], "score": "high"}]),
-            r".* Expected `float`, got `str` - at `\$\[1\].score`",
+            r"detection 1: Expected `float`, got `str` - at `\$.score`",
         ),
         (
             json.dumps([{"category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]),
-            r".* missing required field `image_id` - at `\$\[0\]`",
+            "detection 0: .* required field `image_id`",
         ),
         (
             json.dumps([{**RESULTS[1], "bbox": [1, 2, 3]}]),
-            r".* Expected `array` of length 4 - at `\$\[0\].bbox`",
+            "detection 0: Expected `array` of length 4",
         ),
         (json.dumps([{"image_id": 1, "category_id": 1, "score": 1}]), "not all detections have"),
         ("not JSON", "not a whole JSON file"),
