@@ -117,7 +117,7 @@ def install_beside_detectron2():
     for module in ("torch", "torchvision"):
         if not has_module(module):
             sys.exit(f"error: Detectron2 is installed but {module} is not; install the two first")
-    tools = ("pytest", "hypothesis", "ruff")
+    tools = ("pytest", "hypothesis", "ruff", "selenium")
     needed = [name for name in requirements() if not name.startswith(("torch", *tools))]
     if has_module("cv2"):
         needed = [name for name in needed if not name.startswith("opencv")]

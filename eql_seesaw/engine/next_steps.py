@@ -22,16 +22,22 @@ def log_next_steps(cfg: CfgNode) -> None:
     for dataset_name in cfg.DATASETS.TEST:
         folder = inference_folder(cfg, dataset_name)
         files.append((os.path.join(folder, "per_category.csv"), "AP of every category"))
+        if cfg.TEST.REPORT:
+            report = os.path.join(folder, "report", "index.html")
+            files.append((report, "the whole evaluation, to open in a browser"))
         if cfg.TEST.NUM_PICTURES > 0:
             picture = os.path.join(folder, "predictions.png")
             files.append((picture, "ground truth beside predictions"))
     python = min(sys.executable, os.path.relpath(sys.executable), key=len)
     other = next(name for name in LOSSES if name != cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
     # Detectron2 writes the whole config there, overrides included.
-    run = f"{python} train_net.py --config-file {os.path.join(output_dir, 'config.yaml')}"
+    config = f"--config-file {os.path.join(output_dir, 'config.yaml')}"
+    weights = f"--weights {os.path.join(output_dir, 'model_final.pth')}"
+    run = f"{python} train_net.py {config}"
     commands = [
         f"{python} -m tensorboard.main --logdir {output_dir}",
         f"{run} --eval-only --resume",
+        f"{python} -m eql_seesaw.predict {config} {weights} PICTURE_OR_FOLDER",
         f"{run} MODEL.ROI_BOX_HEAD.CLS_LOSS {other} OUTPUT_DIR {output_dir}_{other}",
     ]
     lines = ["Files to look at:", *(f"  {path}  ({what})" for path, what in files)]

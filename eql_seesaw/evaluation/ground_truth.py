@@ -20,8 +20,10 @@ from ..data.annotation_file import (
     shorten,
 )
 from ..data.frequency_groups import GROUP_NAMES
+from ..data.large_json import paused_garbage_collector
 
 
+@paused_garbage_collector()
 def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> dict:
     """
     Read an annotation file and fill in what LVIS evaluation needs and COCO files lack.
