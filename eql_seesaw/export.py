@@ -28,20 +28,16 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from unittest import mock
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from detectron2.export import TracingAdapter
-from detectron2.export.torchscript_patch import patch_builtin_len
-from detectron2.modeling.roi_heads import fast_rcnn as detectron2_fast_rcnn
 from torchvision.ops import boxes as box_ops
 
 from .data.atomic_write import atomic_file
 from .engine import load_config, one_line_errors
-from .modeling import fast_rcnn
 from .prediction import BatchPredictor
 
 METADATA_FILE = "metadata.json"
@@ -101,26 +97,14 @@ def export_torchscript(
 @contextlib.contextmanager
 def exact_tracing() -> Iterator[None]:
     """Within, ``torch.jit.trace`` of our models records what they do whatever the image."""
-    with (
-        # Traced, torchvision keeps classes apart by offsets also where these round boxes too much,
-        # as with LVIS's 1,203 classes. Scripted, it decides at each call, as for the model itself.
-        mock.patch.object(box_ops, "batched_nms", torch.jit.script(box_ops.batched_nms)),
-        mock.patch.object(
-            detectron2_fast_rcnn, "batched_nms", torch.jit.script(_ordered_batched_nms)
-        ),
-        # Otherwise the number of proposals would become a constant.
-        patch_builtin_len([fast_rcnn.__name__]),
-    ):
+    batched_nms = box_ops.batched_nms
+    # Detectron2's RPN calls it. Traced, it would keep the feature levels apart by offsets whatever
+    # the number of proposals, which rounds their boxes; scripted, it decides at each call.
+    box_ops.batched_nms = torch.jit.script(batched_nms)
+    try:
         yield
-
-
-def _ordered_batched_nms(
-    boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, iou_threshold: float
-) -> torch.Tensor:
-    """Detectron2's, with equal scores in the order that ``fast_rcnn_inference_topk`` promises."""
-    order = scores.sort(descending=True, stable=True)[1]
-    keep = box_ops.batched_nms(boxes[order].float(), scores[order], classes[order], iou_threshold)
-    return order[keep.sort()[0]]
+    finally:
+        box_ops.batched_nms = batched_nms
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

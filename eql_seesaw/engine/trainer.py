@@ -24,7 +24,7 @@ from ..data.annotated_classes import AnnotatedClassesMapper
 from ..data.class_names import class_names
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
-from ..evaluation import LongTailLVISEvaluator
+from ..evaluation import LongTailLVISEvaluator, draw_evaluation
 from ..evaluation.report import write_report
 from ..modeling import LongTailFastRCNNOutputLayers, NormedLinear, model_summary
 from .checkpoint import CLS_LOSS, NORMED_CLASSIFIER, LongTailCheckpointer, class_metadata
@@ -102,18 +102,18 @@ class LongTailTrainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict:
-        """As Detectron2's; then, for each dataset, pictures and the report."""
-        own = []
-        if evaluators is None:
-            evaluators = own = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        """As Detectron2's; then, unless ``evaluators`` are given, pictures and reports."""
+        is_own = evaluators is None
+        if is_own:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         try:
             results = super().test(cfg, model, evaluators)
         except Exception:
             logger.exception("Exception during evaluation:")
             raise
-        if comm.is_main_process():
-            for dataset_name, evaluator in zip(cfg.DATASETS.TEST, own):
-                show_evaluation(cfg, evaluator, inference_folder(cfg, dataset_name))
+        if is_own and comm.is_main_process():
+            for dataset_name in cfg.DATASETS.TEST:
+                show_evaluation(cfg, inference_folder(cfg, dataset_name))
         return results
 
     def build_hooks(self) -> list:
@@ -154,16 +154,16 @@ def build_checkpointer(
     )
 
 
-def show_evaluation(cfg: CfgNode, evaluator: LongTailLVISEvaluator, folder: str) -> None:
+def show_evaluation(cfg: CfgNode, folder: str) -> None:
     """
-    Draw TEST.NUM_PICTURES images and write the report (TEST.REPORT) of what was evaluated, into its
+    Draw TEST.NUM_PICTURES images and write the report (TEST.REPORT) of an evaluation, into its
     folder. What goes wrong is logged and not raised: pictures are no reason to lose an evaluation,
     or to stop a training.
     """
     picture = os.path.join(folder, "predictions.png")
     if cfg.TEST.NUM_PICTURES > 0:
         with _logged_failure(picture):
-            evaluator.draw(picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
+            draw_evaluation(folder, picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
     if cfg.TEST.REPORT:
         with _logged_failure(f"the report of {folder}"):
             report = write_report(folder, score_threshold=cfg.TEST.PICTURE_SCORE_THRESH)

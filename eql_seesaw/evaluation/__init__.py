@@ -4,12 +4,13 @@ from .ground_truth import load_ground_truth
 from .lvis_evaluation import evaluate_lvis
 from .lvis_evaluator import LongTailLVISEvaluator
 from .lvis_result import LVISResult
-from .pictures import draw_predictions
+from .pictures import draw_evaluation, draw_predictions
 from .results_table import results_table
 
 __all__ = [
     "LVISResult",
     "LongTailLVISEvaluator",
+    "draw_evaluation",
     "draw_predictions",
     "evaluate_lvis",
     "load_ground_truth",

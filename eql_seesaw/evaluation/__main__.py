@@ -47,7 +47,7 @@ def main() -> None:
             boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
         evaluate(evaluator, results, MetadataCatalog.get(dataset_name))
-    show_evaluation(cfg, evaluator, output_dir)
+    show_evaluation(cfg, output_dir)
     logger.info(f"All files are in {output_dir}")
 
 

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from functools import cached_property
 
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
@@ -25,8 +25,7 @@ from .fixed_ap import evaluate_fixed_ap
 from .ground_truth import load_ground_truth
 from .lvis_evaluation import LVISEvaluation, build_engine
 from .matches import Matcher
-from .pictures import choose_images, draw_predictions
-from .results import ResultsFile, ResultsWriter, concatenate_results
+from .results import ResultsWriter, concatenate_results
 from .results_table import results_table
 
 
@@ -96,7 +95,6 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             self._to_category_id = _dataset_category_ids(dataset_name)
             if self._to_category_id is not None or self._metadata.get("thing_classes"):
                 self._check_category_ids()
-        self._evaluated = {}
         self._forget()
 
     @cached_property
@@ -177,14 +175,13 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         num_results = sum(self._all_gather(self._writer.num_results))
         for file_names in self._all_gather(self._file_names):
             self._file_names.update(file_names)
-        if self._output_dir:
-            self._write_results()
+        is_complete = self._write_results() if self._output_dir else False
         if not self._reports:
             self._forget()
             return {}
         self._warn_if_incomplete(num_results)
         finished = self._evaluation.finish()
-        if self._fixed_ap:
+        if self._fixed_ap and is_complete:
             results_file = os.path.join(self._output_dir, RESULTS)
             fixed = evaluate_fixed_ap(
                 self.ground_truth, results_file, self._iou_types, self._engine
@@ -198,55 +195,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             f"at most {self._max_detections} detections each, by {self._engine_version}):\n"
             f"{results_table(metrics)}"
         )
-        self._evaluated = self._file_names
         self._forget()
         return metrics
-
-    def draw(self, output_file: str, num_pictures: int = 8, score_threshold: float = 0.3) -> None:
-        """
-        Draw images of the last evaluation with :func:`draw_predictions`. Does nothing where
-        nothing was evaluated, as on ranks above 0.
-
-        Args:
-            output_file: the PNG.
-            num_pictures: images to draw; those with the rarest classes.
-            score_threshold: predictions below it are not drawn.
-        """
-        if not self._evaluated or not self._output_dir:
-            return
-        dataset_dicts = self._dataset_dicts()
-        image_counts = self._image_counts()
-        chosen = choose_images(dataset_dicts, num_pictures, image_counts=image_counts)
-        results = ResultsFile(os.path.join(self._output_dir, RESULTS))
-        categories = self.ground_truth["categories"]
-        draw_predictions(
-            chosen,
-            [r for image in chosen for r in results.detections(image["image_id"]).to_results()],
-            Metadata(
-                thing_classes=[category.get("name", "") for category in categories],
-                thing_dataset_id_to_contiguous_id={c["id"]: k for k, c in enumerate(categories)},
-            ),
-            output_file,
-            num_pictures=num_pictures,
-            score_threshold=score_threshold,
-            image_counts=image_counts,
-        )
-
-    def _dataset_dicts(self):
-        """The evaluated images with their ground truth, in Detectron2's standard format."""
-        classes = {c["id"]: k for k, c in enumerate(self.ground_truth["categories"])}
-        images = {
-            image_id: {"file_name": self._evaluated[image_id], "image_id": image_id}
-            for image_id in sorted(self._evaluated)
-        }
-        for image in images.values():
-            image["annotations"] = []
-        for annotation in self.ground_truth["annotations"]:
-            if annotation["image_id"] in images:
-                images[annotation["image_id"]]["annotations"].append(
-                    {**annotation, "category_id": classes[annotation["category_id"]]}
-                )
-        return list(images.values())
 
     def _forget(self):
         self._evaluation = None
@@ -298,19 +248,21 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         )
 
     def _write_results(self):
-        """One file of all ranks' detections, in the order of the ranks."""
+        """One file of all ranks' detections, in the order of the ranks; whether it has them all."""
         paths = self._all_gather(self._writer.path)
+        missing = [rank for rank, path in enumerate(paths) if not os.path.exists(path)]
         if self._reports:
-            missing = [rank for rank, path in enumerate(paths) if not os.path.exists(path)]
             if missing:
                 self._logger.warning(
                     f"{self._output_dir} is not shared by all machines: {RESULTS} lacks the "
-                    f"detections of ranks {missing}. The numbers count them."
+                    f"detections of ranks {missing}, so there is no Fixed AP. The other numbers "
+                    "count them."
                 )
             with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
                 concatenate_results(filter(os.path.exists, paths), f)
         if self._distributed:
             comm.synchronize()  # the others' files are gone with their writers
+        return not missing
 
     def _warn_if_incomplete(self, num_results):
         num_images = len(self.ground_truth["images"])

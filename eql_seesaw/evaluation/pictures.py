@@ -12,6 +12,9 @@ from PIL import Image, ImageDraw
 
 from ..data.atomic_write import atomic_file
 from .drawing import draw_objects, label_font
+from .evaluation_files import RESULTS, Evaluation
+from .ground_truth import load_ground_truth
+from .results import ResultsFile
 
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
 PANEL_SIDE = 384
@@ -20,6 +23,53 @@ PAIR_GAP = 32
 CAPTION_HEIGHT = 24
 FONT_SIZE = 14
 PAIRS_PER_ROW = 2
+
+
+def draw_evaluation(
+    folder: str, output_file: str, num_pictures: int = 8, score_threshold: float = 0.3
+) -> None:
+    """
+    Draw images of an evaluation with :func:`draw_predictions`, those with the rarest classes.
+
+    Args:
+        folder: of the evaluation.
+        output_file, num_pictures, score_threshold: as for :func:`draw_predictions`.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file of the evaluation, or an image is gone.
+        ValueError: there is no image to draw.
+    """
+    evaluation = Evaluation.load(folder)
+    categories = evaluation.categories
+    groups = [category["group"] for category in categories]
+    ground_truth = load_ground_truth(evaluation.annotation_file, groups)
+    classes = {category["id"]: k for k, category in enumerate(categories)}
+    images = {
+        int(image_id): {"file_name": name, "image_id": int(image_id), "annotations": []}
+        for image_id, name in evaluation.file_names.items()
+    }
+    for annotation in ground_truth["annotations"]:
+        if annotation["image_id"] in images:
+            obj = {**annotation, "category_id": classes[annotation["category_id"]]}
+            images[annotation["image_id"]]["annotations"].append(obj)
+    dataset_dicts = [images[image_id] for image_id in sorted(images)]
+    image_counts = [category["train_images"] for category in categories]
+    if None in image_counts:
+        image_counts = None
+    chosen = choose_images(dataset_dicts, num_pictures, image_counts=image_counts)
+    results = ResultsFile(os.path.join(folder, RESULTS))
+    draw_predictions(
+        chosen,
+        [r for image in chosen for r in results.detections(image["image_id"]).to_results()],
+        Metadata(
+            thing_classes=[category["name"] for category in categories],
+            thing_dataset_id_to_contiguous_id=classes,
+        ),
+        output_file,
+        num_pictures=num_pictures,
+        score_threshold=score_threshold,
+        image_counts=image_counts,
+    )
 
 
 def draw_predictions(

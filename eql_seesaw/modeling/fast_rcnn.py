@@ -147,7 +147,10 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             For each image (Ri, K + 1) probabilities, background last.
         """
         logits, _ = predictions
-        return self.loss.probabilities(logits).split([len(p) for p in proposals])
+        # Unlike len(), shapes are not constants in a traced model.
+        return self.loss.probabilities(logits).split(
+            [p.proposal_boxes.tensor.shape[0] for p in proposals]
+        )
 
     def inference(
         self, predictions, proposals: list[Instances]

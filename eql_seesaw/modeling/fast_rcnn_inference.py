@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 import torch
-from detectron2.layers import batched_nms
-from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
-from torchvision.ops import nms
+from torchvision.ops import batched_nms, nms
 
 # Up to this many candidates batched_nms may move the classes apart by an offset that depends on
 # all candidates and rounds their boxes; beyond, it goes through the classes one by one. Never
@@ -16,6 +14,9 @@ MAX_CANDIDATES_WITH_OFFSETS_GPU = 25_000
 
 # Most images have enough detections among so many times as many candidates.
 CANDIDATES_PER_DETECTION = 4
+
+# Traced, batched_nms would always use offsets; scripted, it decides at each call of the model.
+_batched_nms = torch.jit.script_if_tracing(batched_nms)
 
 
 def fast_rcnn_inference_topk(
@@ -35,8 +36,7 @@ def fast_rcnn_inference_topk(
     The results are Detectron2's to the bit. One thing is arbitrary in Detectron2 with more than
     1,000 candidates (25,000 on a GPU): the order of equal scores, and so which of them are the
     last ones returned. Here that is the order of proposals, then classes, as Detectron2 has it
-    for fewer candidates. While a model is traced, exported or compiled, Detectron2's function
-    is used.
+    for fewer candidates. A traced model gives the same, but looks at all candidates.
 
     Args:
         boxes: for each image (Ri, K * 4) or class-agnostic (Ri, 4) boxes x0, y0, x1, y1 in pixels.
@@ -52,11 +52,6 @@ def fast_rcnn_inference_topk(
         score first, and an int64 tensor of the row of ``scores`` that each comes from. As in
         Detectron2, rows with a box or score that is not finite are left out, also of the count.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        # A loop whose end depends on the data cannot be traced.
-        return fast_rcnn_inference(
-            boxes, scores, image_shapes, score_thresh, nms_thresh, topk_per_image
-        )
     results = [
         _inference_single_image(*image, score_thresh, nms_thresh, topk_per_image)
         for image in zip(boxes, scores, image_shapes)
@@ -77,16 +72,23 @@ def _inference_single_image(
     scores = scores[:, :-1].flatten()
     candidates = (scores > score_thresh).nonzero().squeeze(1)
     if topk < 0:
-        topk = len(candidates)
+        topk = candidates.shape[0]
 
     on_cpu = scores.device.type == "cpu"
-    if len(candidates) <= (
+    # A loop whose end depends on the data, as below, cannot be traced.
+    if torch.jit.is_tracing() or len(candidates) <= (
         MAX_CANDIDATES_WITH_OFFSETS_CPU if on_cpu else MAX_CANDIDATES_WITH_OFFSETS_GPU
     ):
+        # Sorted before and after, as batched_nms may leave equal scores in any order.
+        candidates = candidates[scores[candidates].sort(descending=True, stable=True).indices]
         detections = _detections(boxes, scores, candidates, num_classes, image_shape)
-        keep = batched_nms(
-            detections.pred_boxes.tensor, detections.scores, detections.pred_classes, nms_thresh
-        )[:topk]
+        keep = _batched_nms(
+            detections.pred_boxes.tensor.float(),
+            detections.scores,
+            detections.pred_classes,
+            nms_thresh,
+        )
+        keep = keep.sort().values[:topk]
         return detections[keep], candidates[keep] // num_classes
 
     kept = candidates[:0]
@@ -105,8 +107,8 @@ def _inference_single_image(
 
 
 def _finite_rows(boxes: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    # A finite sum has finite terms; looking at each of them takes far longer.
-    if torch.isfinite(boxes.sum() + scores.sum()):
+    # A finite sum has finite terms; looking at each of them takes far longer. A trace has no ifs.
+    if not torch.jit.is_tracing() and torch.isfinite(boxes.sum() + scores.sum()):
         return boxes, scores
     finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
     return boxes[finite], scores[finite]

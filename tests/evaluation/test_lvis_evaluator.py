@@ -16,7 +16,12 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from eql_seesaw.data.register import register_instances
-from eql_seesaw.evaluation import LongTailLVISEvaluator, draw_predictions, results_table
+from eql_seesaw.evaluation import (
+    LongTailLVISEvaluator,
+    draw_evaluation,
+    draw_predictions,
+    results_table,
+)
 from eql_seesaw.evaluation.evaluation_files import Evaluation
 from eql_seesaw.evaluation.matches import Matches
 from eql_seesaw.evaluation.results import ResultsWriter
@@ -371,7 +376,7 @@ def photographs(tmp_path, coco_val):
 
 def test_pictures_are_those_of_all_results(photographs, tmp_path):
     photographs.evaluate()
-    photographs.draw(str(tmp_path / "drawn.png"), num_pictures=2, score_threshold=0.45)
+    draw_evaluation(str(tmp_path / "output"), str(tmp_path / "drawn.png"), 2, 0.45)
 
     dataset = coco_dataset()
     for image in dataset["images"]:
@@ -403,10 +408,12 @@ def test_evaluating_again_starts_from_nothing(photographs, caplog):
 
 
 def test_nothing_to_draw(coco_val, tmp_path):
-    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
-    evaluate(evaluator)
-    evaluator.draw(str(tmp_path / "drawn.png"))
-    assert not (tmp_path / "drawn.png").exists()
+    with pytest.raises(FileNotFoundError, match="not the folder of an evaluation"):
+        draw_evaluation(str(tmp_path), str(tmp_path / "drawn.png"))
+    evaluator = LongTailLVISEvaluator(coco_val, str(tmp_path), class_statistics=STATISTICS)
+    evaluate(evaluator, image_numbers=())
+    with pytest.raises(ValueError, match="Nothing to draw"):
+        draw_evaluation(str(tmp_path), str(tmp_path / "drawn.png"))
 
 
 def test_class_the_dataset_does_not_have(coco_val):
