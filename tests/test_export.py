@@ -14,9 +14,11 @@ import torch
 from detectron2.layers import batched_nms
 from detectron2.modeling import build_model
 from PIL import Image
+from torchvision.ops import boxes as box_ops
 
 from eql_seesaw.engine import LongTailCheckpointer, build_checkpointer, load_config
 from eql_seesaw.export import exact_tracing, export_torchscript, main
+from eql_seesaw.modeling import LongTailFastRCNNOutputLayers
 from eql_seesaw.prediction import BatchPredictor
 from tests.modeling.tiny_model import NUM_CLASSES, tiny_config
 
@@ -122,18 +124,19 @@ def test_images_without_detections(tmp_path, traced_on_none):
         assert_equal(exported(image), outputs)
 
 
-def test_classes_are_kept_apart_exactly():
-    """With 1,203 classes, offsets between the classes would round boxes by up to 1/16 pixel."""
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_feature_levels_are_kept_apart_exactly():
+    """Of proposals; offsets between the levels would round their boxes."""
 
-    def nms(boxes, scores, classes):
-        return batched_nms(boxes, scores, classes, 0.5)
+    def nms(boxes, scores, levels):
+        return batched_nms(boxes, scores, levels, 0.5)
 
-    # Pairs of boxes of a class, with an IoU that differs little from 0.5.
+    # Pairs of boxes of a level, with an IoU that differs little from 0.5.
     corners = (torch.rand(1500, 2) * 900).repeat_interleave(2, dim=0)
     boxes = torch.cat([corners, corners + 60], dim=1)
     boxes[1::2, ::2] += 20
-    boxes[1::2, 2] += torch.rand(1500) * 0.02 - 0.01
-    inputs = (boxes, torch.rand(3000), torch.arange(3000) // 2 % 1203)
+    boxes[1::2, 2] += torch.rand(1500) * 0.002 - 0.001
+    inputs = (boxes, torch.rand(3000), torch.arange(3000) // 2 % 5)
     few = tuple(x[:10] for x in inputs)
     is_equal = {}
     for tracing in (contextlib.nullcontext, exact_tracing):
@@ -142,6 +145,14 @@ def test_classes_are_kept_apart_exactly():
         assert torch.equal(traced(*few), nms(*few))
         is_equal[tracing] = torch.equal(traced(*inputs), nms(*inputs))
     assert is_equal == {contextlib.nullcontext: False, exact_tracing: True}
+
+
+def test_exact_tracing_leaves_torchvision_as_it_was():
+    before = box_ops.batched_nms
+    with pytest.raises(KeyboardInterrupt), exact_tracing():
+        assert box_ops.batched_nms is not before
+        raise KeyboardInterrupt
+    assert box_ops.batched_nms is before
 
 
 @pytest.mark.slow
@@ -162,6 +173,9 @@ def test_lvis_model(tmp_path, config, roi_heads):
     cfg.defrost()
     cfg.merge_from_list(["DATASETS.TRAIN", (), "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", 160])
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 100
+    # Masks of 300 detections would take ten seconds each time.
+    cfg.merge_from_list(["MODEL.ROI_MASK_HEAD.NUM_CONV", 1, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16])
+    cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 4
     model = build_model(cfg).eval()
     for name, parameter in model.named_parameters():
         if name.endswith("cls_score.weight"):
@@ -286,7 +300,11 @@ def test_different_outputs_are_not_written(export, tmp_path, monkeypatch):
 
 
 def test_model_that_depends_on_the_image_is_not_written(export, tmp_path, monkeypatch):
-    monkeypatch.setattr("eql_seesaw.export.exact_tracing", contextlib.nullcontext)
+    def predict_probs(self, predictions, proposals):
+        """As the method, but tracing makes constants of the numbers of proposals."""
+        return self.loss.probabilities(predictions[0]).split([len(x) for x in proposals])
+
+    monkeypatch.setattr(LongTailFastRCNNOutputLayers, "predict_probs", predict_probs)
     # Enough that two images do not have the same number of proposals.
     error = export("MODEL.RPN.POST_NMS_TOPK_TEST", "1000")
     assert error.startswith("error: the exported model fails with")

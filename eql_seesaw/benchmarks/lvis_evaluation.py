@@ -14,7 +14,6 @@ import argparse
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from ..data.atomic_write import atomic_file
 from ..data.register import register_instances
 from ..evaluation.ground_truth import load_ground_truth
 from ..evaluation.lvis_evaluation import LVISEvaluation, build_engine
@@ -93,7 +93,7 @@ def generate(folder: str, num_images: int) -> None:
     detections = lvis_like_detections(ground_truth)
     progress = tqdm(detections, "Generating", num_images, unit="image", disable=None)
     write_results(progress, os.path.join(folder, RESULTS))
-    with open(ground_truth_file, "w") as f:
+    with atomic_file(ground_truth_file) as f:
         json.dump(ground_truth, f)
 
 
@@ -120,8 +120,15 @@ def measure(what: str, folder: str) -> None:
         precision, recall = evaluate(*loaded, iou_type)
         measured = {"load": middle - start, "evaluate": time.process_time() - middle}
         np.savez(arrays_file(folder, engine, iou_type), precision=precision, recall=recall)
-    measured["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    measured["memory"] = peak_memory()
     print(json.dumps(measured))
+
+
+def peak_memory() -> float:
+    """Of this process, in GB. What the resource module says may be that of the parent."""
+    with open("/proc/self/status") as f:
+        (line,) = (line for line in f if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 2**20
 
 
 def load_official(folder: str):

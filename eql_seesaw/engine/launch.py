@@ -67,11 +67,11 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 def one_line_errors() -> Iterator[None]:
     """
     End the program with one line on stderr, and status 1, where config, data or weights are wrong:
-    on ValueError, FileNotFoundError and ImportError, also of a process that :func:`launch` started.
+    on ValueError, OSError and ImportError, also of a process that :func:`launch` started.
     """
     try:
         yield
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         lines = str(error).strip().splitlines()
         # The error of a data loader's worker ends with the worker's traceback.
         sys.exit(f"error: {lines[-1].removeprefix('ValueError: ')}" if lines else repr(error))

@@ -16,6 +16,7 @@ from ..config import add_long_tail_config, validate_config
 from ..data.class_statistics import get_class_statistics
 from ..data.register import find_dataset, register_datasets
 from ..data.same_categories import check_same_categories
+from ..evaluation.hotcoco_engine import check_max_detections
 from ..evaluation.lvis_evaluation import ENGINES
 from ..evaluation.results_table import METRICS
 
@@ -73,6 +74,8 @@ def validate_test_config(cfg: CfgNode) -> None:
         raise ValueError(
             f"TEST.LVIS_ENGINE is {cfg.TEST.LVIS_ENGINE!r}; it must be one of {', '.join(ENGINES)}"
         )
+    if cfg.TEST.LVIS_ENGINE == "hotcoco":
+        check_max_detections(cfg.TEST.LVIS_MAX_DETECTIONS)
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     # Detectron2 puts the dataset's name before the metric where there are several.
     several = len(cfg.DATASETS.TEST) > 1

@@ -175,7 +175,7 @@ def _logged_failure(what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        logger.warning(f"Could not draw {what}: no such file: {error.filename}")
+        logger.warning(f"Could not draw {what}: no such file: {error.filename or error}")
     except Exception:
         logger.warning(f"Could not draw {what}:", exc_info=True)
 

@@ -35,7 +35,9 @@ def main() -> None:
         register_datasets(cfg)
         dataset_name = register_dataset(cfg, args)
         results = ResultsFile(args.results)
-        output_dir = args.output or os.path.splitext(args.results)[0]
+        output_dir = args.output or f"{args.results.removesuffix('.json')}_evaluation"
+        if os.path.exists(output_dir) and not os.path.isdir(output_dir):
+            raise ValueError(f"--output {output_dir} is a file; name a folder")
         setup_logger(name="eql_seesaw")
         evaluator = LongTailLVISEvaluator(
             dataset_name,
@@ -73,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
         "frequency groups of an annotation file without them",
     )
     parser.add_argument(
-        "--output", help="folder to write to; default: named as the results, without .json"
+        "--output", help="folder to write to; default: results_evaluation for results.json"
     )
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="overrides, above all of TEST.*"

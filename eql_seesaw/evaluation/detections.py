@@ -103,8 +103,18 @@ class Detections:
 
     @functools.cached_property
     def mask_areas(self) -> np.ndarray:
-        """float64 (N,), in pixels."""
-        return np.array(mask_util.area(self.masks), dtype=np.float64)
+        """
+        float64 (N,), in pixels.
+
+        Raises:
+            ValueError: a mask is broken.
+        """
+        try:
+            return np.array(mask_util.area(self.masks), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Detection in image {self.image_id!r} has a broken mask: {error}"
+            ) from None
 
     def check(self, category_ids: Collection[int]) -> None:
         """
@@ -158,14 +168,18 @@ class Detections:
         detections = detections.select(indices[is_verified])
         if iou_type == "bbox":
             return detections.select(np.flatnonzero(detections.box_areas > 0))
-        detections._check_masks(image_size)
+        detections.check_masks(image_size)
         has_area = np.flatnonzero(detections.mask_areas > 0)
         counted = detections.select(has_area)
         # Not to be computed again.
         vars(counted)["mask_areas"] = detections.mask_areas[has_area]
         return counted
 
-    def _check_masks(self, image_size):
+    def check_masks(self, image_size: Sequence[int]) -> None:
+        """
+        Raises:
+            ValueError: a mask is no compressed RLE of the image's (height, width).
+        """
         where, size = f"Detection in image {self.image_id!r}", list(image_size)
         try:
             sizes = [list(mask["size"]) for mask in self.masks]

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .hotcoco_engine import as_hotcoco_objects, counted_detections, lvis_result
-from .lvis_evaluation import evaluate_lvis
+from .lvis_evaluation import evaluate_lvis, has_ignored_objects
 from .lvis_result import LVISResult
 from .results import ResultsFile, ResultsWriter
 
@@ -41,9 +41,9 @@ def evaluate_fixed_ap(
     evaluated = {}
     for iou_type in iou_types:
         chosen = _chosen(ground_truth, results, counts, iou_type)
-        if engine == "lvis":
+        if engine == "lvis" or has_ignored_objects(ground_truth):
             everything = [r for _, _, detections in chosen for r in detections.to_results()]
-            evaluated[iou_type] = evaluate_lvis(ground_truth, everything, iou_type, -1, engine)
+            evaluated[iou_type] = evaluate_lvis(ground_truth, everything, iou_type, -1, "lvis")
         else:
             evaluated[iou_type] = _evaluate(ground_truth, chosen, iou_type)
     return evaluated

@@ -22,6 +22,9 @@ from ..data.annotation_file import (
 from ..data.frequency_groups import GROUP_NAMES
 from ..data.large_json import paused_garbage_collector
 
+# hotcoco takes detections as an array of float64, which knows larger integers roughly only.
+MAX_ID = 2**53
+
 
 @paused_garbage_collector()
 def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> dict:
@@ -73,10 +76,11 @@ def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> di
         category = categories[category_id]
         if category.get("frequency") is None and groups is not None:
             category["frequency"] = groups[k]
-        problems.add(f"category {category_id}", _frequency_problem(category))
+        problem = _id_problem(category_id) or _frequency_problem(category)
+        problems.add(f"category {category_id}", problem)
     problems.raise_first()
     for image_id, image in images.items():
-        problems.add(f"image {image_id}", image_problem(image, categories))
+        problems.add(f"image {image_id}", _id_problem(image_id) or image_problem(image, categories))
     problems.raise_first()
     for annotation_id, annotation in annotations.items():
         problem = _annotation_problem(annotation, images, categories)
@@ -99,6 +103,12 @@ def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> di
         "annotations": completed,
         "categories": [categories[category_id] for category_id in category_ids],
     }
+
+
+def _id_problem(entry_id: int) -> Problem | None:
+    if 0 <= entry_id <= MAX_ID:
+        return None
+    return Problem("ids out of range", f"the id is not between 0 and {MAX_ID}")
 
 
 def _frequency_problem(category: dict[str, Any]) -> Problem | None:

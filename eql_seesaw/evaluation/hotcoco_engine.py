@@ -35,11 +35,7 @@ class HotcocoEngine:
         Raises:
             ValueError: ``max_detections`` is -1 or more than 300.
         """
-        if not 0 < max_detections <= MAX_DETECTIONS:
-            raise ValueError(
-                f"TEST.LVIS_MAX_DETECTIONS is {max_detections}; more than {MAX_DETECTIONS} (LVIS's "
-                "own limit) takes TEST.LVIS_ENGINE lvis"
-            )
+        check_max_detections(max_detections)
         self._categories = list(categories)
         self._iou_type = iou_type
         self._max_detections = max_detections
@@ -84,6 +80,18 @@ class HotcocoEngine:
     def finish(self) -> LVISResult:
         """The numbers of all images that were added. Nothing can be added after this."""
         return lvis_result(self._stream.finalize(), self._categories)
+
+
+def check_max_detections(max_detections: int) -> None:
+    """
+    Raises:
+        ValueError: hotcoco cannot evaluate with this limit.
+    """
+    if not 0 < max_detections <= MAX_DETECTIONS:
+        raise ValueError(
+            f"TEST.LVIS_MAX_DETECTIONS is {max_detections}; more than {MAX_DETECTIONS} (LVIS's "
+            "own limit) takes TEST.LVIS_ENGINE lvis"
+        )
 
 
 def lvis_result(evaluation, categories: Sequence[dict[str, Any]]) -> LVISResult:

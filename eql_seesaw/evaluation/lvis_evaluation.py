@@ -114,9 +114,21 @@ class LVISEvaluation:
         return self._added, states
 
     def merge(self, states: Iterable[tuple[set[int], dict[str, bytes]]]) -> None:
-        """Add what other processes have added. Their images must be others."""
+        """
+        Add what other processes have added.
+
+        Raises:
+            ValueError: two of them have added the same image.
+        """
         states = list(states)
-        self._added.update(*(added for added, _ in states))
+        for added, _ in states:
+            twice = self._added & added
+            if twice:
+                raise ValueError(
+                    f"Image {min(twice)!r} was evaluated by two processes; each image must come in "
+                    "one only. Is the sampler of the test loader one that repeats images?"
+                )
+            self._added |= added
         for name, part in self._accumulators.items():
             part.merge(parts[name] for _, parts in states)
 
@@ -151,13 +163,18 @@ def build_engine(
     """
     if name not in ENGINES:
         raise ValueError(f"TEST.LVIS_ENGINE is {name!r}; it must be one of {', '.join(ENGINES)}")
-    if name != "lvis" and any(a.get("ignore") for a in ground_truth["annotations"]):
+    if name != "lvis" and has_ignored_objects(ground_truth):
         logger.warning(
             'Some objects of the ground truth have "ignore": 1, which only the official lvis '
             "package evaluates; it takes much more time and memory."
         )
         name = "lvis"
     return ENGINES[name](ground_truth["categories"], iou_type, max_detections)
+
+
+def has_ignored_objects(ground_truth: dict) -> bool:
+    """Whether some objects are to be neither found nor missed, which hotcoco does not know."""
+    return any(annotation.get("ignore") for annotation in ground_truth["annotations"])
 
 
 def evaluate_lvis(

@@ -250,6 +250,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     def _write_results(self):
         """One file of all ranks' detections, in the order of the ranks; whether it has them all."""
         paths = self._all_gather(self._writer.path)
+        if not os.path.exists(self._writer.path):
+            raise FileNotFoundError(
+                f"{self._output_dir} was removed while the model was being evaluated"
+            )
         missing = [rank for rank, path in enumerate(paths) if not os.path.exists(path)]
         if self._reports:
             if missing:

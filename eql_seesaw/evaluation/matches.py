@@ -32,7 +32,8 @@ class Matches:
         scores: float64 (D,).
         annotation_ids: int64 (D,), the object that a detection found; 0 if it is wrong.
         ignored: bool (D,), neither right nor wrong: without an object, of a class that is not
-            exhaustively annotated in the image.
+            exhaustively annotated in the image; or on an object with ``ignore: 1``, which is not
+            among the objects here.
         gt_image_ids, gt_classes, gt_annotation_ids: (G,), the objects, sorted by image.
         gt_scores: float64 (G,), the score of the detection that found it; NaN if it was missed.
         confusions: int64 (C, 3), sorted: an object's class, the other class of the detection that
@@ -101,9 +102,11 @@ class Matcher:
         )
         evaluation = self._evaluate(images, annotations, counted)
         rows = {name: [] for name in _DTYPES}
+        # Annotations with "ignore": 1, which hotcoco takes for objects.
+        no_objects = {a["id"] for objects in annotations for a in objects if a.get("ignore")}
         for cell in evaluation.eval_imgs:
             if cell is not None:
-                self._append(cell, rows)
+                self._append(cell, rows, no_objects)
         for name, dtype in _DTYPES.items():
             self._columns[name].append(np.array(rows[name], dtype=dtype))
         self._confusions.append(self._confused(images, annotations, counted))
@@ -141,32 +144,35 @@ class Matcher:
         ground_truth = hotcoco.COCO(
             {"images": images, "annotations": objects, "categories": self._categories}
         )
-        evaluation = hotcoco.COCOeval(
-            ground_truth,
-            ground_truth.load_res(rows, segmentation=masks),
-            self._iou_type,
-            lvis_style=True,
-        )
+        # With None it cuts off nothing, and is not cut off later.
+        results = ground_truth.load_res(rows, segmentation=masks).cap_detections_per_image(None)
+        evaluation = hotcoco.COCOeval(ground_truth, results, self._iou_type, lvis_style=True)
+        evaluation.params.max_dets = [max(self._max_detections, 1)]
         evaluation.params.iou_thrs = [IOU_THRESHOLD]
         evaluation.params.area_rng = [[0, 1e10]]
         evaluation.params.area_rng_lbl = ["all"]
         evaluation.evaluate()
         return evaluation
 
-    def _append(self, cell, rows):
+    def _append(self, cell, rows, no_objects):
         """One image and class of hotcoco's evaluation; [0] is the only IoU threshold."""
         k = self._classes[cell["category_id"]]
-        scores, gt_ids = cell["dtScores"], cell["gtIds"]
-        rows["image_ids"] += [cell["image_id"]] * len(scores)
-        rows["classes"] += [k] * len(scores)
-        rows["scores"] += scores
-        rows["annotation_ids"] += cell["dtMatches"][0]
-        rows["ignored"] += cell["dtIgnore"][0]
-        found = dict(zip(cell["dtMatches"][0], scores, strict=True))
-        rows["gt_image_ids"] += [cell["image_id"]] * len(gt_ids)
-        rows["gt_classes"] += [k] * len(gt_ids)
-        rows["gt_annotation_ids"] += gt_ids
-        rows["gt_scores"] += [found.get(gt_id, np.nan) for gt_id in gt_ids]
+        for score, found, ignored in zip(
+            cell["dtScores"], cell["dtMatches"][0], cell["dtIgnore"][0], strict=True
+        ):
+            is_no_object = found in no_objects
+            rows["image_ids"].append(cell["image_id"])
+            rows["classes"].append(k)
+            rows["scores"].append(score)
+            rows["annotation_ids"].append(0 if is_no_object else found)
+            rows["ignored"].append(ignored or is_no_object)
+        scores = dict(zip(cell["dtMatches"][0], cell["dtScores"], strict=True))
+        for gt_id in cell["gtIds"]:
+            if gt_id not in no_objects:
+                rows["gt_image_ids"].append(cell["image_id"])
+                rows["gt_classes"].append(k)
+                rows["gt_annotation_ids"].append(gt_id)
+                rows["gt_scores"].append(scores.get(gt_id, np.nan))
 
     def _confused(self, images, annotations, detections):
         chosen = []

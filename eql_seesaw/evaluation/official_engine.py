@@ -54,7 +54,9 @@ class OfficialEngine:
         ]
         # Only the region of this IoU type: beside a box, it takes the box's area for the mask's.
         other = "masks" if self._iou_type == "bbox" else "boxes"
-        for of_image in detections:
+        for image, of_image in zip(images, detections, strict=True):
+            if self._iou_type == "segm":
+                of_image.check_masks((image["height"], image["width"]))
             self._results += dataclasses.replace(of_image, **{other: None}).to_results()
 
     def state(self) -> bytes:

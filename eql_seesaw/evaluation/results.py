@@ -1,10 +1,12 @@
 """Files of detections in LVIS's results format."""
 
+import contextlib
 import itertools
 import mmap
 import os
 import re
 import tempfile
+import weakref
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import IO
@@ -35,8 +37,10 @@ class ResultsWriter:
             folder: folder for the file; None for the system's temporary one.
         """
         self._file = tempfile.NamedTemporaryFile(
-            dir=folder, prefix="lvis_instances_results.", suffix=".partial"
+            dir=folder, prefix="lvis_instances_results.", suffix=".partial", delete=False
         )
+        # Unlike delete=True, this bears a folder that has been removed meanwhile.
+        weakref.finalize(self, _remove, self._file)
         self._encode = msgspec.json.Encoder().encode
         self.num_results = 0
         self._file.write(b"[\n")
@@ -56,6 +60,12 @@ class ResultsWriter:
         """End the list. Nothing can be written after this."""
         self._file.write(b"\n]\n")
         self._file.flush()
+
+
+def _remove(file):
+    file.close()
+    with contextlib.suppress(OSError):
+        os.remove(file.name)
 
 
 def concatenate_results(paths: Iterable[str], output: IO[bytes]) -> None:
@@ -128,12 +138,10 @@ class ResultsFile:
         self.category_ids = np.empty(count, np.int64)
         self.scores = np.empty(count, np.float64)
         self._boxes = np.empty((count, 4), np.float64)
-        self._has_boxes, self._has_masks = True, count > 0
+        self._has_boxes, self._has_masks = True, False
         with paused_garbage_collector():
             for start in range(0, count, BLOCK):
                 self._read_block(start)
-        if not self._has_boxes and not self._has_masks:
-            raise ValueError(f"{path}: not all detections have 'bbox', nor all 'segmentation'.")
         # Stable, so that the detections of an image stay in the file's order.
         self._order = np.argsort(self.image_ids, kind="stable")
         self._sorted_image_ids = self.image_ids[self._order]
@@ -189,10 +197,23 @@ class ResultsFile:
             ("category_id", self.category_ids),
             ("score", self.scores),
         ):
-            column[block] = np.fromiter(map(attrgetter(name), results), column.dtype, count)
+            try:
+                column[block] = np.fromiter(map(attrgetter(name), results), column.dtype, count)
+            except OverflowError:
+                raise ValueError(f"{self.path}: a detection has an impossible {name}.") from None
         boxes = list(map(attrgetter("bbox"), results))
-        self._has_boxes = self._has_boxes and None not in boxes
-        self._has_masks &= ABSENT not in map(attrgetter("segmentation"), results)
+        masks = list(map(attrgetter("segmentation"), results))
+        if start == 0:
+            self._has_boxes, self._has_masks = boxes[0] is not None, masks[0] is not ABSENT
+            if not self._has_boxes and not self._has_masks:
+                raise ValueError(f"{self.path}: detection 0 has neither 'bbox' nor 'segmentation'.")
+        for key, has_region, regions, absent in (
+            ("bbox", self._has_boxes, boxes, None),
+            ("segmentation", self._has_masks, masks, ABSENT),
+        ):
+            if has_region and absent in regions:
+                i = start + regions.index(absent)
+                raise ValueError(f"{self.path}: detection {i} has no '{key}', but the first has.")
         if self._has_boxes:
             numbers = itertools.chain.from_iterable(boxes)
             self._boxes[block] = np.fromiter(numbers, np.float64, 4 * count).reshape(-1, 4)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import batched_nms, nms
 
@@ -36,7 +37,8 @@ def fast_rcnn_inference_topk(
     The results are Detectron2's to the bit. One thing is arbitrary in Detectron2 with more than
     1,000 candidates (25,000 on a GPU): the order of equal scores, and so which of them are the
     last ones returned. Here that is the order of proposals, then classes, as Detectron2 has it
-    for fewer candidates. A traced model gives the same, but looks at all candidates.
+    for fewer candidates. A traced model gives the same detections from all candidates at once;
+    a compiled one uses Detectron2's function.
 
     Args:
         boxes: for each image (Ri, K * 4) or class-agnostic (Ri, 4) boxes x0, y0, x1, y1 in pixels.
@@ -52,6 +54,11 @@ def fast_rcnn_inference_topk(
         score first, and an int64 tensor of the row of ``scores`` that each comes from. As in
         Detectron2, rows with a box or score that is not finite are left out, also of the count.
     """
+    if torch.compiler.is_compiling():
+        # The compiler would unroll the loop over the classes, which takes minutes.
+        return fast_rcnn_inference(
+            boxes, scores, image_shapes, score_thresh, nms_thresh, topk_per_image
+        )
     results = [
         _inference_single_image(*image, score_thresh, nms_thresh, topk_per_image)
         for image in zip(boxes, scores, image_shapes)

@@ -227,6 +227,16 @@ def test_real_coco_file(coco200):
         assert len(present) + len(image["neg_category_ids"]) == 80
 
 
+@pytest.mark.parametrize("key", ["images", "categories"])
+@pytest.mark.parametrize("entry_id", [-1, 2**53 + 1])
+def test_ids_that_the_engine_cannot_take(tmp_path, key, entry_id):
+    dataset = coco_dataset()
+    dataset["annotations"] = []
+    dataset[key][0]["id"] = entry_id
+    with pytest.raises(ValueError, match=f"{entry_id}: the id is not between 0 and"):
+        load_ground_truth(write(tmp_path, dataset), GROUPS)
+
+
 def test_crowd_of_an_image_with_negatives_is_an_object_as_for_the_official_code(tmp_path):
     dataset = coco_dataset()
     dataset["images"][1]["neg_category_ids"] = [7]

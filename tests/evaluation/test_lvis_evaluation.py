@@ -153,6 +153,17 @@ def with_empty_ground_truth(case):
     return ground_truth, results
 
 
+def with_class_of_empty_objects_only(case):
+    """A class whose only objects in an image are empty is not verified there by them."""
+    ground_truth, results = case
+    first = ground_truth["images"][0]
+    kept = [a for a in ground_truth["annotations"] if a["image_id"] != first["id"]]
+    kept.append({**annotation(10**6, first["id"], 2, [0, 0, 30, 30]), "area": 0})
+    first["neg_category_ids"], first["not_exhaustive_category_ids"] = [3], []
+    extra = [detection(first["id"], 2, [0, 0, 30, 30], 1.5)]
+    return {**ground_truth, "annotations": kept}, results + extra
+
+
 def with_crowds(case):
     """Which the official code takes for objects as all others."""
     ground_truth, results = case
@@ -226,6 +237,7 @@ CASES = (
     with_many_detections,
     with_rle_ground_truth,
     with_empty_ground_truth,
+    with_class_of_empty_objects_only,
     with_crowds,
     with_ignored_objects,
     with_large_ids,
@@ -336,6 +348,22 @@ def test_image_that_comes_twice_counts_once():
     assert evaluation.finish()["result"].metrics == expected
     with pytest.raises(ValueError, match="image 2: the ground truth has no image"):
         evaluation.add(Detections.from_results(2, [], ["bbox"]))
+
+
+def test_image_of_two_processes_is_named():
+    ground_truth, results = tiny_case()
+
+    def evaluation():
+        part = build_engine("hotcoco", ground_truth, "bbox", 300)
+        return LVISEvaluation(ground_truth, ["bbox"], {"result": part})
+
+    states = []
+    for _ in range(2):
+        part = evaluation()
+        part.add(Detections.from_results(1, results, ["bbox"]))
+        states.append(part.state())
+    with pytest.raises(ValueError, match="Image 1 was evaluated by two processes"):
+        evaluation().merge(states)
 
 
 def test_unknown_engine():
@@ -476,10 +504,18 @@ def test_bad_box_detection(change, message):
         ({"size": [WIDTH, HEIGHT], "counts": "0"}, r"mask of size \[160, 120\], but the image is"),
     ],
 )
-def test_bad_mask_detection(segmentation, message):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bad_mask_detection(segmentation, message, engine):
     ground_truth, results = tiny_case()
     results[0]["segmentation"] = segmentation
     with pytest.raises(ValueError, match=message):
+        evaluate_lvis(ground_truth, results, "segm", engine=engine)
+
+
+def test_broken_mask():
+    ground_truth, results = tiny_case()
+    results[0]["segmentation"]["counts"] = "ooooooo1"
+    with pytest.raises(ValueError, match="Detection in image 1 has a broken mask: .*RLE"):
         evaluate_lvis(ground_truth, results, "segm")
 
 

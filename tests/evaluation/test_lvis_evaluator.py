@@ -3,6 +3,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import sys
 from datetime import timedelta
 from types import SimpleNamespace
@@ -170,6 +171,24 @@ def test_no_detections_at_all(coco_val, tmp_path, caplog):
 def test_not_distributed(coco_val):
     alone = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS, distributed=False)
     assert evaluate(alone) == evaluate(LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS))
+
+
+def test_image_that_comes_twice_is_left_out(coco_val, tmp_path):
+    evaluator = LongTailLVISEvaluator(coco_val, str(tmp_path), class_statistics=STATISTICS)
+    once = evaluate(evaluator)
+    expected = (tmp_path / "lvis_instances_results.json").read_text()
+    assert evaluate(evaluator, image_numbers=[0, 1, 2, 1, 3, 4, 5, 0]) == once
+    assert (tmp_path / "lvis_instances_results.json").read_text() == expected
+
+
+def test_folder_that_is_removed_meanwhile(coco_val, tmp_path):
+    folder = tmp_path / "output"
+    evaluator = LongTailLVISEvaluator(coco_val, str(folder), class_statistics=STATISTICS)
+    evaluator.reset()
+    evaluator.process([{"image_id": 100}], [{"instances": outputs(0)}])
+    shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError, match="output was removed while"):
+        evaluator.evaluate()
 
 
 def test_reset_forgets(coco_val):

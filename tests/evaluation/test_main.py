@@ -48,12 +48,12 @@ def test_annotation_file(run, files, capsys):
     assert run("results.json", "--dataset", "val.json") is None
     output = capsys.readouterr().out
     assert "| box" in output and "| mask" in output
-    assert (files / "results" / "report" / "index.html").exists()
-    assert metrics(files / "results")["bbox"]["AP"] > 0
+    assert (files / "results_evaluation" / "report" / "index.html").exists()
+    assert metrics(files / "results_evaluation")["bbox"]["AP"] > 0
     assert "predictions.png: no such file" in output
     # The copy that the report reads holds what was given.
     given = json.loads((files / "results.json").read_text())
-    copied = json.loads((files / "results" / "lvis_instances_results.json").read_text())
+    copied = json.loads((files / "results_evaluation" / "lvis_instances_results.json").read_text())
 
     def order(result):
         return result["image_id"], json.dumps(result, sort_keys=True)
@@ -88,7 +88,7 @@ def test_registered_dataset_with_groups_of_the_training_set(run, files):
     )
     arguments = ("results.json", "--dataset", "tiny", "--config-file", "config.yaml")
     assert run(*arguments) is None
-    record = Evaluation.load(str(files / "results"))
+    record = Evaluation.load(str(files / "results_evaluation"))
     assert {category["group"] for category in record.categories} == {"r"}
     assert record.categories[0]["train_images"] > 0
     assert "frequency; the class statistics" in run(
@@ -117,6 +117,8 @@ def test_other_mistakes(run, files):
     assert "no such file: nowhere.json" in run("nowhere.json", "--dataset", "val.json")
     assert "no such file: other.json" in run("results.json", "--dataset", "other.json")
     assert "no dataset is registered as 'vall'" in run("results.json", "--dataset", "vall")
+    line = run("results.json", "--dataset", "val.json", "--output", "val.json")
+    assert line == "error: --output val.json is a file; name a folder"
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_ENGINE", "coco")
     assert "TEST.LVIS_ENGINE is 'coco'" in line
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "301")

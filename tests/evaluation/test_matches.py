@@ -83,6 +83,22 @@ def test_limit_of_detections():
     assert matches.scores.tolist() == [0.9, 0.5]
 
 
+def test_limits_above_300():
+    ground_truth, results = small_case()
+    results = [{**results[0], "score": i / 1000} for i in range(400)]
+    assert len(matched(ground_truth, results, max_detections=350).scores) == 350
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_ignored_objects_are_no_objects(iou_type):
+    ground_truth, results = small_case()
+    ground_truth["annotations"][0]["ignore"] = 1
+    matches = matched(ground_truth, results, iou_type)
+    assert matches.annotation_ids.tolist() == [0, 0, 0, 0, 0, 4]
+    assert matches.ignored.tolist() == [True, False, False, False, True, False]
+    assert matches.gt_annotation_ids.tolist() == [2, 3, 4]
+
+
 def test_no_detections_and_no_objects():
     ground_truth, results = small_case()
     matches = matched(ground_truth, [])

@@ -54,6 +54,13 @@ def test_empty_list(tmp_path):
     assert results.detections(3).to_results() == []
 
 
+@pytest.mark.parametrize("key", ["bbox", "segmentation"])
+def test_region_that_some_detections_lack(tmp_path, key):
+    content = [*RESULTS[:2], {k: v for k, v in RESULTS[2].items() if k != key}]
+    with pytest.raises(ValueError, match=f"detection 2 has no '{key}', but the first has"):
+        ResultsFile(write(tmp_path, content))
+
+
 def test_more_detections_than_a_block(tmp_path, monkeypatch):
     monkeypatch.setattr("eql_seesaw.evaluation.results.BLOCK", 2)
     results = ResultsFile(write(tmp_path, RESULTS))
@@ -85,7 +92,8 @@ def test_more_detections_than_a_block(tmp_path, monkeypatch):
             json.dumps([{**RESULTS[1], "bbox": [1, 2, 3]}]),
             "detection 0: Expected `array` of length 4",
         ),
-        (json.dumps([{"image_id": 1, "category_id": 1, "score": 1}]), "not all detections have"),
+        (json.dumps([{"image_id": 1, "category_id": 1, "score": 1}]), "detection 0 has neither"),
+        (json.dumps([{**RESULTS[0], "image_id": 2**63}]), "a detection has an impossible image_id"),
         ("not JSON", "not a whole JSON file"),
     ],
 )

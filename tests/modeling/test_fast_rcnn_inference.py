@@ -356,17 +356,49 @@ def test_growing_sets_of_candidates_give_the_first_of_all(image, topk, nms_thres
     assert list(zip(rows.tolist(), detections.pred_classes.tolist())) == expected
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_tracing_records_detectron2s_function():
+def traced(boxes, scores, score_thresh=0.0, topk=100):
+    """The function and its trace, which give tensors."""
+
     def inference(boxes, scores):
-        detections, rows = run(fast_rcnn_inference_topk, boxes, scores, 0.1, 50)
+        detections, rows = run(fast_rcnn_inference_topk, boxes, scores, score_thresh, topk)
         return detections.pred_boxes.tensor, detections.scores, detections.pred_classes, rows
 
-    traced = torch.jit.trace(inference, image(300, 10, seed=0), check_trace=False)
-    for seed, num_proposals in enumerate([300, 300, 200, 40, 0]):
-        inputs = image(num_proposals, 10, seed)
-        for tensor, expected in zip(traced(*inputs), inference(*inputs)):
-            assert torch.equal(tensor, expected)
+    return inference, torch.jit.trace(inference, (boxes, scores), check_trace=False)
+
+
+def assert_trace_is_equal(function, trace, boxes, scores):
+    outputs = trace(boxes, scores)
+    for tensor, expected in zip(outputs, function(boxes, scores)):
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected)
+    return len(outputs[0])
+
+
+@agnostic_or_not
+@pytest.mark.parametrize("topk", [-1, 50])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_trace_gives_the_same(agnostic, topk):
+    """Also of equal scores and rows that are not finite, whatever the image of the trace."""
+    for num_traced in (300, 5):
+        functions = traced(*image(num_traced, 10, agnostic=agnostic), 0.1, topk)
+        for seed, num_proposals in enumerate([300, 300, 200, 101, 40, 0]):
+            boxes, scores = image(num_proposals, 10, seed, agnostic)
+            for levels in (3, 50):
+                assert_trace_is_equal(*functions, boxes, (scores * levels).ceil() / levels)
+            boxes[::7, 2] = torch.inf
+            scores[3::7, 4] = torch.nan
+            number = assert_trace_is_equal(*functions, boxes, scores)
+            assert number > 50 or topk == 50 or num_proposals == 0
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_trace_decides_at_each_call_whether_classes_have_offsets():
+    few, many = classes_far_apart(500), classes_far_apart(501)
+    many[1][0, 1201] = 0.5
+    for inputs in (few, many):
+        functions = traced(*inputs, 0.5, topk=-1)
+        assert assert_trace_is_equal(*functions, *few) != num_kept_without_offsets(*few)
+        assert assert_trace_is_equal(*functions, *many) == num_kept_without_offsets(*many)
 
 
 @pytest.mark.parametrize("compiling", [True, False])
