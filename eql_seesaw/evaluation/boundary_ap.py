@@ -55,7 +55,8 @@ class BoundaryAP:
             categories, max_detections: as for ``HotcocoEngine``.
             dilation_ratio: width of the boundary, in diagonals of the image; rounded to whole
                 pixels, at least one. 0.02 is what the paper's authors and LVIS's 2021 challenge
-                take. Numbers of different widths cannot be compared.
+                take (which, unlike this, has no limit per image). Numbers of different widths
+                cannot be compared.
         """
         self._max_detections = max_detections
         self._dilation_ratio = dilation_ratio
