@@ -43,22 +43,18 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
     """
     if all(name in os.environ for name in TORCHRUN_VARIABLES):
         _join_torchrun()
-        try:
-            main(args)
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
+        _run(main, args)
         return
     available = torch.cuda.device_count()
     if 0 < available < args.num_gpus:
         raise ValueError(f"--num-gpus {args.num_gpus}, but this machine has {available}")
     detectron2_launch(
-        main,
+        _run,
         args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        args=(args,),
+        args=(main, args),
         timeout=TIMEOUT,
     )
 
@@ -81,6 +77,15 @@ def one_line_errors() -> Iterator[None]:
         if not name.endswith(("ValueError", "FileNotFoundError", "ImportError", "CheckpointError")):
             raise
         sys.exit(f"error: {reason}")
+
+
+def _run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    try:
+        main(args)
+    finally:
+        # A process that ends with the group's threads running may be aborted.
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _join_torchrun() -> None:

@@ -114,6 +114,7 @@ class LongTailTrainer(DefaultTrainer):
         if is_own and comm.is_main_process():
             for dataset_name in cfg.DATASETS.TEST:
                 show_evaluation(cfg, inference_folder(cfg, dataset_name))
+        comm.synchronize()  # all go on, or end, together
         return results
 
     def build_hooks(self) -> list:
@@ -175,7 +176,8 @@ def _logged_failure(what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        logger.warning(f"Could not draw {what}: no such file: {error.filename or error}")
+        reason = f"no such file: {error.filename}" if error.filename else error
+        logger.warning(f"Could not draw {what}: {reason}")
     except Exception:
         logger.warning(f"Could not draw {what}:", exc_info=True)
 

@@ -104,9 +104,10 @@ def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata) -
     # Millions of objects that stay: the garbage collector need not look at them again and again.
     gc.collect()
     gc.freeze()
+    image_root = metadata.get("image_root")
     try:
         for image in tqdm(images, "Evaluating", disable=None, unit="image"):
-            file_name = os.path.join(metadata.get("image_root") or "", image_file_name(image))
+            file_name = os.path.join(image_root, image_file_name(image)) if image_root else None
             evaluator.add(results.detections(image["id"]), file_name)
         return evaluator.evaluate()
     except ValueError:

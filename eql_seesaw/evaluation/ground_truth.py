@@ -114,7 +114,7 @@ def _id_problem(entry_id: int) -> Problem | None:
 def _frequency_problem(category: dict[str, Any]) -> Problem | None:
     frequency = category.get("frequency")
     if frequency is None:
-        detail = 'no "frequency"; the class statistics of a training set give it'
+        detail = 'no "frequency"; give a config whose training set it can be counted in'
         return Problem("categories without a frequency", detail)
     if frequency not in list(GROUP_NAMES):
         return Problem("broken frequencies", f"frequency is {shorten(frequency)}, not r, c or f")

@@ -236,13 +236,13 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             return
         start = time.perf_counter()
         state = evaluation.state()
-        size = sum(map(len, state[1].values()))
+        num_images, size = len(state[0]), sum(map(len, state[1].values()))
         states = comm.gather(state, dst=0)
         if self._reports:
             evaluation.merge(states[1:])
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         self._logger.info(
-            f"rank {comm.get_rank()} evaluated {len(state[0])} images and sent {size / 2**20:.1f} "
+            f"rank {comm.get_rank()} evaluated {num_images} images and sent {size / 2**20:.1f} "
             f"MB; {time.perf_counter() - start:.1f} s until all ranks had; peak memory of this "
             f"process so far {memory:.1f} GB"
         )

@@ -57,6 +57,8 @@ def draw_evaluation(
     if None in image_counts:
         image_counts = None
     chosen = choose_images(dataset_dicts, num_pictures, image_counts=image_counts)
+    if any(image["file_name"] is None for image in chosen):
+        raise FileNotFoundError("where the images are was not said (--images FOLDER)")
     results = ResultsFile(os.path.join(folder, RESULTS))
     draw_predictions(
         chosen,

@@ -197,7 +197,7 @@ def test_images_without_any_annotation(tmp_path):
 
 
 def test_missing_frequency_without_statistics_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match='category 2: no "frequency"; the class stat.* 3 cat'):
+    with pytest.raises(ValueError, match='category 2: no "frequency"; give a config.* 3 cat'):
         load_ground_truth(write(tmp_path, coco_dataset()))
 
 

@@ -50,7 +50,7 @@ def test_annotation_file(run, files, capsys):
     assert "| box" in output and "| mask" in output
     assert (files / "results_evaluation" / "report" / "index.html").exists()
     assert metrics(files / "results_evaluation")["bbox"]["AP"] > 0
-    assert "predictions.png: no such file" in output
+    assert "predictions.png: where the images are was not said (--images FOLDER)" in output
     # The copy that the report reads holds what was given.
     given = json.loads((files / "results.json").read_text())
     copied = json.loads((files / "results_evaluation" / "lvis_instances_results.json").read_text())
@@ -91,7 +91,7 @@ def test_registered_dataset_with_groups_of_the_training_set(run, files):
     record = Evaluation.load(str(files / "results_evaluation"))
     assert {category["group"] for category in record.categories} == {"r"}
     assert record.categories[0]["train_images"] > 0
-    assert "frequency; the class statistics" in run(
+    assert "frequency; give a config whose training set" in run(
         "results.json", "--dataset", "coco.json"
     ).replace('"', "")
 
