@@ -116,8 +116,9 @@ function drawComparison(task) {
   });
   const change = (k) => AP[k] - otherAP[k];
   const changed = both.sort((a, b) => change(b) - change(a));
-  const rows = (chosen) => namesTable(["class", data.other, data.run, "difference"], chosen.map((k) =>
-    [nameButton(k), decimal(otherAP[k]), decimal(AP[k]), signed(change(k))]));
+  const rows = (chosen) => chosen.length === 0 ? html("p", {}, "none") : namesTable(
+    ["class", data.other, data.run, "difference"],
+    chosen.map((k) => [nameButton(k), decimal(otherAP[k]), decimal(AP[k]), signed(change(k))]));
   byId("gains").replaceChildren(rows(changed.filter((k) => change(k) > 0).slice(0, 8)));
   byId("losses").replaceChildren(rows(changed.filter((k) => change(k) < 0).slice(-8).reverse()));
 }
