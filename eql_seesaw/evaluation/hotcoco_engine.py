@@ -97,11 +97,10 @@ def check_max_detections(max_detections: int) -> None:
 def lvis_result(evaluation, categories: Sequence[dict[str, Any]]) -> LVISResult:
     """The numbers of a ``hotcoco.COCOeval`` in LVIS mode whose detections have been matched."""
     evaluation.accumulate()
-    evaluation.summary_lines()  # computes; unlike summarize, it does not print
     arrays = evaluation.eval
     # hotcoco has an axis of its own for the number of detections.
     precision, recall = arrays["precision"][..., 0], arrays["recall"][..., 0]
-    return LVISResult.from_official(evaluation.get_results(), precision, recall, categories)
+    return LVISResult.from_arrays(precision, recall, categories)
 
 
 def counted_detections(

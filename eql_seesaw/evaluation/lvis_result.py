@@ -8,6 +8,13 @@ import numpy as np
 
 from ..data.frequency_groups import GROUP_NAMES
 
+METRICS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
+    *("AR", "ARs", "ARm", "ARl", "ARr", "ARc", "ARf"),
+)
+# Among the ten IoU thresholds.
+IOU_50, IOU_75 = 0, 5
+
 
 @dataclass(frozen=True)
 class LVISResult:
@@ -33,37 +40,42 @@ class LVISResult:
     recall: np.ndarray
 
     @classmethod
-    def from_official(
-        cls,
-        official: Mapping[str, float],
-        precision: np.ndarray,
-        recall: np.ndarray,
-        categories: Sequence[Mapping[str, Any]],
+    def from_arrays(
+        cls, precision: np.ndarray, recall: np.ndarray, categories: Sequence[Mapping[str, Any]]
     ) -> "LVISResult":
         """
+        The numbers as the official code makes them of its arrays, with the same roundings.
+
         Args:
-            official: the thirteen numbers by their official names, where AR and its kind end with
-                "@" and the number of detections; -1 without ground truth.
-            precision, recall: the arrays that both engines give.
+            precision, recall: the attributes.
             categories: of the ground truth, in ascending order of id.
         """
-        numbers = {name.split("@")[0]: value for name, value in official.items()}
+        # Sums round differently in another order of the memory.
+        precision, recall = np.ascontiguousarray(precision), np.ascontiguousarray(recall)
         groups = np.array([category["frequency"] for category in categories])
+        areas = {"": 0, "s": 1, "m": 2, "l": 3}
+        means = {f"AP{area}": _mean(precision[..., a]) for area, a in areas.items()}
+        means["AP50"] = _mean(precision[IOU_50, ..., 0])
+        means["AP75"] = _mean(precision[IOU_75, ..., 0])
+        means.update({f"AR{area}": _mean(recall[..., a]) for area, a in areas.items()})
         for group in GROUP_NAMES:
-            # By the rule of the official AR, which has no groups.
-            recalls = recall[:, groups == group, 0]
-            recalls = recalls[recalls > -1]
-            numbers[f"AR{group}"] = recalls.mean() if recalls.size else -1
+            means[f"AP{group}"] = _mean(precision[:, :, groups == group, 0])
+            # The official AR has no groups.
+            means[f"AR{group}"] = _mean(recall[:, groups == group, 0])
         return cls(
-            metrics={
-                name: None if value == -1 else float(value * 100) for name, value in numbers.items()
-            },
+            metrics={name: means[name] for name in METRICS},
             category_ap=_category_means(precision[..., 0], (0, 1)),
             category_ap50=_category_means(precision[:1, ..., 0], (0, 1)),
             category_ar=_category_means(recall[..., 0], (0,)),
             precision=precision,
             recall=recall,
         )
+
+
+def _mean(values):
+    """In percent, over what has ground truth; None if nothing has."""
+    values = values[values > -1]
+    return float(values.mean() * 100) if values.size else None
 
 
 def _category_means(values, axes):

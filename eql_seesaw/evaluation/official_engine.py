@@ -84,11 +84,10 @@ class OfficialEngine:
             )
             evaluation = lvis.LVISEval(ground_truth, self._detections(lvis), self._iou_type)
             evaluation.params.max_dets = self._max_detections
-            evaluation.run()
-            arrays, numbers = evaluation.eval, evaluation.get_results()
-        return LVISResult.from_official(
-            numbers, arrays["precision"], arrays["recall"], self._categories
-        )
+            evaluation.evaluate()
+            evaluation.accumulate()
+        arrays = evaluation.eval
+        return LVISResult.from_arrays(arrays["precision"], arrays["recall"], self._categories)
 
     def _detections(self, lvis):
         # Without the images' category lists, since the package copies what it is given.
