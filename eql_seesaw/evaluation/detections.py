@@ -157,6 +157,7 @@ class Detections:
         Raises:
             ValueError: a mask among them does not fit the image.
         """
+        # Beside a box, all engines take the box's area for the mask's.
         unused = {"bbox": "masks", "segm": "boxes"}[iou_type]
         detections = dataclasses.replace(self, **{unused: None})
         if 0 <= max_detections < len(self.scores):

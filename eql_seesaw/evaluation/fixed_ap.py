@@ -1,6 +1,5 @@
 """Fixed AP: as many detections as an image needs, but a limit for each class."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -86,8 +85,7 @@ def _evaluate(ground_truth, chosen, iou_type):
     writer = ResultsWriter(None)
     for image, objects, detections in chosen:
         (counted,) = counted_detections([image], [objects], [detections], iou_type, -1)
-        # With a box, hotcoco would take the box's area for the mask's.
-        writer.write(dataclasses.replace(counted, boxes=None) if iou_type == "segm" else counted)
+        writer.write(counted)
     writer.close()
     objects = as_hotcoco_objects([ground_truth["annotations"]], iou_type)
     official = hotcoco.COCO({**ground_truth, "annotations": objects})

@@ -15,7 +15,7 @@ MAX_DETECTIONS = 300
 
 class HotcocoEngine:
     """
-    LVIS evaluation by hotcoco (https://pypi.org/project/hotcoco), some images at a time.
+    LVIS evaluation by hotcoco (https://github.com/derekallman/hotcoco), some images at a time.
 
     The numbers are those of the official package, to the bit. What is kept of an image is the
     outcome of the matching, about three kilobytes, and not its detections.

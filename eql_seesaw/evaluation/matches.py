@@ -147,7 +147,7 @@ class Matcher:
         # With None it cuts off nothing, and is not cut off later.
         results = ground_truth.load_res(rows, segmentation=masks).cap_detections_per_image(None)
         evaluation = hotcoco.COCOeval(ground_truth, results, self._iou_type, lvis_style=True)
-        evaluation.params.max_dets = [max(self._max_detections, 1)]
+        evaluation.params.max_dets = [self._max_detections]
         evaluation.params.iou_thrs = [IOU_THRESHOLD]
         evaluation.params.area_rng = [[0, 1e10]]
         evaluation.params.area_rng_lbl = ["all"]

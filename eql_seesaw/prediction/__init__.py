@@ -2,13 +2,13 @@
 
 from .batch_predictor import BatchPredictor
 from .images import find_images, predict_images
-from .results import ResultsWriter, results_files
+from .results import PredictionsWriter, results_files
 from .video import VIDEO_SUFFIXES, Video, predict_video
 
 __all__ = [
     "VIDEO_SUFFIXES",
     "BatchPredictor",
-    "ResultsWriter",
+    "PredictionsWriter",
     "Video",
     "find_images",
     "predict_images",

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..data.atomic_write import atomic_file
 from .batch_predictor import BatchPredictor
-from .results import ResultsWriter
+from .results import PredictionsWriter
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def predict_images(
     predictor: BatchPredictor,
     paths: Sequence[str],
     folder: Path,
-    results: ResultsWriter,
+    results: PredictionsWriter,
     batch_size: int = 1,
 ) -> int:
     """

@@ -9,7 +9,7 @@ from typing import IO
 from ..data.atomic_write import atomic_file
 
 
-class ResultsWriter:
+class PredictionsWriter:
     """
     What :func:`results_files` fills; results are written as they come, not kept.
 
@@ -38,7 +38,7 @@ class ResultsWriter:
 @contextlib.contextmanager
 def results_files(
     folder: Path, thing_classes: Sequence[str], category_ids: Sequence[int]
-) -> Iterator[ResultsWriter]:
+) -> Iterator[PredictionsWriter]:
     """
     Write ``predictions.json``, a list of detections in LVIS format, and ``images.json``, the
     "images" and "categories" that their ids stand for, both whole or not at all.
@@ -48,7 +48,7 @@ def results_files(
     """
     with atomic_file(folder / "predictions.json") as f, atomic_file(folder / "images.json") as g:
         f.write("[\n")
-        writer = ResultsWriter(f)
+        writer = PredictionsWriter(f)
         yield writer
         f.write("\n]\n")
         categories = [

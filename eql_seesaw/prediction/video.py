@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .batch_predictor import BatchPredictor
-from .results import ResultsWriter
+from .results import PredictionsWriter
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 # Frames per second, of videos that do not say.
@@ -63,7 +63,7 @@ def predict_video(
     predictor: BatchPredictor,
     video: Video,
     output_file: Path,
-    results: ResultsWriter,
+    results: PredictionsWriter,
     batch_size: int = 1,
 ) -> None:
     """

@@ -328,6 +328,16 @@ def test_width_of_the_paper_by_default():
     assert evaluation.finish()["boundary"] == evaluate_boundary_ap(ground_truth, results, 0.02)
 
 
+def test_empty_object_does_not_verify_its_class():
+    """In a second image, where the class is neither annotated otherwise nor known to be absent."""
+    ground_truth, results = one_object(10, 10, 40, 40)
+    empty = {**ground_truth["annotations"][0], "id": 2, "image_id": 2, "area": 0}
+    ground_truth["images"].append({**ground_truth["images"][0], "id": 2, "neg_category_ids": []})
+    ground_truth["annotations"].append(empty)
+    results.append({**results[0], "image_id": 2, "score": 0.99})
+    assert evaluate_boundary_ap(ground_truth, results)["AP"] == pytest.approx(100)
+
+
 def test_ground_truth_without_masks():
     ground_truth, results = one_object(10, 10, 40, 40)
     del ground_truth["annotations"][0]["segmentation"]
