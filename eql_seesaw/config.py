@@ -9,6 +9,16 @@ from detectron2.config import CfgNode as CN
 from .losses import LOSSES, build_loss
 
 LONG_TAIL_ROI_HEADS = ("LongTailROIHeads", "LongTailCascadeROIHeads", "LongTailRes5ROIHeads")
+DECOUPLED = ("none", "retrain", "scale")
+# Detectron2's, and our ClassAwareTrainingSampler.
+TRAIN_SAMPLERS = (
+    "TrainingSampler",
+    "RepeatFactorTrainingSampler",
+    "ClassAwareTrainingSampler",
+    "RandomSubsetTrainingSampler",
+    "WeightedTrainingSampler",
+    "WeightedCategoryTrainingSampler",
+)
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
@@ -28,7 +38,16 @@ def add_long_tail_config(cfg: CN) -> None:
     # Temperature (tau) of the normalised classifier.
     box_head.TEMPERATURE = 20.0
 
+    # retrain: MODEL.WEIGHTS's last classifier layer starts anew, and nothing else trains (cRT).
+    # scale: that classifier stays, and one learnable scale per logit is all that trains (LWS).
+    box_head.DECOUPLED = "none"
+    # Write each class's sums of positive and negative gradients, gradient_statistics.json.
+    box_head.GRADIENT_STATISTICS = False
+
     # Each loss reads the node with its own name; a key is the constructor argument in upper case.
+    # Separate foreground / background pair of logits (Seesaw paper, table 8).
+    box_head.SOFTMAX_CE = CN({"OBJECTNESS": False})
+
     eql = box_head.EQL = CN()
     # Classes with at most this many training images are protected ...
     eql.MAX_IMAGE_COUNT = 100
@@ -50,6 +69,8 @@ def add_long_tail_config(cfg: CN) -> None:
     softmax_eql.LAMBDA = None
     # Probability that a protected class is left out of a sample's softmax.
     softmax_eql.GAMMA = 0.95
+    # Separate foreground / background pair of logits.
+    softmax_eql.OBJECTNESS = False
 
     seesaw = box_head.SEESAW = CN()
     # Exponent of the mitigation factor; 0.0 switches it off.
@@ -62,6 +83,36 @@ def add_long_tail_config(cfg: CN) -> None:
     seesaw.OBJECTNESS = True
     # online: count sampled proposals while training. fixed: use the class statistics.
     seesaw.COUNTS = "online"
+
+    focal = box_head.FOCAL = CN()
+    # Weight of the positive terms; that of the negative ones is 1 - ALPHA.
+    focal.ALPHA = 0.25
+    # Exponent of the modulating factor.
+    focal.GAMMA = 2.0
+
+    class_balanced = box_head.CLASS_BALANCED = CN()
+    # Weights are (1 - BETA) / (1 - BETA^instances), scaled to an average of 1.
+    class_balanced.BETA = 0.999
+
+    bags = box_head.BAGS = CN()
+    # Numbers of training instances where one group of classes ends and the next begins.
+    bags.GROUP_BOUNDS = (10, 100, 1000)
+    # Samples of "others" for each sample of a group's classes (beta of the paper).
+    bags.OTHERS_RATIO = 8.0
+
+    eql_v2 = box_head.EQL_V2 = CN()
+    # Slope of f, which maps a class's ratio of gradients to its weights.
+    eql_v2.GAMMA = 12.0
+    # Ratio of positive to negative gradients where f is 1/2.
+    eql_v2.MU = 0.8
+    # Additional weight of the positive terms where f is 0.
+    eql_v2.ALPHA = 4.0
+
+    federated = box_head.FEDERATED = CN()
+    # Classes that take part in a step, those of the batch included.
+    federated.NUM_SAMPLED = 50
+    # Further classes are drawn in proportion to image counts to this power.
+    federated.FREQUENCY_POWER = 0.5
 
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.
     cfg.MODEL.ROI_MASK_HEAD.TEMPERATURE = 20.0
@@ -131,6 +182,23 @@ def validate_config(cfg: CN) -> None:
         raise ValueError(
             f"MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER is {box_head.NORMED_CLASSIFIER!r}; "
             "it must be auto, true or false"
+        )
+    if box_head.DECOUPLED not in DECOUPLED:
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.DECOUPLED is {box_head.DECOUPLED!r}; "
+            f"it must be one of {', '.join(DECOUPLED)}"
+        )
+    sampler = cfg.DATALOADER.SAMPLER_TRAIN
+    if sampler not in TRAIN_SAMPLERS:
+        raise ValueError(
+            f"DATALOADER.SAMPLER_TRAIN is {sampler!r}; it must be one of "
+            f"{', '.join(TRAIN_SAMPLERS)}"
+        )
+    threshold = cfg.DATALOADER.REPEAT_THRESHOLD
+    if sampler == "RepeatFactorTrainingSampler" and threshold <= 0:
+        raise ValueError(
+            f"DATALOADER.REPEAT_THRESHOLD is {threshold}, with which {sampler} repeats nothing; "
+            "it must be positive, for LVIS 0.001"
         )
     for node, key in ((box_head, "ROI_BOX_HEAD"), (cfg.MODEL.ROI_MASK_HEAD, "ROI_MASK_HEAD")):
         if node.TEMPERATURE <= 0:

@@ -5,8 +5,13 @@ classifiers alike: see :class:`ClassificationLoss` for the interface.
 
 import inspect
 
+from .bags import BalancedGroupSoftmax
 from .base import ClassificationLoss
+from .class_balanced import ClassBalancedLoss
 from .eql import EqualizationLoss
+from .eql_v2 import EqualizationLossV2
+from .federated import FederatedLoss
+from .focal import FocalLoss
 from .seesaw import SeesawLoss
 from .sigmoid_ce import SigmoidCrossEntropy
 from .softmax_ce import SoftmaxCrossEntropy
@@ -19,6 +24,11 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "eql": EqualizationLoss,
     "softmax_eql": SoftmaxEqualizationLoss,
     "seesaw": SeesawLoss,
+    "focal": FocalLoss,
+    "class_balanced": ClassBalancedLoss,
+    "bags": BalancedGroupSoftmax,
+    "eql_v2": EqualizationLossV2,
+    "federated": FederatedLoss,
 }
 
 # Arguments that describe the training set rather than the loss.

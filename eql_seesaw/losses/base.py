@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 class ClassificationLoss(nn.Module):
@@ -11,14 +12,16 @@ class ClassificationLoss(nn.Module):
     A classification loss together with all that depends on it.
 
     Shapes: R samples (proposals), K foreground classes, L logits. A ``gt_classes`` value is in
-    [0, K]; K means background.
+    [0, K]; K means background. A loss with ``background=False``, for image classification, knows
+    labels in [0, K) only.
 
     A subclass implements :meth:`losses` and :meth:`probabilities`, and overrides the rest where it
-    differs from a softmax over K + 1 logits.
+    differs from one softmax over all logits.
 
     Attributes:
         num_classes (int): K.
         num_logits (int): L, the number of outputs of the classifier that feeds this loss.
+        background (bool): whether samples may be background.
         normed_classifier (bool): whether the loss's paper takes an L2-normalised classifier.
         protected_classes (Tensor or None): bool (K,), the classes that the loss protects from the
             gradients of other classes; None where it knows no such set.
@@ -27,12 +30,13 @@ class ClassificationLoss(nn.Module):
     normed_classifier = False
     protected_classes: torch.Tensor | None
 
-    def __init__(self, num_classes: int, num_logits: int):
+    def __init__(self, num_classes: int, num_logits: int, background: bool = True):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.num_classes = num_classes
         self.num_logits = num_logits
+        self.background = background
         # Not in checkpoints: it follows from the training set and the settings of a run.
         self.register_buffer("protected_classes", None, persistent=False)
 
@@ -45,7 +49,7 @@ class ClassificationLoss(nn.Module):
         """
         Args:
             logits: (R, L), any floating dtype; the loss is computed in float32 or better.
-            gt_classes: (R,) integer labels in [0, K].
+            gt_classes: (R,) integer labels in [0, K], or [0, K) without background.
             annotated_classes: bool (R, K) or None. True where a class is in the positive or
                 negative set of the sample's image; used by losses that ask for it.
 
@@ -55,7 +59,7 @@ class ClassificationLoss(nn.Module):
 
         Raises:
             ValueError: a shape or dtype that does not fit, or (on CPU, where looking is free) a
-                label outside [0, K].
+                label out of range.
         """
         if logits.dim() != 2 or logits.shape[1] != self.num_logits:
             raise ValueError(
@@ -69,11 +73,13 @@ class ClassificationLoss(nn.Module):
             )
         if gt_classes.device.type == "cpu" and gt_classes.numel():
             low, high = (int(x) for x in torch.aminmax(gt_classes))
-            if low < 0 or high > self.num_classes:
-                raise ValueError(
-                    f"gt_classes must be in [0, {self.num_classes}], where {self.num_classes} "
-                    f"means background; got {low if low < 0 else high}"
+            if low < 0 or high >= self.num_classes + self.background:
+                allowed = (
+                    f"[0, {self.num_classes}], where {self.num_classes} means background"
+                    if self.background
+                    else f"[0, {self.num_classes}), as this loss is without background"
                 )
+                raise ValueError(f"gt_classes must be in {allowed}; got {low if low < 0 else high}")
         return self.losses(logits, gt_classes.long(), annotated_classes)
 
     def losses(
@@ -91,7 +97,8 @@ class ClassificationLoss(nn.Module):
             logits: (R, L).
 
         Returns:
-            (R, K + 1) class probabilities, background last, float32 or better.
+            (R, K + 1) class probabilities, background last, or (R, K) without background; float32
+            or better.
         """
         raise NotImplementedError
 
@@ -101,7 +108,7 @@ class ClassificationLoss(nn.Module):
             logits: (R, L).
 
         Returns:
-            (R,) int64 in [0, K], what the classifier says a sample is; K is background.
+            (R,) int64 labels, what the classifier says a sample is.
         """
         return logits.argmax(dim=1)
 
@@ -120,24 +127,111 @@ class ClassificationLoss(nn.Module):
         nn.init.zeros_(classifier.bias)
 
 
+class SoftmaxLoss(ClassificationLoss):
+    r"""
+    Common part of the losses with a softmax. Background is one more class of the softmax; or a
+    separate foreground / background pair of logits, the objectness branch of the Seesaw paper
+    (https://arxiv.org/abs/2008.10032, table 8); or absent.
+
+    With the pair, the class loss is over foreground samples, a second cross entropy separates
+    foreground from background, both divided by all R samples, and the probability of a class is
+    :math:`\sigma^{det} = \sigma^{class} \sigma^{obj}`.
+
+    A subclass implements :meth:`class_loss`.
+
+    Args:
+        num_classes: K.
+        objectness: whether to use the pair. The logits are then K classes, foreground, background;
+            otherwise K classes and background.
+        background: if False, the logits are those of the K classes and there is no pair either.
+
+    Attributes:
+        num_columns (int): C, the number of logits in the softmax of the classes, the first ones.
+    """
+
+    def __init__(self, num_classes: int, objectness: bool, background: bool):
+        objectness = objectness and background
+        num_columns = num_classes + (background and not objectness)
+        super().__init__(num_classes, num_columns + 2 * objectness, background)
+        self.objectness = objectness
+        self.num_columns = num_columns
+
+    def class_loss(
+        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            logits: (R, L).
+            gt_classes: (R,) int64 in [0, C); of no meaning where not included.
+            included: bool (R,), the samples that take part.
+
+        Returns:
+            The loss over the first C logits, summed over the included samples; and the other
+            logits, (R, L - C).
+        """
+        raise NotImplementedError
+
+    def losses(
+        self,
+        logits: torch.Tensor,
+        gt_classes: torch.Tensor,
+        annotated_classes: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        num_samples = max(len(logits), 1)
+        if not self.objectness:
+            included = torch.ones_like(gt_classes, dtype=torch.bool)
+            class_loss, _ = self.class_loss(logits, gt_classes, included)
+            return {"loss_cls": class_loss / num_samples}
+
+        background = gt_classes == self.num_classes
+        class_loss, objectness_logits = self.class_loss(
+            logits, gt_classes.masked_fill(background, 0), ~background
+        )
+        objectness_loss = F.cross_entropy(
+            float32_or_better(objectness_logits), background.long(), reduction="sum"
+        )
+        return {
+            "loss_cls": class_loss / num_samples,
+            "loss_cls_objectness": objectness_loss / num_samples,
+        }
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = float32_or_better(logits)
+        if not self.objectness:
+            return logits.softmax(dim=1)
+        classes = logits[:, : self.num_classes].softmax(dim=1)
+        foreground, background = logits[:, self.num_classes :].softmax(dim=1).split(1, dim=1)
+        return torch.cat([classes * foreground, background], dim=1)
+
+    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+        if not self.objectness:
+            return logits.argmax(dim=1)
+        foreground, background = logits[:, self.num_classes :].unbind(dim=1)
+        classes = logits[:, : self.num_classes].argmax(dim=1)
+        return torch.where(foreground >= background, classes, self.num_classes)
+
+
 class SigmoidLoss(ClassificationLoss):
     """
-    Common part of the losses with one independent sigmoid per class and no background logit.
+    Common part of the losses with one independent sigmoid per class and, but for those that say
+    so, no background logit.
 
     The classifier's bias starts where every class has probability ``prior_probability``, as in
     the focal loss paper (https://arxiv.org/abs/1708.02002, section 4.1): with 1,203 classes and
     zero bias the loss would start at 1203 log 2 = 834.
     """
 
-    def __init__(self, num_classes: int, prior_probability: float = 0.001):
-        super().__init__(num_classes, num_logits=num_classes)
+    def __init__(
+        self, num_classes: int, prior_probability: float = 0.001, num_logits: int | None = None
+    ):
+        super().__init__(num_classes, num_logits or num_classes)
         if not 0 < prior_probability < 1:
             raise ValueError(f"prior_probability must be in (0, 1), got {prior_probability}")
         self.prior_probability = prior_probability
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """(R, K) logits to (R, K + 1); the background column is 0, as there is no such logit."""
-        return nn.functional.pad(float32_or_better(logits).sigmoid(), (0, 1))
+        return F.pad(float32_or_better(logits).sigmoid(), (0, 1))
 
     def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
         """The class of the largest logit, or background where no probability reaches 1/2."""

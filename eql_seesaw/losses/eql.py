@@ -87,14 +87,14 @@ class EqualizationLoss(SigmoidLoss):
         annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         foreground = gt_classes < self.num_classes
-        loss = weighted_sigmoid_loss(
+        losses = weighted_sigmoid_loss(
             logits,
             gt_classes,
             ignored=self.rarity,
             ignoring_rows=foreground if self.excluding_function else torch.ones_like(foreground),
             kept=annotated_classes if self.keep_annotated else None,
         )
-        return {"loss_cls": loss / max(len(logits), 1)}
+        return {"loss_cls": losses.sum() / max(len(logits), 1)}
 
     def extra_repr(self) -> str:
         return (

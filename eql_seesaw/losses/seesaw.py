@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from torch.nn import functional as F
 
-from .base import ClassificationLoss, class_vector, float32_or_better
+from .base import SoftmaxLoss, class_vector, float32_or_better
 from .weighted_softmax import weighted_softmax_loss
 
 COUNTS = ("online", "fixed")
@@ -17,7 +16,7 @@ COUNTS = ("online", "fixed")
 LOG_SMALLEST_FACTOR = -60.0
 
 
-class SeesawLoss(ClassificationLoss):
+class SeesawLoss(SoftmaxLoss):
     r"""
     Seesaw loss of https://arxiv.org/abs/2008.10032 ("S"), eq. 4 to 8, for a sample of class i:
 
@@ -37,14 +36,16 @@ class SeesawLoss(ClassificationLoss):
 
     Args:
         num_classes: K. Takes K + 2 logits (K classes, foreground, background) with ``objectness``,
-            otherwise K + 1, background last.
+            K + 1 otherwise, background last, and K without ``background``.
         p: exponent of the mitigation factor; 0 switches it off.
         q: exponent of the compensation factor; 0 switches it off.
         eps: floor of the own-class probability in the compensation factor.
         objectness: whether to use the objectness pair.
+        background: False for image classification without a background class; there is then no
+            objectness either.
         counts: "online" counts the sampled proposals, summed over ranks, before they are used in
             the same step. "fixed" takes ``instance_counts`` (S table 4: from the dataset, or
-            recorded in an earlier run); needs ``objectness``.
+            recorded in an earlier run); these know no count of background as a class.
         instance_counts: (K,) for "fixed"; unused otherwise.
     """
 
@@ -58,27 +59,27 @@ class SeesawLoss(ClassificationLoss):
         q: float = 2.0,
         eps: float = 1e-2,
         objectness: bool = True,
+        background: bool = True,
         counts: str = "online",
         instance_counts: Sequence[float] | None = None,
     ):
-        super().__init__(num_classes, num_logits=num_classes + (2 if objectness else 1))
+        super().__init__(num_classes, objectness, background)
         if p < 0 or q < 0:
             raise ValueError(f"p and q must not be negative, got p={p}, q={q}")
         if not 0 < eps <= 1:
             raise ValueError(f"eps must be in (0, 1], got {eps}")
         if counts not in COUNTS:
             raise ValueError(f"counts must be one of {COUNTS}, got {counts!r}")
-        if counts == "fixed" and not objectness:
+        if counts == "fixed" and self.num_columns > num_classes:
             raise ValueError('counts="fixed" knows no background count; it needs objectness=True')
         self.p = p
         self.q = q
         self.eps = eps
-        self.objectness = objectness
         self.counts = counts
         if counts == "fixed":
             initial = class_vector(instance_counts, num_classes, "instance_counts").long()
         else:
-            initial = torch.zeros(num_classes + (not objectness), dtype=torch.int64)
+            initial = torch.zeros(self.num_columns, dtype=torch.int64)
         # Fixed counts follow from this run's settings, so no checkpoint may replace them.
         self.register_buffer("cumulative_counts", initial, persistent=counts == "online")
 
@@ -90,38 +91,7 @@ class SeesawLoss(ClassificationLoss):
     ) -> dict[str, torch.Tensor]:
         if self.counts == "online" and self.training and torch.is_grad_enabled():
             self._count(gt_classes)
-        num_samples = max(len(logits), 1)
-        if not self.objectness:
-            weights = torch.ones_like(gt_classes, dtype=torch.float32)
-            class_loss, _ = self._class_loss(logits, gt_classes, weights)
-            return {"loss_cls": class_loss / num_samples}
-
-        background = gt_classes == self.num_classes
-        class_loss, objectness_logits = self._class_loss(
-            logits, gt_classes.masked_fill(background, 0), (~background).float()
-        )
-        objectness_loss = F.cross_entropy(
-            float32_or_better(objectness_logits), background.long(), reduction="sum"
-        )
-        return {
-            "loss_cls": class_loss / num_samples,
-            "loss_cls_objectness": objectness_loss / num_samples,
-        }
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        logits = float32_or_better(logits)
-        if not self.objectness:
-            return logits.softmax(dim=1)
-        classes = logits[:, : self.num_classes].softmax(dim=1)
-        foreground, background = logits[:, self.num_classes :].softmax(dim=1).split(1, dim=1)
-        return torch.cat([classes * foreground, background], dim=1)
-
-    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
-        if not self.objectness:
-            return logits.argmax(dim=1)
-        foreground, background = logits[:, self.num_classes :].unbind(dim=1)
-        classes = logits[:, : self.num_classes].argmax(dim=1)
-        return torch.where(foreground >= background, classes, self.num_classes)
+        return super().losses(logits, gt_classes, annotated_classes)
 
     def sample_counts(self) -> torch.Tensor | None:
         return self.cumulative_counts[: self.num_classes] if self.counts == "online" else None
@@ -141,11 +111,9 @@ class SeesawLoss(ClassificationLoss):
             dist.all_reduce(step)
         self.cumulative_counts += step[: len(self.cumulative_counts)]
 
-    def _class_loss(self, logits, gt_classes, sample_weights) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        The seesaw cross entropy over the counted classes, which are the first columns of the
-        logits, summed over samples; and the other columns.
-        """
+    def class_loss(
+        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         # M_ij = min(N_j^p, N_i^p) / N_i^p and C_ij = max(sigma_j, floor_i)^q / floor_i^q with
         # floor_i = max(sigma_i, eps). The denominators are constants of a row, which a softmax does
         # not see, so neither of the factors is ever divided out.
@@ -168,9 +136,5 @@ class SeesawLoss(ClassificationLoss):
             return log_sigma_own + self.q * log_floor + log_mitigation[own]
 
         return weighted_softmax_loss(
-            logits,
-            gt_classes,
-            sample_weights,
-            weighted_exponentials,
-            num_columns=len(self.cumulative_counts),
+            logits, gt_classes, included.float(), weighted_exponentials, self.num_columns
         )

@@ -22,10 +22,10 @@ class SigmoidCrossEntropy(SigmoidLoss):
         gt_classes: torch.Tensor,
         annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        loss = weighted_sigmoid_loss(
+        losses = weighted_sigmoid_loss(
             logits,
             gt_classes,
             ignored=logits.new_zeros(self.num_classes, dtype=torch.float32),
             ignoring_rows=torch.zeros_like(gt_classes, dtype=torch.bool),
         )
-        return {"loss_cls": loss / max(len(logits), 1)}
+        return {"loss_cls": losses.sum() / max(len(logits), 1)}

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from .base import class_vector
+from .base import SoftmaxLoss, class_vector
 from .frequency import rarity_threshold, tail_ratio
-from .softmax_ce import SoftmaxCrossEntropy
 from .weighted_softmax import weighted_softmax_loss
 
 
-class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
+class SoftmaxEqualizationLoss(SoftmaxLoss):
     r"""
     Softmax equalization loss of https://arxiv.org/abs/2003.05176 ("E"), eq. 9 to 11:
 
@@ -23,12 +22,17 @@ class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
     class is left out of a sample's softmax. Background is never left out; there is no E(r).
 
     Args:
-        num_classes: K. Takes K + 1 logits, background last.
+        num_classes: K. Takes K + 1 logits, background last; K + 2 with ``objectness``; K without
+            ``background``.
         image_counts: (K,) training images that hold each class.
         num_images: training images with at least one annotation; needed by ``lambda_``.
         max_image_count: classes with at most this many images are protected ...
         lambda_: ... unless this frequency is given; then those with f_k < lambda, strictly.
         gamma: probability that beta is 1.
+        objectness: whether background is a separate foreground / background pair of logits, as in
+            the Seesaw paper.
+        background: False for image classification without a background class; there is then no
+            objectness either.
         generator: source of beta, on the logits' device; None for torch's default generator,
             which ``torch.manual_seed`` seeds.
     """
@@ -42,9 +46,11 @@ class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
         max_image_count: int = 100,
         lambda_: float | None = None,
         gamma: float = 0.95,
+        objectness: bool = False,
+        background: bool = True,
         generator: torch.Generator | None = None,
     ):
-        super().__init__(num_classes)
+        super().__init__(num_classes, objectness, background)
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
         counts = class_vector(image_counts, num_classes, "image_counts")
@@ -54,13 +60,10 @@ class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
         self.tail_ratio = tail_ratio(rarity, counts)
         self.protected_classes = rarity.bool()
 
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        protected = F.pad(self.protected_classes, (0, 1))
+    def class_loss(
+        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        protected = F.pad(self.protected_classes, (0, self.num_columns - self.num_classes))
 
         def weighted_exponentials(rows: slice, block: torch.Tensor, out: torch.Tensor):
             own = gt_classes[rows, None]
@@ -71,14 +74,13 @@ class SoftmaxEqualizationLoss(SoftmaxCrossEntropy):
             torch.exp(log_probabilities, out=out)
             return log_probabilities.gather(1, own)
 
-        sample_weights = torch.ones_like(gt_classes, dtype=torch.float32)
-        loss, _ = weighted_softmax_loss(
-            logits, gt_classes, sample_weights, weighted_exponentials, self.num_logits
+        return weighted_softmax_loss(
+            logits, gt_classes, included.float(), weighted_exponentials, self.num_columns
         )
-        return {"loss_cls": loss / max(len(logits), 1)}
 
     def extra_repr(self) -> str:
         return (
             f"protected={int(self.protected_classes.sum())} of {self.num_classes} classes, "
-            f"tail_ratio={100 * self.tail_ratio:.2f}%, gamma={self.gamma}"
+            f"tail_ratio={100 * self.tail_ratio:.2f}%, gamma={self.gamma}, "
+            f"objectness={self.objectness}"
         )

@@ -1,4 +1,4 @@
-"""Sigmoid cross entropy whose negative terms are weighted, the core of sigmoid CE and EQL."""
+"""Sigmoid cross entropy whose terms are weighted, the core of the losses with sigmoids."""
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -13,14 +13,15 @@ def weighted_sigmoid_loss(
     ignored: torch.Tensor,
     ignoring_rows: torch.Tensor,
     kept: torch.Tensor | None = None,
+    positive_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     r"""
-    Sigmoid cross entropy, summed over classes and samples, as in E eq. 6 and 7
-    (https://arxiv.org/abs/2003.05176):
+    Sigmoid cross entropy of each sample, summed over classes, as in E eq. 6 and 7
+    (https://arxiv.org/abs/2003.05176) with an additional weight of the positive term:
 
     .. math::
-        L = -\sum_r \sum_j w_{rj} \log \hat p_{rj}, \qquad
-        w_{rj} = 1 - E_r \, T_j \, (1 - y_{rj})
+        L_r = -\sum_j w_{rj} \log \hat p_{rj}, \qquad
+        w_{rj} = 1 - E_r \, T_j \text{ where } y_{rj} = 0, \quad u_j \text{ where } y_{rj} = 1
 
     Only the logits themselves are kept for the backward pass; everything else lives in one block of
     rows at a time.
@@ -30,17 +31,20 @@ def weighted_sigmoid_loss(
         gt_classes: (R,) int64 in [0, K]; K is background, a row whose labels y are all 0.
         ignored: (K,) in [0, 1], T_j: how far class j ignores samples of other classes.
         ignoring_rows: bool (R,), E_r: the samples that are ignored.
-        kept: bool (R, K) or None; True keeps w_rj at 1.
+        kept: bool (R, K) or None; True keeps w_rj of a negative term at 1.
+        positive_weights: (K,), u_j, or None for 1.
 
     Returns:
-        Scalar, float32 or better.
+        (R,), float32 or better.
     """
-    return _WeightedSigmoidLoss.apply(logits, gt_classes, ignored, ignoring_rows, kept)
+    return _WeightedSigmoidLoss.apply(
+        logits, gt_classes, ignored, ignoring_rows, kept, positive_weights
+    )
 
 
 class _WeightedSigmoidLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, gt_classes, ignored, ignoring_rows, kept):
+    def forward(ctx, logits, gt_classes, ignored, ignoring_rows, kept, positive_weights):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         row_losses = torch.empty(len(logits), dtype=dtype, device=logits.device)
         for rows in row_blocks(logits):
@@ -49,16 +53,18 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
             # -log(1 - p) = softplus(z), and -log p = softplus(z) - z.
             losses = _softplus(block)
             own, foreground = _own_class(gt_classes[rows], block)
-            positive = losses.gather(1, own) * (1 - weights.gather(1, own)) - block.gather(1, own)
+            own_weights = 1 if positive_weights is None else positive_weights.to(dtype)[own]
+            positive = losses.gather(1, own) * (own_weights - weights.gather(1, own))
+            positive -= block.gather(1, own) * own_weights
             row_losses[rows] = losses.mul_(weights).sum(dim=1)
             row_losses[rows] += torch.where(foreground, positive, 0).squeeze(1)
-        ctx.save_for_backward(logits, gt_classes, ignored, ignoring_rows, kept)
-        return row_losses.sum()
+        ctx.save_for_backward(logits, gt_classes, ignored, ignoring_rows, kept, positive_weights)
+        return row_losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        logits, gt_classes, ignored, ignoring_rows, kept = ctx.saved_tensors
+        logits, gt_classes, ignored, ignoring_rows, kept, positive_weights = ctx.saved_tensors
         dtype = grad_output.dtype
         grad_logits = torch.empty_like(logits)
         for rows in row_blocks(logits):
@@ -67,10 +73,12 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
             probabilities = block.sigmoid()
             own, foreground = _own_class(gt_classes[rows], block)
             positive = probabilities.gather(1, own) - 1
+            if positive_weights is not None:
+                positive *= positive_weights.to(dtype)[own]
             grad = probabilities.mul_(weights)
             grad.scatter_(1, own, torch.where(foreground, positive, grad.gather(1, own)))
-            torch.mul(grad, grad_output, out=grad_logits[rows])
-        return grad_logits, None, None, None, None
+            torch.mul(grad, grad_output[rows, None], out=grad_logits[rows])
+        return grad_logits, None, None, None, None, None
 
 
 def _weights_of_negatives(rows, ignored, ignoring_rows, kept):

@@ -1,5 +1,7 @@
 """Detectron2 modules with long-tailed losses; importing this package registers them."""
 
+from .class_gradients import ClassGradients
+from .decoupled import freeze_all_but_classifiers
 from .fast_rcnn import (
     EQLFastRCNNOutputLayers,
     LongTailFastRCNNOutputLayers,
@@ -9,9 +11,11 @@ from .fast_rcnn import (
 from .mask_head import NormedMaskRCNNConvUpsampleHead
 from .normed_layers import NormedConv2d, NormedLinear
 from .roi_heads import LongTailCascadeROIHeads, LongTailRes5ROIHeads, LongTailROIHeads
+from .scaled_linear import ScaledLinear, ScaledNormedLinear
 from .summary import model_summary
 
 __all__ = [
+    "ClassGradients",
     "EQLFastRCNNOutputLayers",
     "LongTailCascadeROIHeads",
     "LongTailFastRCNNOutputLayers",
@@ -20,7 +24,10 @@ __all__ = [
     "NormedConv2d",
     "NormedLinear",
     "NormedMaskRCNNConvUpsampleHead",
+    "ScaledLinear",
+    "ScaledNormedLinear",
     "SeesawFastRCNNOutputLayers",
     "SoftmaxEQLFastRCNNOutputLayers",
+    "freeze_all_but_classifiers",
     "model_summary",
 ]

@@ -14,9 +14,11 @@ from torch import nn
 from ..config import loss_arguments, normed_classifier
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..losses import ClassificationLoss, build_loss
+from .class_gradients import ClassGradients
 from .classification_accuracy import ClassificationAccuracy
 from .fast_rcnn_inference import fast_rcnn_inference_topk
 from .normed_layers import NormedLinear
+from .scaled_linear import ScaledLinear, ScaledNormedLinear
 
 
 class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
@@ -37,8 +39,10 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         num_classes: int,
         loss: ClassificationLoss | Mapping | None = None,
         normed_classifier: bool | None = None,
+        scaled_classifier: bool = False,
         temperature: float = 20.0,
         class_groups: Sequence[str] | None = None,
+        gradient_statistics: bool = False,
         **kwargs,
     ):
         """
@@ -49,8 +53,10 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
                 (see :func:`eql_seesaw.losses.build_loss`).
             normed_classifier: whether weight and features are L2-normalised; None for the choice
                 of the loss's paper.
+            scaled_classifier: whether each logit's weight vector has a learnable scale.
             temperature: of the normalised classifier.
             class_groups: K of "r", "c", "f", for training accuracy by frequency group; optional.
+            gradient_statistics: whether to collect :class:`ClassGradients` in training.
 
         Raises:
             ValueError: a loss for another number of classes, or none at all.
@@ -69,15 +75,16 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         self.loss = loss
         if normed_classifier is None:
             normed_classifier = loss.normed_classifier
-        in_features = self.cls_score.in_features
-        self.cls_score = (
-            NormedLinear(in_features, loss.num_logits, temperature)
-            if normed_classifier
-            else nn.Linear(in_features, loss.num_logits)
-        )
+        size = self.cls_score.in_features, loss.num_logits
+        if normed_classifier:
+            layer = ScaledNormedLinear if scaled_classifier else NormedLinear
+            self.cls_score = layer(*size, temperature)
+        else:
+            self.cls_score = ScaledLinear(*size) if scaled_classifier else nn.Linear(*size)
         loss.init_classifier(self.cls_score)
         self.class_groups = class_groups
         self.accuracy = ClassificationAccuracy(num_classes, class_groups)
+        self.class_gradients = ClassGradients(num_classes) if gradient_statistics else None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
@@ -102,8 +109,10 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
                 **loss_arguments(cfg, name),
             ),
             "normed_classifier": normed_classifier(cfg),
+            "scaled_classifier": cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "scale",
             "temperature": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE,
             "class_groups": statistics.groups,
+            "gradient_statistics": cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS,
         }
 
     def losses(self, predictions, proposals: list[Instances]) -> dict[str, torch.Tensor]:
@@ -129,6 +138,8 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             gt_classes = torch.empty(0, dtype=torch.int64, device=logits.device)
             proposal_boxes = gt_boxes = logits.new_empty(0, 4)
         self.accuracy.update(self.loss.predicted_classes(logits), gt_classes, get_event_storage())
+        if self.class_gradients is not None:
+            self.class_gradients.watch(logits, gt_classes)
         losses = self.loss(logits, gt_classes, self._annotated_classes(proposals))
         # One weight for all terms of the classification, whatever their names.
         weight = self.loss_weight.get("loss_cls", 1.0)

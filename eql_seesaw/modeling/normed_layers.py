@@ -25,8 +25,12 @@ class NormedLinear(nn.Linear):
         self.temperature = temperature
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = F.normalize(self.weight, dim=1, eps=EPS)
-        return F.linear(self.temperature * F.normalize(x, dim=1, eps=EPS), weight, self.bias)
+        x = self.temperature * F.normalize(x, dim=1, eps=EPS)
+        return F.linear(x, self.weight_vectors(), self.bias)
+
+    def weight_vectors(self) -> torch.Tensor:
+        """(out_features, in_features), the normalised weight."""
+        return F.normalize(self.weight, dim=1, eps=EPS)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, temperature={self.temperature}"

@@ -50,6 +50,8 @@ def _box_predictor(predictor: LongTailFastRCNNOutputLayers) -> str:
         parts.append(f"normalised classifier, temperature {classifier.temperature:g}")
     else:
         parts.append("linear classifier")
+    if hasattr(classifier, "scale"):
+        parts.append("learnable scale per logit")
     parts.append(_per_class("boxes", predictor.bbox_pred.out_features == box_dim))
     return "; ".join(parts)
 

@@ -68,3 +68,82 @@ def seesaw(logits, gt_classes, counts, p, q, eps):
             denominator += mitigation * compensation * math.exp(row[j])
         total -= math.log(math.exp(row[i]) / denominator)
     return total / len(logits)
+
+
+def focal(logits, gt_classes, alpha, gamma):
+    """Eq. 5 of the focal loss paper, divided by the number of samples."""
+    total = 0.0
+    for row, gt_class in zip(logits, gt_classes):
+        for j, z in enumerate(row):
+            p = sigmoid(z)
+            if j == gt_class:
+                total -= alpha * (1 - p) ** gamma * math.log(p)
+            else:
+                total -= (1 - alpha) * p**gamma * math.log(1 - p)
+    return total / len(logits)
+
+
+def class_balanced(logits, gt_classes, instance_counts, beta):
+    """Sigmoid cross entropy weighted by the inverse effective number of the sample's class."""
+    effective_numbers = [sum(beta**i for i in range(n)) for n in instance_counts]
+    weights = [1 / e for e in effective_numbers]
+    weights = [w * len(weights) / sum(weights) for w in weights] + [1.0]
+    total = 0.0
+    for row, gt_class in zip(logits, gt_classes):
+        for j, z in enumerate(row):
+            total -= weights[gt_class] * log_sigmoid(z if j == gt_class else -z)
+    return total / len(logits)
+
+
+def eql_v2(logits, gt_classes, positive, negative, gamma, mu, alpha):
+    """The loss, and the statistics (lists of K) after this step."""
+    num_classes = len(positive)
+    positive_after, negative_after = list(positive), list(negative)
+    total = 0.0
+    for row, gt_class in zip(logits, gt_classes):
+        for j, z in enumerate(row):
+            f = 1.0
+            if j < num_classes:
+                ratio = positive[j] / negative[j] if negative[j] else 100
+                f = sigmoid(gamma * (ratio - mu))
+            if j == gt_class:
+                weight = 1 + alpha * (1 - f)
+                total -= weight * log_sigmoid(z)
+                if j < num_classes:
+                    positive_after[j] += weight * (1 - sigmoid(z))
+            else:
+                weight = f
+                total -= weight * log_sigmoid(-z)
+                if j < num_classes:
+                    negative_after[j] += weight * sigmoid(z)
+    return total / len(logits), positive_after, negative_after
+
+
+def bags(logits, gt_classes, groups, drawn):
+    """
+    ``groups``: lists of classes. ``drawn[r][g]``: whether sample r is drawn as "others" of group g.
+    Logits are classes, "others" of each group, foreground, background. Returns class loss and
+    foreground / background loss.
+    """
+    num_classes = sum(len(group) for group in groups)
+    class_loss = 0.0
+    for g, group in enumerate(groups):
+        losses = []
+        for r, (row, gt_class) in enumerate(zip(logits, gt_classes)):
+            if gt_class not in group and not drawn[r][g]:
+                continue
+            probabilities = softmax([row[num_classes + g]] + [row[j] for j in group])
+            label = group.index(gt_class) + 1 if gt_class in group else 0
+            losses.append(-math.log(probabilities[label]))
+        class_loss += sum(losses) / max(len(losses), 1)
+    objectness = [int(y == num_classes) for y in gt_classes]
+    return class_loss, cross_entropy([row[-2:] for row in logits], objectness)
+
+
+def federated(logits, gt_classes, classes):
+    """Sigmoid cross entropy over the given classes, divided by the number of samples."""
+    total = 0.0
+    for row, gt_class in zip(logits, gt_classes):
+        for j in classes:
+            total -= log_sigmoid(row[j] if j == gt_class else -row[j])
+    return total / len(logits)

@@ -23,8 +23,8 @@ def confident_logits(num_logits, classes):
             row[predicted] = 9
         if num_logits == K + 1 and predicted == K:
             row[K] = 9
-        if num_logits == K + 2:  # foreground, background
-            row[K + (predicted == K)] = 9
+        if num_logits > K + 1:  # foreground, background
+            row[-2 + (predicted == K)] = 9
     return logits
 
 

@@ -194,8 +194,8 @@ def test_inference_finds_every_class(name):
     logits[:K, :K].fill_diagonal_(9)
     if num_logits == K + 1:
         logits[K, K] = 9
-    if num_logits == K + 2:  # foreground, background
-        logits[:K, K] = logits[K, K + 1] = 9
+    if num_logits > K + 1:  # foreground, background
+        logits[:K, -2] = logits[K, -1] = 9
     proposals = sampled_proposals([K] * (K + 1))
     (detections,), (kept,) = predictor.inference((logits, torch.zeros(K + 1, 4 * K)), proposals)
     order = kept.argsort()
@@ -233,10 +233,11 @@ def test_loss_weight(name, loss_weight, cls_weight, box_weight):
 @every_loss
 @pytest.mark.parametrize("normed", [True, False])
 def test_initial_bias(name, normed):
-    """Sigmoid losses start with probability 0.001 for every class; others with zero bias."""
+    """Sigmoid losses start with the prior probability for every logit; others with zero bias."""
     bias = build(name, normed_classifier=normed).cls_score.bias
-    if name in ("sigmoid_ce", "eql"):
-        torch.testing.assert_close(bias.sigmoid(), torch.full((K,), 0.001))
+    if name in ("sigmoid_ce", "eql", "focal", "class_balanced", "eql_v2", "federated"):
+        prior = 0.01 if name == "federated" else 0.001
+        torch.testing.assert_close(bias.sigmoid(), torch.full_like(bias, prior))
     else:
         assert (bias == 0).all()
 
@@ -400,7 +401,7 @@ def test_seesaw_counts_are_saved_and_loaded():
     assert resumed.loss.cumulative_counts.tolist() == counts
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "seesaw"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("seesaw", "eql_v2")])
 def test_other_losses_add_nothing_to_checkpoints(name):
     assert set(build(name).state_dict()) == {
         *("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias")

@@ -54,7 +54,7 @@ def test_only_the_box_predictors_differ_from_detectron2s(model):
 def test_training_step(model):
     model, roi_heads, name = model
     losses, _ = train_step(model, training_batch())
-    terms = ["loss_cls", "loss_box_reg"] + ["loss_cls_objectness"] * (name == "seesaw")
+    terms = ["loss_cls", "loss_box_reg"] + ["loss_cls_objectness"] * (name in ("seesaw", "bags"))
     stages = ["_stage0", "_stage1", "_stage2"] if "Cascade" in roi_heads else [""]
     expected = {term + stage for term in terms for stage in stages}
     assert set(losses) == {*expected, "loss_mask", "loss_rpn_cls", "loss_rpn_loc"}

@@ -1,0 +1,129 @@
+"""Equalization loss v2 (EQL v2)."""
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+from .base import SigmoidLoss, float32_or_better
+from .row_blocks import row_blocks
+from .weighted_sigmoid import weighted_sigmoid_loss
+
+# Ratio of a class that has had no gradient yet: far above mu, so that all its weights are 1.
+INITIAL_RATIO = 100.0
+
+
+class EqualizationLossV2(SigmoidLoss):
+    r"""
+    Equalization loss v2 of https://arxiv.org/abs/2012.08548:
+
+    .. math::
+        L = -\frac{1}{R} \sum_r \sum_j w_{rj} \log \hat p_{rj}, \qquad
+        w_{rj} = \begin{cases}
+            1 + \alpha (1 - f(g_j)) & y_{rj} = 1 \\
+            f(g_j) & y_{rj} = 0
+        \end{cases}, \qquad
+        f(g) = \frac{1}{1 + e^{-\gamma (g - \mu)}}
+
+    :math:`g_j` is the ratio of the positive to the negative gradients :math:`|\sigma(z_{rj}) -
+    y_{rj}|` that class j has had in training so far, before the current step. A last logit,
+    "objectness" in the paper, is positive for background; it has weight 1 and no statistics. The
+    score of a class is :math:`\sigma(z_j) (1 - \sigma(z_{bg}))`.
+
+    As in the released code, the gradients of the statistics are those after weighting, not divided
+    by R; and the bias of the last logit starts as that of the others.
+
+    Args:
+        num_classes: K. Takes K + 1 logits, background last.
+        gamma: slope of f.
+        mu: ratio where f is 1/2.
+        alpha: additional weight of the positive terms where f is 0.
+        prior_probability: of every class, and of background, at the start of training.
+
+    Attributes:
+        positive_gradients, negative_gradients (Tensor): float64 (K,), cumulative, summed over
+            ranks; in checkpoints. Every rank must take part in every training step.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        gamma: float = 12.0,
+        mu: float = 0.8,
+        alpha: float = 4.0,
+        prior_probability: float = 0.001,
+    ):
+        super().__init__(num_classes, prior_probability, num_logits=num_classes + 1)
+        if gamma <= 0:
+            raise ValueError(f"gamma must be positive, got {gamma}")
+        if not 0 <= mu < INITIAL_RATIO:
+            raise ValueError(f"mu must be in [0, {INITIAL_RATIO:g}), got {mu}")
+        if alpha < 0:
+            raise ValueError(f"alpha must not be negative, got {alpha}")
+        self.gamma = gamma
+        self.mu = mu
+        self.alpha = alpha
+        zeros = torch.zeros(num_classes, dtype=torch.float64)
+        self.register_buffer("positive_gradients", zeros)
+        self.register_buffer("negative_gradients", zeros.clone())
+
+    def losses(
+        self,
+        logits: torch.Tensor,
+        gt_classes: torch.Tensor,
+        annotated_classes: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        positive_weights, negative_weights = self.weights()
+        losses = weighted_sigmoid_loss(
+            logits,
+            gt_classes,
+            ignored=1 - negative_weights,
+            ignoring_rows=torch.ones_like(gt_classes, dtype=torch.bool),
+            positive_weights=positive_weights,
+        )
+        if self.training and torch.is_grad_enabled():
+            self._accumulate(logits, gt_classes, positive_weights, negative_weights)
+        return {"loss_cls": losses.sum() / max(len(logits), 1)}
+
+    def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights of the positive and of the negative terms of each logit, float64 (K + 1,)."""
+        ratio = torch.where(
+            self.negative_gradients > 0,
+            self.positive_gradients / self.negative_gradients,
+            INITIAL_RATIO,
+        )
+        negative = F.pad(torch.sigmoid(self.gamma * (ratio - self.mu)), (0, 1), value=1.0)
+        return 1 + self.alpha * (1 - negative), negative
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        scores = float32_or_better(logits).sigmoid()
+        classes, background = scores.split([self.num_classes, 1], dim=1)
+        return torch.cat([classes * (1 - background), background], dim=1)
+
+    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+        """The class of the largest logit, or background where its probability is above 1/2."""
+        classes = logits[:, : self.num_classes].argmax(dim=1)
+        return torch.where(logits[:, -1] > 0, self.num_classes, classes)
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_classes={self.num_classes}, gamma={self.gamma}, mu={self.mu}, alpha={self.alpha}"
+        )
+
+    @torch.no_grad()
+    def _accumulate(self, logits, gt_classes, positive_weights, negative_weights) -> None:
+        """Add the gradients of this step's samples on all ranks to the statistics."""
+        step = positive_weights.new_zeros(2, self.num_logits)
+        positive, negative = step
+        for rows in row_blocks(logits):
+            own = gt_classes[rows, None]
+            gradients = float32_or_better(logits[rows]).sigmoid()
+            own_gradients = 1 - gradients.gather(1, own)
+            positive.scatter_add_(0, own[:, 0], own_gradients[:, 0].double())
+            negative += gradients.scatter_(1, own, 0).sum(dim=0, dtype=torch.float64)
+        positive *= positive_weights
+        negative *= negative_weights
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(step)
+        self.positive_gradients += positive[:-1]
+        self.negative_gradients += negative[:-1]

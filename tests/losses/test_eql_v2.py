@@ -1,0 +1,154 @@
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from eql_seesaw.losses import EqualizationLossV2
+from tests.losses import reference
+
+K = 4
+
+
+def batch(seed, num_samples=9):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(num_samples, K + 1, generator=generator, dtype=torch.float64)
+    return logits, torch.randint(0, K + 1, (num_samples,), generator=generator)
+
+
+def with_statistics(**arguments):
+    """Ratios 0.01, 0.8 (f = 1/2), 0.9 and 50."""
+    loss = EqualizationLossV2(K, **arguments)
+    loss.positive_gradients.copy_(torch.tensor([0.1, 8.0, 9.0, 5.0]))
+    loss.negative_gradients.copy_(torch.tensor([10.0, 10.0, 10.0, 0.1]))
+    return loss
+
+
+@pytest.mark.parametrize("gamma, mu, alpha", [(12.0, 0.8, 4.0), (5.0, 0.3, 0.0)])
+def test_equals_the_equations_over_steps(gamma, mu, alpha):
+    """Loss and statistics; a step's weights come from the statistics before it."""
+    loss = EqualizationLossV2(K, gamma=gamma, mu=mu, alpha=alpha)
+    positive = negative = [0.0] * K
+    for step in range(4):
+        logits, gt_classes = batch(step)
+        value = loss(logits.requires_grad_(), gt_classes)["loss_cls"]
+        expected, positive, negative = reference.eql_v2(
+            logits.tolist(), gt_classes.tolist(), positive, negative, gamma, mu, alpha
+        )
+        assert value.item() == pytest.approx(expected, rel=1e-10)
+        assert loss.positive_gradients.tolist() == pytest.approx(positive, rel=1e-10)
+        assert loss.negative_gradients.tolist() == pytest.approx(negative, rel=1e-10)
+
+
+def test_gradcheck():
+    logits, gt_classes = batch(1)
+    loss = with_statistics().eval()
+    assert gradcheck(lambda z: loss(z, gt_classes)["loss_cls"], logits.requires_grad_())
+
+
+def test_statistics_are_the_gradients():
+    """R |dL/dz| over the class columns: the weighted gradients, before the division by R."""
+    loss = with_statistics()
+    before = loss.positive_gradients.clone(), loss.negative_gradients.clone()
+    logits, gt_classes = batch(2)
+    loss(logits.requires_grad_(), gt_classes)["loss_cls"].backward()
+    gradients = len(logits) * logits.grad[:, :K].abs()
+    own = torch.nn.functional.one_hot(gt_classes, K + 1)[:, :K].bool()
+    torch.testing.assert_close(loss.positive_gradients - before[0], (gradients * own).sum(dim=0))
+    torch.testing.assert_close(loss.negative_gradients - before[1], (gradients * ~own).sum(dim=0))
+
+
+def test_first_step_has_weight_one():
+    logits, gt_classes = batch(3)
+    target = torch.nn.functional.one_hot(gt_classes, K + 1).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+    value = EqualizationLossV2(K)(logits, gt_classes)["loss_cls"]
+    torch.testing.assert_close(value, expected / len(logits))
+
+
+def test_by_hand():
+    # Class 1 has ratio mu, so f = 1/2: positive weight 3, negative weight 1/2. Class 3 has f = 1,
+    # class 0 almost 0, and the last logit weights 1. All probabilities 1/2.
+    loss = with_statistics()
+    positive, negative = loss.weights()
+    assert positive[[1, 3, 4]].tolist() == pytest.approx([3, 1, 1])
+    assert negative[[1, 3, 4]].tolist() == pytest.approx([0.5, 1, 1])
+    f = 1 / (1 + math.exp(12 * 0.79))
+    assert negative[0].item() == pytest.approx(f) and positive[0].item() == pytest.approx(5 - 4 * f)
+    logits = torch.zeros(1, K + 1, dtype=torch.float64, requires_grad=True)
+    value = loss(logits, torch.tensor([1]))["loss_cls"]
+    value.backward()
+    f_2 = 1 / (1 + math.exp(-12 * 0.1))
+    assert value.item() == pytest.approx((f + 3 + f_2 + 1 + 1) * math.log(2))
+    assert logits.grad[0].tolist() == pytest.approx([f / 2, -1.5, f_2 / 2, 0.5, 0.5])
+    assert loss.positive_gradients.tolist() == pytest.approx([0.1, 9.5, 9, 5])
+
+
+def test_background_is_a_positive_of_the_last_logit():
+    logits = torch.zeros(1, K + 1, requires_grad=True)
+    EqualizationLossV2(K)(logits, torch.tensor([K]))["loss_cls"].backward()
+    assert logits.grad.tolist() == [[0.5] * K + [-0.5]]
+
+
+def test_statistics_are_frozen_outside_training():
+    logits, gt_classes = batch(4)
+    loss = EqualizationLossV2(K)
+    with torch.no_grad():
+        loss(logits, gt_classes)
+    loss.eval()
+    loss(logits.requires_grad_(), gt_classes)
+    assert (loss.positive_gradients == 0).all() and (loss.negative_gradients == 0).all()
+
+
+def test_statistics_are_saved():
+    loss, other = with_statistics(), EqualizationLossV2(K)
+    assert set(loss.state_dict()) == {"positive_gradients", "negative_gradients"}
+    other.load_state_dict(loss.state_dict())
+    logits, gt_classes = batch(5)
+    torch.testing.assert_close(loss(logits, gt_classes), other(logits, gt_classes), rtol=0, atol=0)
+    assert other.positive_gradients.dtype == torch.float64
+
+
+def test_half_precision_logits_do_not_round_the_statistics():
+    """float32 sums would lose a gradient of 0.5 at 2^24, float16 ones at 2^10."""
+    loss = EqualizationLossV2(K)
+    loss.negative_gradients.fill_(2.0**30)
+    loss.positive_gradients.fill_(2.0**37)
+    loss(torch.zeros(1, K + 1, dtype=torch.float16, requires_grad=True), torch.tensor([0]))
+    assert loss.negative_gradients.tolist() == [2.0**30] + [2.0**30 + 0.5] * 3
+    assert loss.positive_gradients.tolist() == [2.0**37 + 0.5] + [2.0**37] * 3
+
+
+def test_an_empty_batch_changes_nothing():
+    loss = with_statistics()
+    before = {key: value.clone() for key, value in loss.state_dict().items()}
+    value = loss(torch.zeros(0, K + 1, requires_grad=True), torch.zeros(0, dtype=torch.int64))
+    assert value["loss_cls"] == 0
+    torch.testing.assert_close(dict(loss.state_dict()), before, rtol=0, atol=0)
+
+
+def test_probabilities_and_predicted_classes():
+    logits, _ = batch(6)
+    loss = EqualizationLossV2(K)
+    for row, predicted, z in zip(
+        loss.probabilities(logits).tolist(),
+        loss.predicted_classes(logits).tolist(),
+        logits.tolist(),
+    ):
+        background = reference.sigmoid(z[K])
+        assert row == pytest.approx(
+            [reference.sigmoid(x) * (1 - background) for x in z[:K]] + [background]
+        )
+        assert predicted == (K if z[K] > 0 else z.index(max(z[:K])))
+
+
+def test_prior_bias():
+    classifier = torch.nn.Linear(3, K + 1)
+    EqualizationLossV2(K).init_classifier(classifier)
+    assert classifier.bias.tolist() == pytest.approx([-math.log(999)] * (K + 1))
+
+
+@pytest.mark.parametrize("arguments", [{"gamma": 0}, {"mu": -1}, {"mu": 100}, {"alpha": -1}])
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        EqualizationLossV2(K, **arguments)

@@ -1,0 +1,65 @@
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from eql_seesaw.losses import FocalLoss, SigmoidCrossEntropy
+from tests.losses import reference
+
+K = 4
+
+
+def batch(seed, num_samples=9):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(num_samples, K, generator=generator, dtype=torch.float64)
+    return logits, torch.randint(0, K + 1, (num_samples,), generator=generator)
+
+
+@pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (0.5, 0.0), (1.0, 5.0), (0.0, 0.5)])
+def test_equals_the_equation(alpha, gamma):
+    logits, gt_classes = batch(0)
+    value = FocalLoss(K, alpha=alpha, gamma=gamma)(logits, gt_classes)["loss_cls"].item()
+    expected = reference.focal(logits.tolist(), gt_classes.tolist(), alpha, gamma)
+    assert value == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_gradcheck(gamma):
+    logits, gt_classes = batch(1)
+    loss = FocalLoss(K, gamma=gamma)
+    assert gradcheck(lambda z: loss(z, gt_classes)["loss_cls"], logits.requires_grad_())
+
+
+def test_by_hand():
+    # All probabilities 1/2. Divided by both samples, not by the one that is foreground.
+    value = FocalLoss(2)(torch.zeros(2, 2), torch.tensor([0, 2]))["loss_cls"].item()
+    assert value == pytest.approx((0.25 + 3 * 0.75) * 0.25 * math.log(2) / 2)
+
+
+def test_gamma_zero_and_alpha_half_is_half_of_sigmoid_cross_entropy():
+    logits, gt_classes = batch(2)
+    torch.testing.assert_close(
+        2 * FocalLoss(K, alpha=0.5, gamma=0.0)(logits, gt_classes)["loss_cls"],
+        SigmoidCrossEntropy(K)(logits, gt_classes)["loss_cls"],
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_gradient_where_the_modulating_factor_is_zero(gamma):
+    """A power of exactly 0 below 1 would have an infinite derivative there."""
+    logits = torch.tensor([[200.0, -200.0, -200.0, -200.0]], requires_grad=True)
+    FocalLoss(K, gamma=gamma)(logits, torch.tensor([0]))["loss_cls"].backward()
+    assert (logits.grad == 0).all()
+
+
+def test_prior_bias():
+    classifier = torch.nn.Linear(3, K)
+    FocalLoss(K, prior_probability=0.01).init_classifier(classifier)
+    assert classifier.bias.tolist() == pytest.approx([-math.log(99)] * K)
+
+
+@pytest.mark.parametrize("arguments", [{"alpha": 1.5}, {"alpha": -1}, {"gamma": -1}])
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        FocalLoss(K, **arguments)

@@ -1,0 +1,148 @@
+"""Softmax cross entropy, and what the losses with a softmax share: objectness, no background."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+
+from eql_seesaw.losses import build_loss
+from tests.losses import reference
+
+K = 5
+STATISTICS = {"image_counts": [1, 40, 90, 700, 9000], "num_images": 10_000}
+every_softmax = pytest.mark.parametrize("name", ["softmax_ce", "softmax_eql", "seesaw"])
+
+
+def build(name, **arguments):
+    return build_loss(name, K, **STATISTICS, **arguments)
+
+
+def plain(name, **arguments):
+    """The loss with settings that make it softmax cross entropy."""
+    off = {"softmax_ce": {}, "softmax_eql": {"gamma": 0.0}, "seesaw": {"p": 0.0, "q": 0.0}}
+    return build(name, **off[name], **arguments)
+
+
+def batch(num_logits, num_labels=K + 1, num_samples=9, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(num_samples, num_logits, generator=generator, dtype=torch.float64)
+    return logits, torch.randint(0, num_labels, (num_samples,), generator=generator)
+
+
+def test_equals_the_equation():
+    logits, gt_classes = batch(K + 1)
+    value = build("softmax_ce")(logits, gt_classes)["loss_cls"].item()
+    assert value == pytest.approx(reference.cross_entropy(logits.tolist(), gt_classes.tolist()))
+
+
+@every_softmax
+def test_objectness_equals_the_equations(name):
+    logits, gt_classes = batch(K + 2)
+    losses = plain(name, objectness=True)(logits, gt_classes)
+    foreground = gt_classes < K
+    expected = reference.cross_entropy(
+        logits[foreground, :K].tolist(), gt_classes[foreground].tolist()
+    )
+    expected *= foreground.sum().item() / len(logits)
+    assert losses["loss_cls"].item() == pytest.approx(expected)
+    expected = reference.cross_entropy(logits[:, K:].tolist(), (~foreground).int().tolist())
+    assert losses["loss_cls_objectness"].item() == pytest.approx(expected)
+
+
+@every_softmax
+def test_objectness_gradient(name):
+    logits, gt_classes = batch(K + 2, num_samples=5)
+    loss = plain(name, objectness=True)
+    assert gradcheck(lambda z: tuple(loss(z, gt_classes).values()), logits.requires_grad_())
+
+
+def test_objectness_by_hand():
+    logits = torch.zeros(2, K + 2, requires_grad=True)
+    losses = build("softmax_ce", objectness=True)(logits, torch.tensor([0, K]))
+    assert losses["loss_cls"].item() == pytest.approx(torch.log(torch.tensor(5.0)).item() / 2)
+    assert losses["loss_cls_objectness"].item() == pytest.approx(0.6931472)
+    sum(losses.values()).backward()
+    torch.testing.assert_close(
+        logits.grad,
+        torch.tensor([[-0.4, 0.1, 0.1, 0.1, 0.1, -0.25, 0.25], [0, 0, 0, 0, 0, 0.25, -0.25]]),
+    )
+
+
+def test_objectness_has_the_draws_of_softmax_eql():
+    """A rare class gets no gradient from foreground samples of other classes."""
+    logits, _ = batch(K + 2)
+    logits.requires_grad_()
+    build("softmax_eql", objectness=True, gamma=1.0)(logits, torch.full((9,), 4))[
+        "loss_cls"
+    ].backward()
+    assert (logits.grad[:, :3] == 0).all() and (logits.grad[:, 3:5] != 0).all()
+
+
+@every_softmax
+def test_objectness_probabilities_and_predicted_classes(name):
+    logits, _ = batch(K + 2)
+    loss = build(name, objectness=True)
+    probabilities = loss.probabilities(logits)
+    for row, z in zip(probabilities.tolist(), logits.tolist()):
+        foreground, background = reference.softmax(z[K:])
+        expected = [p * foreground for p in reference.softmax(z[:K])] + [background]
+        assert row == pytest.approx(expected)
+    for predicted, z in zip(loss.predicted_classes(logits).tolist(), logits.tolist()):
+        assert predicted == (z.index(max(z[:K])) if z[K] >= z[K + 1] else K)
+
+
+@every_softmax
+@pytest.mark.parametrize("objectness", [None, True, False])
+def test_without_background_there_is_a_logit_per_class(name, objectness):
+    """Image classification, K classes only; objectness says nothing there."""
+    arguments = {} if objectness is None else {"objectness": objectness}
+    logits, gt_classes = batch(K, num_labels=K)
+    loss = plain(name, background=False, **arguments)
+    losses = loss(logits, gt_classes)
+    assert list(losses) == ["loss_cls"] and loss.num_logits == K
+    torch.testing.assert_close(losses["loss_cls"], F.cross_entropy(logits, gt_classes))
+    torch.testing.assert_close(loss.probabilities(logits), logits.softmax(dim=1))
+    assert loss.predicted_classes(logits).tolist() == logits.argmax(dim=1).tolist()
+    assert gradcheck(lambda z: loss(z, gt_classes)["loss_cls"], logits.requires_grad_())
+
+
+@every_softmax
+def test_without_background_a_background_label_is_refused(name):
+    logits, _ = batch(K, num_samples=2)
+    with pytest.raises(ValueError, match=r"in \[0, 5\), as this loss is without background; got 5"):
+        build(name, background=False)(logits, torch.tensor([0, K]))
+
+
+@every_softmax
+def test_without_background_no_samples(name):
+    loss = build(name, background=False)
+    classifier = torch.nn.Linear(3, K)
+    value = loss(classifier(torch.zeros(0, 3)), torch.zeros(0, dtype=torch.int64))["loss_cls"]
+    value.backward()
+    assert value == 0 and (classifier.weight.grad == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_seesaw_without_background_equals_the_equations(seed):
+    logits, gt_classes = batch(K, num_labels=K, seed=seed)
+    counts = [1, 5, 20, 100, 3]
+    loss = build("seesaw", background=False, q=1.0, counts="fixed", instance_counts=counts)
+    expected = reference.seesaw(
+        logits.tolist(), gt_classes.tolist(), counts, p=0.8, q=1.0, eps=1e-2
+    )
+    assert loss(logits, gt_classes)["loss_cls"].item() == pytest.approx(expected)
+
+
+def test_seesaw_without_background_counts_its_classes():
+    loss = build("seesaw", background=False)
+    loss(torch.zeros(3, K), torch.tensor([0, 4, 4]))
+    assert loss.cumulative_counts.tolist() == loss.sample_counts().tolist() == [1, 0, 0, 0, 2]
+
+
+def test_softmax_eql_without_background_equals_the_equations():
+    logits, gt_classes = batch(K, num_labels=K)
+    loss = build("softmax_eql", background=False, gamma=1.0)
+    expected = reference.softmax_eql(
+        logits.tolist(), gt_classes.tolist(), [1, 1, 1, 0, 0], [[1] * K] * len(logits)
+    )
+    assert loss(logits, gt_classes)["loss_cls"].item() == pytest.approx(expected)
