@@ -1,5 +1,6 @@
 """Checkpoints that know which classifier they hold, and what its classes are called."""
 
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -23,6 +24,9 @@ class LongTailCheckpointer(DetectionCheckpointer):
     silently so, since its weights may have the same shape. When a model is to be evaluated or a run
     resumed, such a file is refused. When it only gives a new run its start, the classifier and the
     loss's statistics are left at their initialisation and the rest is loaded.
+
+    Decoupled training starts with a whole detector: "retrain" leaves out the classifier and the
+    loss's statistics of any file, "scale" takes nothing but a fitting one.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         *,
         classifier: dict[str, Any],
         is_training: bool,
+        decoupled: str = "none",
         metadata: dict[str, list] | None = None,
         **checkpointables,
     ):
@@ -41,6 +46,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
             classifier: config keys that decide what the classifier's weights mean, and their
                 values.
             is_training: whether files without a fitting classifier may start a new run.
+            decoupled: MODEL.ROI_BOX_HEAD.DECOUPLED.
             metadata: of :func:`class_metadata`, to be saved as "metadata" if it is known.
                 :meth:`load` returns what the file has under this name.
         """
@@ -48,6 +54,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         self.classifier = classifier
         self.metadata = metadata
         self.is_training = is_training
+        self.decoupled = decoupled
         self._path = ""
         self._resumes = False
 
@@ -88,28 +95,52 @@ class LongTailCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: Any):
         weights = checkpoint["model"]
-        must_fit = self._resumes or not self.is_training
+        must_fit = not self._is_start or self.decoupled == "scale"
         difference = self._difference(checkpoint.pop("classifier", None))
-        if difference and must_fit:
+        if self._is_start:
+            _remove(weights, _is_gradient_statistic)
+        if self._is_start and self.decoupled == "retrain":
+            self.logger.info(f"{self._path} gives all but the classifier, which starts anew")
+            _remove(weights, _is_classifier)
+        elif difference and must_fit:
             raise CheckpointError(f"MODEL.WEIGHTS: {self._path} {difference}")
-        if difference and any(map(_is_classifier, weights)):
+        elif difference and any(map(_is_classifier, weights)):
             self.logger.warning(
                 f"MODEL.WEIGHTS: {self._path} {difference}; the classifier starts anew, the rest "
                 "is loaded"
             )
-            for key in [key for key in weights if _is_classifier(key)]:
-                del weights[key]
+            _remove(weights, _is_classifier)
         incompatible = super()._load_model(checkpoint)
+        missing = incompatible.missing_keys + [key for key, *_ in incompatible.incorrect_shapes]
         if must_fit:
-            shapes = [key for key, *_ in incompatible.incorrect_shapes]
-            for key in filter(_is_classifier, incompatible.missing_keys + shapes):
-                # The loss's statistics are needed to go on training, not to evaluate.
-                if self._resumes or ".cls_score." in key:
-                    raise CheckpointError(
-                        f"MODEL.WEIGHTS: {self._path} has no {key} that fits this config; it was "
-                        "trained with another loss or other classes"
-                    )
+            self._check_classifier(missing)
+        if self._is_start and self.decoupled != "none":
+            self._check_all_but_classifier(missing)
         return incompatible
+
+    @property
+    def _is_start(self) -> bool:
+        return self.is_training and not self._resumes
+
+    def _check_classifier(self, missing: list[str]) -> None:
+        for key in filter(_is_classifier, missing):
+            if self._is_start and key.endswith(".cls_score.scale"):
+                continue  # a classifier without a scale gets one
+            # The loss's statistics are needed to go on training, not to evaluate.
+            if self._resumes or ".cls_score." in key:
+                raise CheckpointError(
+                    f"MODEL.WEIGHTS: {self._path} has no {key} that fits this config; it was "
+                    "trained with another loss or other classes"
+                )
+
+    def _check_all_but_classifier(self, missing: list[str]) -> None:
+        for key in missing:
+            if not _is_classifier(key) and not _is_gradient_statistic(key):
+                raise CheckpointError(
+                    f"MODEL.WEIGHTS: {self._path} has no {key} that fits this config, and "
+                    f"MODEL.ROI_BOX_HEAD.DECOUPLED {self.decoupled} would not train it; name the "
+                    "checkpoint of a trained detector"
+                )
 
     def _difference(self, found: dict[str, Any] | None) -> str:
         """How the classifier of a file differs from this config's, or ""."""
@@ -119,7 +150,10 @@ class LongTailCheckpointer(DetectionCheckpointer):
             found = {**self.classifier, CLS_LOSS: "softmax_ce", NORMED_CLASSIFIER: False}
             if not self.is_training:
                 return ""
+        found = {DECOUPLED: "none", **found}  # files of before there was the key
         for key, value in self.classifier.items():
+            if self._is_start and key == DECOUPLED and value == "scale":
+                continue  # a classifier without a scale gets one
             if found.get(key) != value:
                 return f"was trained with {key} {found.get(key)}, but here it is {value}"
         return ""
@@ -156,7 +190,17 @@ def class_metadata(dataset_name: str) -> dict[str, list] | None:
 
 CLS_LOSS = "MODEL.ROI_BOX_HEAD.CLS_LOSS"
 NORMED_CLASSIFIER = "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER"
+DECOUPLED = "MODEL.ROI_BOX_HEAD.DECOUPLED"
 
 
 def _is_classifier(key: str) -> bool:
     return "box_predictor" in key and (".cls_score." in key or ".loss." in key)
+
+
+def _is_gradient_statistic(key: str) -> bool:
+    return ".class_gradients." in key
+
+
+def _remove(weights: dict[str, Any], is_removed: Callable[[str], bool]) -> None:
+    for key in list(filter(is_removed, weights)):
+        del weights[key]

@@ -1,16 +1,20 @@
 """Training hooks."""
 
 import dataclasses
+import json
 import logging
 import os
 
 import torch
 from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
 from torch import nn
 
+from ..data.atomic_write import atomic_file
 from ..data.class_statistics import ClassStatistics, write_class_statistics
 from ..data.frequency_groups import GROUP_NAMES
 from ..losses import ClassificationLoss
+from ..modeling.class_gradients import add_step, class_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +91,42 @@ class SampleCountsSummary(HookBase):
                         f"{int((group == 0).sum())} of {len(group)} classes without any)"
                     )
             logger.info(f"samples counted by {name}: {'; '.join(parts)}")
+
+
+class GradientStatistics(HookBase):
+    """
+    Sums each class's positive and negative gradients over steps and processes (see
+    :class:`~eql_seesaw.modeling.class_gradients.ClassGradients`). After training it writes them as
+    ``gradient_statistics.json``, {"positive": [K numbers], "negative": [K numbers]}; of a cascade,
+    a file for each stage, ``gradient_statistics_stage0.json`` and so on.
+    """
+
+    def __init__(self, output_dir: str):
+        """
+        Args:
+            output_dir: folder for the files.
+        """
+        self.output_dir = output_dir
+        self.loss_scale = 1.0
+
+    def before_step(self):
+        scaler = getattr(self.trainer._trainer, "grad_scaler", None)
+        if scaler is not None:
+            self.loss_scale = scaler.get_scale()
+
+    def after_step(self):
+        add_step(self.trainer.model, self.loss_scale)
+
+    def after_train(self):
+        if self.trainer.iter + 1 < self.trainer.max_iter or not comm.is_main_process():
+            return
+        stages = class_gradients(self.trainer.model)
+        for index, stage in enumerate(stages):
+            suffix = f"_stage{index}" if len(stages) > 1 else ""
+            positive, negative = stage.sums.tolist()
+            path = os.path.join(self.output_dir, f"gradient_statistics{suffix}.json")
+            with atomic_file(path) as f:
+                json.dump({"positive": positive, "negative": negative}, f)
 
 
 def sample_counts(model: nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -126,6 +126,11 @@ def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
     """
     if eval_only:
         cfg = _without_missing_training_set(cfg)
+    elif cfg.MODEL.ROI_BOX_HEAD.DECOUPLED != "none" and not cfg.MODEL.WEIGHTS:
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.DECOUPLED {cfg.MODEL.ROI_BOX_HEAD.DECOUPLED} starts with a "
+            "trained detector: name its checkpoint in MODEL.WEIGHTS"
+        )
     register_datasets(cfg)
     if cfg.DATASETS.TRAIN or cfg.DATASETS.CLASS_STATISTICS or not eval_only:
         get_class_statistics(

@@ -7,7 +7,11 @@ import weakref
 from collections.abc import Iterator
 
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import (
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
@@ -24,11 +28,23 @@ from ..data.annotated_classes import AnnotatedClassesMapper
 from ..data.class_names import class_names
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
+from ..data.train_sampler import SAMPLERS, build_train_sampler
 from ..evaluation import LongTailLVISEvaluator, draw_evaluation
 from ..evaluation.report import write_report
-from ..modeling import LongTailFastRCNNOutputLayers, NormedLinear, model_summary
-from .checkpoint import CLS_LOSS, NORMED_CLASSIFIER, LongTailCheckpointer, class_metadata
-from .hooks import BestCheckpointer, SampleCountsSummary
+from ..modeling import (
+    LongTailFastRCNNOutputLayers,
+    NormedLinear,
+    freeze_all_but_classifiers,
+    model_summary,
+)
+from .checkpoint import (
+    CLS_LOSS,
+    DECOUPLED,
+    NORMED_CLASSIFIER,
+    LongTailCheckpointer,
+    class_metadata,
+)
+from .hooks import BestCheckpointer, GradientStatistics, SampleCountsSummary
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +84,8 @@ class LongTailTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         model = super().build_model(cfg)
+        if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED != "none":
+            freeze_all_but_classifiers(model)
         logger.info(f"What decides the results:\n{model_summary(model)}")
         return model
 
@@ -76,7 +94,15 @@ class LongTailTrainer(DefaultTrainer):
         arguments = loss_arguments(cfg, cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
         keep_annotated = arguments.get("keep_annotated", False)
         mapper = AnnotatedClassesMapper if keep_annotated else NamedImageDatasetMapper
-        return build_detection_train_loader(cfg, mapper=mapper(cfg, is_train=True))
+        dataset = sampler = None
+        if cfg.DATALOADER.SAMPLER_TRAIN in SAMPLERS:
+            dataset = get_detection_dataset_dicts(
+                cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+            )
+            sampler = build_train_sampler(cfg, dataset)
+        return build_detection_train_loader(
+            cfg, mapper=mapper(cfg, is_train=True), dataset=dataset, sampler=sampler
+        )
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -120,6 +146,9 @@ class LongTailTrainer(DefaultTrainer):
     def build_hooks(self) -> list:
         period = self.cfg.TEST.EVAL_PERIOD
         ret = super().build_hooks()
+        if self.cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS:
+            # First, so that checkpoints hold the step that they are of.
+            ret.insert(0, GradientStatistics(self.cfg.OUTPUT_DIR))
         if not comm.is_main_process():
             return ret
         # The writers stay last, so that they see what the others put into the storage.
@@ -144,12 +173,15 @@ def build_checkpointer(
         "MODEL.ROI_HEADS.NUM_CLASSES": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
         NORMED_CLASSIFIER: is_normed,
         "MODEL.ROI_BOX_HEAD.TEMPERATURE": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE if is_normed else 1.0,
+        # A classifier trained anew is like any other.
+        DECOUPLED: "scale" if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "scale" else "none",
     }
     return LongTailCheckpointer(
         model,
         cfg.OUTPUT_DIR,
         classifier=classifier,
         is_training=trainer is not None,
+        decoupled=cfg.MODEL.ROI_BOX_HEAD.DECOUPLED,
         metadata=class_metadata(cfg.DATASETS.TRAIN[0]) if trainer is not None else None,
         **checkpointables,
     )

@@ -1,0 +1,59 @@
+"""Sampling of training images by class."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch.utils.data import Sampler
+
+
+class ClassAwareTrainingSampler(Sampler):
+    """
+    Class-aware sampling of https://arxiv.org/abs/1512.05830: every class comes equally
+    often, and within a class every image that holds it. Both lists are gone through in random
+    order and shuffled anew at their end.
+
+    The stream of image indices is infinite. As with Detectron2's samplers, all processes have the
+    same stream, and each takes the indices ``rank, rank + world size, ...`` of it.
+
+    Args:
+        dataset_dicts: dataset in Detectron2's standard format, with contiguous class ids. Images
+            without annotations and classes without images are never drawn; crowd annotations
+            (``iscrowd`` = 1), which training leaves out, do not count.
+        seed: the same in all processes; None for a random one that they agree on.
+
+    Attributes:
+        images: the indices of each class's images, for the classes that have any.
+
+    Raises:
+        ValueError: there are no annotations.
+    """
+
+    def __init__(self, dataset_dicts: Sequence[dict[str, Any]], seed: int | None = None):
+        images = defaultdict(list)
+        for index, image in enumerate(dataset_dicts):
+            annotations = image.get("annotations", ())
+            for class_id in {x["category_id"] for x in annotations if not x.get("iscrowd", 0)}:
+                images[class_id].append(index)
+        if not images:
+            raise ValueError("ClassAwareTrainingSampler: there are no annotations to sample by")
+        self.images = [torch.tensor(images[class_id]) for class_id in sorted(images)]
+        self.seed = comm.shared_random_seed() if seed is None else seed
+        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.islice(self._stream(), self.rank, None, self.world_size)
+
+    def _stream(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        images = [_shuffled_forever(indices, generator) for indices in self.images]
+        for index in _shuffled_forever(torch.arange(len(images)), generator):
+            yield next(images[index])
+
+
+def _shuffled_forever(values: torch.Tensor, generator: torch.Generator) -> Iterator[int]:
+    while True:
+        yield from values[torch.randperm(len(values), generator=generator)].tolist()

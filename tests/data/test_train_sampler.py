@@ -1,0 +1,86 @@
+import itertools
+import logging
+import math
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+
+from eql_seesaw.data.class_aware_sampler import ClassAwareTrainingSampler
+from eql_seesaw.data.train_sampler import build_train_sampler
+
+
+def dataset():
+    """Eight images of class 0, one of them also of class 1; one without annotations."""
+    images = [{"annotations": [{"category_id": 0}]} for _ in range(8)]
+    images[3]["annotations"].append({"category_id": 1})
+    return [*images, {"annotations": []}]
+
+
+def config(name, **settings):
+    cfg = get_cfg()
+    cfg.DATALOADER.SAMPLER_TRAIN = name
+    cfg.SEED = 1
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH = 30, 4
+    for key, value in settings.items():
+        cfg.DATALOADER[key] = value
+    return cfg
+
+
+def test_repeat_factors(caplog):
+    """
+    Class 1 is in 1 of 9 images, so with threshold 4/9 image 3 comes sqrt(4) = 2 times; class 0 is
+    more frequent than the threshold, and an image without annotations comes once.
+    """
+    cfg = config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=4 / 9)
+    with caplog.at_level(logging.INFO):
+        sampler = build_train_sampler(cfg, dataset())
+    epoch = list(itertools.islice(sampler, 10))
+    assert sorted(epoch) == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8]
+    assert [record.getMessage() for record in caplog.records] == [
+        "RepeatFactorTrainingSampler: with threshold 0.444444 an epoch over 9 images has 10; "
+        "training draws 120, 12.0 such epochs"
+    ]
+
+
+def test_repeat_factors_without_root():
+    cfg = config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=4 / 9, REPEAT_SQRT=False)
+    epoch = itertools.islice(build_train_sampler(cfg, dataset()), 12)
+    assert torch.bincount(torch.tensor(list(epoch))).tolist() == [1, 1, 1, 4, 1, 1, 1, 1, 1]
+
+
+def test_fractional_repeat_factors_hold_on_average():
+    cfg = config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=0.25)
+    number = 20_000
+    drawn = torch.tensor(list(itertools.islice(build_train_sampler(cfg, dataset()), number)))
+    share = 1.5 / (8 + 1.5)  # sqrt(0.25 * 9) = 1.5 times
+    deviation = math.sqrt(share * (1 - share) / number)
+    assert abs((drawn == 3).double().mean().item() - share) < 4 * deviation
+
+
+def test_detectron2s_logger_keeps_its_level():
+    name = "detectron2.data.samplers.distributed_sampler"
+    before = logging.getLogger(name).level
+    build_train_sampler(config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=0.1), dataset())
+    assert logging.getLogger(name).level == before
+
+
+def test_class_aware(caplog):
+    with caplog.at_level(logging.INFO):
+        sampler = build_train_sampler(config("ClassAwareTrainingSampler"), dataset())
+    assert isinstance(sampler, ClassAwareTrainingSampler)
+    assert list(itertools.islice(sampler, 100)).count(3) >= 50
+    assert "2 classes with images are drawn equally often" in caplog.text
+    assert "training draws 120, 13.3 times the 9 images" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["ClassAwareTrainingSampler", "RepeatFactorTrainingSampler"])
+def test_seed(name):
+    def draw(seed):
+        cfg = config(name, REPEAT_THRESHOLD=0.3)
+        cfg.SEED = seed
+        return list(itertools.islice(build_train_sampler(cfg, dataset()), 40))
+
+    assert draw(5) == draw(5) != draw(6)
+    torch.manual_seed(0)
+    assert draw(-1) != draw(-1)  # Detectron2's "no seed"

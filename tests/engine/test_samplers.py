@@ -1,0 +1,76 @@
+"""DATALOADER.SAMPLER_TRAIN, as users type it."""
+
+import json
+import re
+
+import pytest
+
+from eql_seesaw.data.register import register_datasets
+from eql_seesaw.engine import LongTailTrainer, load_config
+from tests.engine.test_train_net import check_error, quickstart
+
+NO_EVALUATION = ["DATASETS.TEST", "()"]
+SAMPLER = "DATALOADER.SAMPLER_TRAIN"
+REPEAT_FACTOR = [SAMPLER, "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", "0.5"]
+
+
+def test_class_aware(train_net, overrides, tmp_path):
+    run = [*overrides, *NO_EVALUATION, SAMPLER, "ClassAwareTrainingSampler"]
+    assert train_net("quickstart/eql.yaml", *run) is None
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert "6 classes with images are drawn equally often; training draws 6, " in log
+
+
+def test_repeat_factor(train_net, overrides, tmp_path):
+    assert train_net("quickstart/eql.yaml", *overrides, *NO_EVALUATION, *REPEAT_FACTOR) is None
+    log = (tmp_path / "output" / "log.txt").read_text()
+    line = re.search(r"threshold 0.5 an epoch over ([\d,]+) images has ([\d,]+); training", log)
+    before, after = (int(number.replace(",", "")) for number in line.groups())
+    assert before < after
+    assert "Cat ID" not in log
+
+
+def drawn_images(overrides, extra, number):
+    cfg = load_config(quickstart("eql.yaml"), [*overrides, *extra])
+    register_datasets(cfg)
+    batches = iter(LongTailTrainer.build_train_loader(cfg))
+    return [image["image_id"] for _ in range(number) for image in next(batches)]
+
+
+def test_class_aware_sampling_shows_the_rarest_class(overrides, symbols):
+    """The one image of class 0 is every sixth; without the sampler it would be one of 110."""
+    images = drawn_images(overrides, [SAMPLER, "ClassAwareTrainingSampler"], 30)
+    content = json.load(open(symbols / "symbols_train.json"))
+    first = min(category["id"] for category in content["categories"])
+    rarest = [x["image_id"] for x in content["annotations"] if x["category_id"] == first]
+    assert len(set(rarest)) == 1
+    # The only image of its class: once in each round of six, and as an image of other classes.
+    assert images.count(rarest[0]) >= 9
+
+
+def test_images_without_annotations(overrides, symbols, tmp_path):
+    """They keep their place among the repeat factors, and are never drawn by class."""
+    content = json.load(open(symbols / "symbols_train.json"))
+    empty = {image["id"] for image in content["images"][::3]}
+    content["annotations"] = [x for x in content["annotations"] if x["image_id"] not in empty]
+    json.dump(content, open(tmp_path / "train.json", "w"))
+    data = ["DATASETS.REGISTER.symbols_train.JSON", str(tmp_path / "train.json")]
+    data += ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"]
+    images = drawn_images(overrides, [*data, SAMPLER, "ClassAwareTrainingSampler"], 60)
+    assert not empty & set(images)
+    images = drawn_images(overrides, [*data, *REPEAT_FACTOR], 60)
+    assert empty & set(images)
+
+
+@pytest.mark.parametrize(
+    "extra, pattern",
+    [
+        ([SAMPLER, "ClassAware"], "SAMPLER_TRAIN is 'ClassAware'; .*ClassAwareTrainingSampler"),
+        (REPEAT_FACTOR[:2], r"REPEAT_THRESHOLD is 0.0, with which .* repeats nothing"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_written(
+    train_net, overrides, tmp_path, extra, pattern
+):
+    check_error(train_net("quickstart/eql.yaml", *overrides, *extra), pattern)
+    assert not (tmp_path / "output").exists()
