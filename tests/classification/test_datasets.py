@@ -1,0 +1,131 @@
+"""The long tail, and what is read from files."""
+
+import sys
+
+import pytest
+import torch
+
+from eql_seesaw.classification.datasets import (
+    draw_images,
+    load_cifar100_lt,
+    load_digits,
+    load_imagenet_lt,
+    long_tailed_counts,
+)
+
+from .folders import write_cifar100, write_imagenet_lt
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("imbalance, total", [(200, 9502), (100, 10847), (50, 12608)])
+def test_profile_has_the_sizes_of_the_papers(imbalance, total):
+    counts = long_tailed_counts(100, 500, imbalance)
+    assert sum(counts) == total
+    assert counts[0] == 500 and counts[-1] == 500 // imbalance
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_profile_without_imbalance_is_balanced():
+    assert long_tailed_counts(10, 124, 1) == [124] * 10
+
+
+@pytest.mark.parametrize("imbalance", [0.5, 501, float("nan")])
+def test_impossible_imbalance(imbalance):
+    with pytest.raises(ValueError, match="--imbalance must be from 1 to 500.* got"):
+        long_tailed_counts(100, 500, imbalance)
+
+
+def test_drawn_images():
+    labels = torch.tensor([0, 1, 0, 1, 0, 1, 1])
+    drawn, others = draw_images(labels, [1, 3], generator())
+    assert labels[drawn].bincount().tolist() == [1, 3]
+    assert sorted([*drawn.tolist(), *others.tolist()]) == list(range(7))
+
+
+def test_digits():
+    data = load_digits(50, generator())
+    train_images, train_labels = data.train.tensors
+    test_images, test_labels = data.test.tensors
+    assert train_labels.bincount().tolist() == data.image_counts
+    assert data.image_counts == [124, 80, 51, 33, 21, 14, 9, 5, 3, 2]
+    assert test_labels.bincount().tolist() == [50] * 10
+    assert train_images.shape[1:] == (1, 8, 8) and train_images.max() == 1
+    # No two digits of scikit-learn are alike, so equal pixels mean the same image.
+    images = [
+        bytes(image) for image in (255 * torch.cat([train_images, test_images])).byte().numpy()
+    ]
+    assert len(set(images)) == len(images)
+
+
+def test_digits_follow_the_seed():
+    first, again, other = (load_digits(50, generator(seed)).train.tensors[0] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match="pip install scikit-learn"):
+        load_digits(50, generator())
+
+
+def test_cifar100_lt(tmp_path, monkeypatch):
+    write_cifar100(tmp_path, monkeypatch, images_per_class=4)
+    data = load_cifar100_lt(str(tmp_path), 4, generator())
+    assert data.image_counts == long_tailed_counts(100, 4, 4)
+    labels = [label for _, label in data.train]
+    assert torch.tensor(labels).bincount().tolist() == data.image_counts
+    assert len(data.test) == 400
+    assert data.train[0][0].shape == data.test[0][0].shape == (3, 32, 32)
+
+
+def test_cutout_erases_a_quarter(tmp_path, monkeypatch):
+    write_cifar100(tmp_path, monkeypatch, images_per_class=1)
+    image, _ = load_cifar100_lt(str(tmp_path), 1, generator()).train[0]
+    # Erased pixels are exactly 0, which no pixel value is after normalisation.
+    erased = (image == 0).all(dim=0)
+    rows, columns = torch.nonzero(erased).unbind(dim=1)
+    assert erased.sum() == 256
+    assert rows.max() - rows.min() == columns.max() - columns.min() == 15
+
+
+def test_imagenet_lt(tmp_path):
+    write_imagenet_lt(tmp_path, {0: 3, 1: 1})
+    data = load_imagenet_lt(str(tmp_path))
+    assert data.image_counts == [3, 1]
+    assert [label for _, label in data.test] == [0, 1]
+    assert data.train[0][0].shape == data.test[0][0].shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("train/0/0.jpg", "line 5: not"),
+        ("train/0/0.jpg one", "line 5: not"),
+        ("train/0/none.jpg 0", "line 5: no image"),
+    ],
+)
+def test_wrong_line_in_a_list(tmp_path, line, message):
+    write_imagenet_lt(tmp_path, {0: 3, 1: 1})
+    path = tmp_path / "ImageNet_LT_train.txt"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_imagenet_lt(str(tmp_path))
+
+
+def test_empty_list(tmp_path):
+    write_imagenet_lt(tmp_path, {0: 1})
+    (tmp_path / "ImageNet_LT_test.txt").write_text("")
+    with pytest.raises(ValueError, match="ImageNet_LT_test.txt has no lines"):
+        load_imagenet_lt(str(tmp_path))
+
+
+def test_class_that_is_only_tested(tmp_path):
+    write_imagenet_lt(tmp_path, {0: 1, 1: 1})
+    path = tmp_path / "ImageNet_LT_test.txt"
+    path.write_text(path.read_text().replace(" 1\n", " 7\n"))
+    with pytest.raises(ValueError, match="label 7, ImageNet_LT_train.txt only 0 to 1"):
+        load_imagenet_lt(str(tmp_path))

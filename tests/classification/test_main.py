@@ -1,0 +1,137 @@
+"""python -m eql_seesaw.classification, as users type it."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from eql_seesaw.classification.__main__ import main, parse_args, recipe_for
+
+from .folders import write_cifar100, write_imagenet_lt
+
+
+def rows_of_table(output):
+    """The last table: loss to its cells."""
+    lines = output.split("\n\n")[-1].splitlines()[3:]
+    return {cells[0]: cells[1:] for cells in (re.split(r"\s{2,}", x.strip()) for x in lines)}
+
+
+@pytest.fixture(autouse=True)
+def restore_cudnn(monkeypatch):
+    """The command line makes cuDNN deterministic for the rest of the process."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+
+
+def test_digits_as_typed():
+    done = subprocess.run(
+        [sys.executable, "-m", "eql_seesaw.classification", "--seed", "0", "1"]
+        + ["--iterations", "25", "--loss", "softmax_ce", "softmax_eql", "seesaw"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "342 training images of 10 classes, 124 to 2 each; 500 test images" in done.stdout
+    assert "many: 3 classes with more than 50 images; medium: 3; few: 4" in done.stdout
+    rows = rows_of_table(done.stdout)
+    assert list(rows) == ["softmax_ce", "softmax_eql", "seesaw"]
+    for cells in rows.values():
+        overall, many, medium, few = (float(cell.split(" ± ")[0]) for cell in cells)
+        assert many > 75 and overall > 30  # chance is 10
+
+
+def test_without_detectron2():
+    code = "import sys; sys.modules['detectron2'] = None; import eql_seesaw.classification.__main__"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_same_seed_same_numbers(capsys):
+    arguments = ["--loss", "softmax_eql", "--iterations", "10", "--seed", "3"]
+    main(arguments)
+    first = capsys.readouterr().out
+    main(arguments)
+    assert capsys.readouterr().out == first
+    assert "±" not in rows_of_table(first)["softmax_eql"][0]  # one seed has no spread
+
+
+def test_group_without_classes(capsys):
+    main(["--loss", "softmax_ce", "--iterations", "1", "--imbalance", "1"])
+    many, medium, few = rows_of_table(capsys.readouterr().out)["softmax_ce"][1:]
+    assert (medium, few) == ("n/a", "n/a") and many != "n/a"
+
+
+@pytest.mark.parametrize("loss", ["softmax_ce", "softmax_eql", "seesaw"])
+def test_cifar100_lt_takes_a_step(tmp_path, monkeypatch, capsys, loss):
+    write_cifar100(tmp_path, monkeypatch, images_per_class=2)
+    main(
+        ["--data", "cifar100-lt", "--root", str(tmp_path), "--loss", loss, "--imbalance", "2"]
+        + ["--iterations", "1", "--batch-size", "8", "--workers", "0"]
+    )
+    output = capsys.readouterr().out
+    assert "of 100 classes, 2 to 1 each; 200 test images" in output
+    assert loss in rows_of_table(output)
+
+
+@pytest.mark.parametrize("loss", ["softmax_eql", "seesaw"])
+def test_imagenet_lt_takes_a_step(tmp_path, capsys, loss):
+    write_imagenet_lt(tmp_path, {0: 3, 1: 1})
+    main(
+        ["--data", "imagenet-lt", "--root", str(tmp_path), "--loss", loss]
+        + ["--iterations", "1", "--batch-size", "2", "--workers", "0"]
+    )
+    output = capsys.readouterr().out
+    assert "4 training images of 2 classes, 3 to 1 each; 2 test images" in output
+    assert rows_of_table(output)[loss][1:3] == ["n/a", "n/a"]
+
+
+def test_learning_rate_and_iterations_follow_the_batch_size():
+    recipe = recipe_for(parse_args(["--data", "cifar100-lt", "--batch-size", "128"]))
+    assert (recipe.batch_size, recipe.learning_rate, recipe.iterations) == (128, 0.1, 25600)
+    recipe = recipe_for(parse_args(["--batch-size", "128", "--iterations", "7"]))
+    assert (recipe.batch_size, recipe.learning_rate, recipe.iterations) == (128, 0.1, 7)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--data", "cifar100-lt"], "needs --root, the folder that holds cifar-100-python/"),
+        (["--data", "imagenet-lt"], "needs --root, the folder that holds ImageNet_LT_train.txt"),
+        (["--data", "cifar100-lt", "--root", "nowhere"], "--root nowhere: no whole cifar-100-pyt"),
+        (["--data", "imagenet-lt", "--root", "nowhere"], "--root nowhere: no ImageNet_LT_train"),
+        (["--root", "folder"], "--root is for other --data"),
+        (["--imbalance", "1000"], "--imbalance must be from 1 to 124"),
+        (["--data", "imagenet-lt", "--root", "x", "--imbalance", "2"], "--imbalance is for other"),
+        (["--iterations", "0"], "--iterations must be at least 1, got 0"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--workers", "-1"], "--workers must be at least 0, got -1"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code.startswith("error: ") and message in stop.value.code
+    assert "\n" not in stop.value.code
+    assert capsys.readouterr().out == ""
+
+
+def test_broken_image_is_one_line(tmp_path):
+    write_imagenet_lt(tmp_path, {0: 1, 1: 1})
+    (tmp_path / "train" / "0" / "0.jpg").write_bytes(b"not an image")
+    with pytest.raises(SystemExit, match=r"^error: .*cannot identify image file .*0\.jpg"):
+        main(
+            ["--data", "imagenet-lt", "--root", str(tmp_path), "--loss", "softmax_ce"]
+            + ["--iterations", "1", "--batch-size", "2", "--workers", "1"]
+        )
+
+
+def test_damaged_cifar_is_not_taken(tmp_path):
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    for name in ("train", "test", "meta"):
+        (folder / name).write_bytes(b"half a download")
+    with pytest.raises(SystemExit, match="error: --root .* no whole cifar-100-python/"):
+        main(["--data", "cifar100-lt", "--root", str(tmp_path)])
