@@ -1,0 +1,137 @@
+"""What it takes to train a table's rows on a machine: data, schedule, commands."""
+
+import os
+import shlex
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+
+from ..data.register import find_dataset
+from .run_state import read_run_state
+from .schedule import batch_settings, default_batch, scale_to_batch
+from .table import Table
+from .table_runs import GENERATED_DATASET, TableRun, expected_config, train_command
+
+# Training images with annotations, of which an epoch consists.
+IMAGES_PER_EPOCH = {"lvis_v0.5": 56_740, "lvis_v1": 99_388}
+
+
+def missing_files(cfg: CfgNode, runs: Sequence[TableRun]) -> list[str]:
+    """
+    Annotation files, image folders and weights of a config that are not on this machine.
+
+    Args:
+        runs: whose weights will be there in time.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    # Others, such as detectron2://, are downloaded.
+    is_local = weights and "://" not in weights
+    comes = any(os.path.dirname(weights) == run.folder for run in runs)
+    missing = [weights] if is_local and not comes and not os.path.exists(weights) else []
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            paths = find_dataset(cfg, f"DATASETS.{key}", name) or ()
+            missing += [path for path in paths if not os.path.exists(path)]
+    return missing
+
+
+def where_files_come_from(scale: str) -> str:
+    if scale == "mini":
+        return "`make miniature` makes it"
+    return "datasets/README.md says what to download"
+
+
+def describe_plan(
+    table: Table,
+    runs: Sequence[TableRun],
+    num_gpus: int,
+    gpus_here: int,
+    images_per_batch: int | None,
+) -> str:
+    """
+    Args:
+        runs: of one scale, at least one; inputs before the runs that need them.
+        num_gpus: to write the commands for.
+        gpus_here: GPUs of this machine.
+        images_per_batch: over all GPUs; None for :func:`default_batch`.
+    """
+    scale = runs[0].scale
+    configs = [expected_config(run) for run in runs]
+    lines = [f"{table.name}: {table.title}, {len(runs)} runs"]
+    missing = list(dict.fromkeys(path for cfg in configs for path in missing_files(cfg, runs)))
+    if missing:
+        lines.append(f"Missing: {', '.join(missing)}; {where_files_come_from(scale)}.")
+    if scale == "mini":
+        dataset = GENERATED_DATASET
+        lines.append("In miniature, on one thread each; `run` starts one for each CPU core.")
+    else:
+        dataset = table.dataset
+        here = f"{gpus_here} GPU(s)" if gpus_here else "no GPU"
+        lines.append(f"This machine has {here}; the commands are for {num_gpus}.")
+    batches = [
+        run_batch(run, cfg, num_gpus, images_per_batch)
+        for run, cfg in zip(runs, configs, strict=True)
+    ]
+    schedules = {
+        _describe_schedule(cfg, batch, dataset) for cfg, batch in zip(configs, batches, strict=True)
+    }
+    lines += sorted(schedules)
+    if any("RepeatFactor" in cfg.DATALOADER.SAMPLER_TRAIN for cfg in configs):
+        lines.append(
+            "Repeat-factor sampling shows images of rare classes more often within the same "
+            "iterations. Epochs are counted in images of the original set; mmdetection's are "
+            "passes over the longer, resampled set, so its schedules of as many epochs train "
+            "longer."
+        )
+    for run, cfg, batch in zip(runs, configs, batches, strict=True):
+        state = read_run_state(run)
+        resume = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
+        lines += ["", f"# {run}: {state.reason or 'finished'}"]
+        if state.metrics is None and not state.conflict:
+            threads = "OMP_NUM_THREADS=1 " if scale == "mini" else ""
+            command = train_command(run, num_gpus, resume, batch_settings(cfg, batch))
+            lines.append(f"{threads}python {shlex.join(command)}")
+    return "\n".join(lines)
+
+
+def run_batch(run: TableRun, cfg: CfgNode, num_gpus: int, images_per_batch: int | None) -> int:
+    """
+    Images per batch of a run: those it was started with, the given ones, or the default.
+
+    Raises:
+        ValueError: they cannot be shared out evenly among the GPUs.
+    """
+    if run.scale == "mini":
+        return cfg.SOLVER.IMS_PER_BATCH
+    state = read_run_state(run)
+    # An iteration number means another number of images with another batch.
+    is_started = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
+    if is_started and state.batch:
+        batch, origin = state.batch, f"{run} was started with"
+    else:
+        batch, origin = images_per_batch or default_batch(cfg, num_gpus), "--batch asks for"
+    if batch % num_gpus:
+        raise ValueError(
+            f"{origin} {batch} images per batch, which {num_gpus} GPUs cannot share evenly; "
+            "choose another --gpus"
+        )
+    return batch
+
+
+def _describe_schedule(cfg, batch, dataset):
+    scaled = scale_to_batch(cfg, batch)
+    recipe, solver = cfg.SOLVER, scaled.SOLVER
+    text = (
+        f"Batch of {batch} images, learning rate {solver.BASE_LR:g}, {solver.MAX_ITER} iterations"
+    )
+    if batch != recipe.IMS_PER_BATCH:
+        text += (
+            f" (recipe: {recipe.IMS_PER_BATCH}, {recipe.BASE_LR:g}, {recipe.MAX_ITER}; learning "
+            "rate scaled linearly, as many images seen)"
+        )
+    num_images = solver.MAX_ITER * batch
+    text += f": {num_images:,} images"
+    if dataset in IMAGES_PER_EPOCH:
+        epoch = IMAGES_PER_EPOCH[dataset]
+        text += f", {num_images / epoch:.1f} epochs of the {epoch:,} annotated ones of {dataset}"
+    return f"{text}."

@@ -1,0 +1,185 @@
+"""Training a table's rows, one after another or side by side."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from .plan import missing_files, run_batch, where_files_come_from
+from .run_state import read_run_state
+from .schedule import batch_settings
+from .table_runs import TableRun, expected_config, train_command, write_config_file
+
+TRAIN_LOG = "train_net.txt"
+# For a training to end by itself when it is interrupted.
+SECONDS_TO_END = 10
+SECONDS_BETWEEN_LOOKS = 0.1
+
+
+@dataclasses.dataclass
+class _Process:
+    run: TableRun
+    process: subprocess.Popen
+    start: float
+    number: str
+
+
+def run_all(
+    runs: Sequence[TableRun], jobs: int, num_gpus: int, images_per_batch: int | None
+) -> list[str]:
+    """
+    Train the runs that have no finished result; go on after one that fails.
+
+    Args:
+        runs: inputs before the runs that need them.
+        jobs: trainings at a time.
+        num_gpus: of each training at full scale.
+        images_per_batch: over all GPUs; None for the default.
+
+    Returns:
+        One line for each run that failed or could not be started.
+
+    Raises:
+        ValueError, FileNotFoundError: a config is wrong, or data are missing; nothing was started.
+        KeyboardInterrupt: interrupted; the trainings were ended.
+    """
+    states = {run.folder: read_run_state(run) for run in runs}
+    waiting = [run for run in runs if states[run.folder].metrics is None]
+    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished", flush=True)
+    failures: dict[str, str] = {}
+    for run in waiting:
+        if states[run.folder].conflict:
+            reason = states[run.folder].reason
+            failures[run.folder] = f"{run}: {reason}; move {run.folder} away to train it anew"
+    commands = {run.folder: _command(run, num_gpus, images_per_batch) for run in waiting}
+    needs = _check_files(waiting, runs)
+    waiting = [run for run in waiting if run.folder not in failures]
+    if waiting:
+        with _only_one(os.path.join(waiting[0].output, waiting[0].scale)) as lock:
+            _train(waiting, commands, needs, jobs, failures, lock)
+    return list(failures.values())
+
+
+def _train(waiting, commands, needs, jobs, failures, lock):
+    total = len(waiting)
+    waiting = list(waiting)
+    active: list[_Process] = []
+    try:
+        while waiting or active:
+            unfinished = {run.folder for run in waiting} | {job.run.folder for job in active}
+            for run in [run for run in waiting if len(active) < jobs]:
+                inputs = needs[run.folder]
+                if inputs & failures.keys():
+                    failures[run.folder] = f"{run}: not started, its input failed"
+                    waiting.remove(run)
+                elif not inputs & unfinished and len(active) < jobs:
+                    waiting.remove(run)
+                    number = f"{total - len(waiting)}/{total}"
+                    active.append(_start(run, commands[run.folder], number, lock))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            for job in [job for job in active if job.process.poll() is not None]:
+                active.remove(job)
+                _report_end(job, failures)
+    except BaseException:
+        _end([job.process for job in active])
+        raise
+
+
+def _start(run, command, number, lock):
+    write_config_file(run)
+    os.makedirs(run.folder, exist_ok=True)
+    environment = dict(os.environ)
+    if run.scale == "mini":
+        environment["OMP_NUM_THREADS"] = "1"
+    with open(os.path.join(run.folder, TRAIN_LOG), "a") as log:
+        print(f"$ {shlex.join(command)}", file=log, flush=True)
+        # Sessions of their own, so that an interruption reaches each of them once, through us. They
+        # hold the lock too, should they outlive us.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            pass_fds=[lock.fileno()],
+        )
+    verb = "resumed" if "--resume" in command else "started"
+    print(f"[{number}] {run} {verb}: {run.folder}", flush=True)
+    return _Process(run, process, time.monotonic(), number)
+
+
+def _report_end(job, failures):
+    run, status = job.run, job.process.returncode
+    log = os.path.join(run.folder, TRAIN_LOG)
+    duration = timedelta(seconds=round(time.monotonic() - job.start))
+    state = read_run_state(run)
+    if status == 0 and state.metrics is not None:
+        print(f"[{job.number}] {run} finished in {duration}", flush=True)
+        return
+    reason = state.reason if status == 0 else _last_line(log)
+    print(f"[{job.number}] {run} FAILED after {duration}: {reason}", flush=True)
+    failures[run.folder] = f"{run}: {reason} (see {log})"
+
+
+def _end(processes):
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                # The whole session: workers, and one process for each GPU.
+                os.killpg(process.pid, sign)
+        end = time.monotonic() + SECONDS_TO_END
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+
+
+def _command(run, num_gpus, images_per_batch):
+    cfg = expected_config(run)
+    batch = run_batch(run, cfg, num_gpus, images_per_batch)
+    resume = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
+    return [sys.executable, *train_command(run, num_gpus, resume, batch_settings(cfg, batch))]
+
+
+def _check_files(waiting, runs):
+    """{folder: folders that must be finished before}; raises where a file will not be there."""
+    needs = {}
+    for run in waiting:
+        cfg = expected_config(run)
+        missing = missing_files(cfg, runs)
+        if missing:
+            raise FileNotFoundError(
+                f"{run}: no such file or folder: {missing[0]}; {where_files_come_from(run.scale)}"
+            )
+        # The miniature's configs themselves start from the weights of another of its rows.
+        needs[run.folder] = {os.path.dirname(cfg.MODEL.WEIGHTS)}
+        needs[run.folder] |= {input_run.folder for _, input_run, _ in run.inputs}
+    return needs
+
+
+@contextlib.contextmanager
+def _only_one(folder: str) -> Iterator:
+    """Two commands must not train in the same folders."""
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another `python -m eql_seesaw.tables run` is training in {folder}; wait for it, "
+                "or give another --output"
+            ) from None
+        yield lock
+
+
+def _last_line(path):
+    with open(path, errors="replace") as f:
+        lines = [line.strip() for line in f if line.strip()]
+    return lines[-1]

@@ -1,0 +1,209 @@
+"""The trainings behind a table's rows: their folders, configs and commands."""
+
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode
+
+from ..data.atomic_write import atomic_file
+from ..engine.setup import load_config, merge_config
+from .table import Row, Table, load_table
+
+SCALES = ("full", "mini")
+# The dataset of tables that are miniatures themselves.
+GENERATED_DATASET = "symbols"
+MINIATURE_CONFIG = os.path.join("configs", "miniature", "Base-miniature.yaml")
+# What makes a row the method it is, and stays the row's own in miniature.
+METHOD_KEYS = {
+    "DATALOADER.REPEAT_THRESHOLD",
+    "DATALOADER.SAMPLER_TRAIN",
+    "MODEL.ROI_BOX_HEAD.CLS_LOSS",
+    "MODEL.ROI_BOX_HEAD.DECOUPLED",
+    "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER",
+    "MODEL.ROI_BOX_HEAD.TEMPERATURE",
+    "MODEL.ROI_HEADS.NAME",
+    "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK",
+    "MODEL.ROI_MASK_HEAD.NAME",
+    "MODEL.ROI_MASK_HEAD.TEMPERATURE",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRun:
+    """
+    One training: a row with one seed.
+
+    Attributes:
+        name: "table/row", of the row that asked for it.
+        scale: "full" or "mini".
+        output: the folder of all tables.
+        inputs: files of other runs: (config key, run, file in its folder).
+    """
+
+    name: str
+    row: Row
+    scale: str
+    output: str
+    seed: int
+    is_miniature_of_row: bool
+    inputs: tuple[tuple[str, "TableRun", str], ...]
+
+    @property
+    def folder(self) -> str:
+        """OUTPUT_DIR. Rows that are trained alike share it, in whatever tables they are."""
+        config = self.row.config.removeprefix("configs/").removesuffix(".yaml")
+        name = ",".join([config, *(f"{key}={value}" for key, value in self.row.overrides.items())])
+        return os.path.join(self.output, self.scale, name, f"seed_{self.seed}")
+
+    @property
+    def config_file(self) -> str:
+        return (
+            os.path.join(self.folder, "mini.yaml") if self.is_miniature_of_row else self.row.config
+        )
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """KEY: VALUE after the config file."""
+        files = {key: os.path.join(run.folder, file) for key, run, file in self.inputs}
+        return {**self.row.overrides, **files, "SEED": self.seed, "OUTPUT_DIR": self.folder}
+
+    def __str__(self) -> str:
+        return f"{self.name} seed {self.seed}"
+
+
+def table_scale(table: Table, scale: str) -> str:
+    """A table of the generated dataset has no other scale."""
+    return "mini" if table.dataset == GENERATED_DATASET else scale
+
+
+def select_rows(table: Table, names: list[str] | None) -> list[Row]:
+    """
+    Rows by name, in the table's order; all without names.
+
+    Raises:
+        ValueError: the table has no such row.
+    """
+    chosen = [table.row(name) for name in names or ()]
+    return [row for row in table.rows if not names or row in chosen]
+
+
+def row_run(table: Table, row: Row, scale: str, output: str, seed: int) -> TableRun:
+    """The run of a row, with the runs that its inputs come from."""
+    inputs = []
+    for key, (reference, file) in row.inputs.items():
+        table_name, _, row_name = reference.partition("/")
+        input_table = load_table(table_name)
+        input_run = row_run(input_table, input_table.row(row_name), scale, output, seed)
+        inputs.append((key, input_run, file))
+    scale = table_scale(table, scale)
+    is_miniature_of_row = scale == "mini" and table.dataset != GENERATED_DATASET
+    name = f"{table.name}/{row.name}"
+    return TableRun(name, row, scale, output, seed, is_miniature_of_row, tuple(inputs))
+
+
+def seeds_with_folders(run: TableRun) -> set[int]:
+    """The seeds of a run's row that have a folder, finished or not."""
+    names = [path.name for path in Path(run.folder).parent.glob("seed_*")]
+    numbers = [name.removeprefix("seed_") for name in names]
+    return {int(number) for number in numbers if number.isdecimal()}
+
+
+def runs_with_inputs(runs: list[TableRun]) -> list[TableRun]:
+    """
+    Each run once, after the runs that its inputs come from.
+
+    Raises:
+        ValueError: two rows of one config and different inputs.
+    """
+    ordered: dict[str, TableRun] = {}
+
+    def add(run):
+        for _, input_run, _ in run.inputs:
+            add(input_run)
+        same = ordered.setdefault(run.folder, run)
+        if same.settings != run.settings:
+            raise ValueError(
+                f"{same.name} and {run.name} differ in their inputs, but would be trained in one "
+                f"folder, {run.folder}; give one of them a config of its own"
+            )
+
+    for run in runs:
+        add(run)
+    return list(ordered.values())
+
+
+def reason_not_to_train(row: Row, scale: str) -> str:
+    """Why a row can have no run at a scale, or ""."""
+    if row.split != "val":
+        return f"published on {row.split}, which only LVIS's server evaluates"
+    if scale == "mini":
+        cfg = merge_config(row.config, [])
+        if cfg.MODEL.ROI_HEADS.NAME == "LongTailRes5ROIHeads":
+            return "a C4 model has no miniature"
+    return ""
+
+
+def expected_config(run: TableRun) -> CfgNode:
+    """
+    The config that a run has to be trained with, at the batch size of its config file.
+
+    Raises:
+        ValueError, FileNotFoundError: as :func:`load_config`.
+    """
+    overrides = as_overrides(run.settings)
+    if not run.is_miniature_of_row:
+        return load_config(run.config_file, overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        return load_config(_write_miniature(run.row.config, folder), overrides)
+
+
+def write_config_file(run: TableRun) -> None:
+    """Write the config file of a run in miniature of a full-scale row; others have theirs."""
+    if run.is_miniature_of_row:
+        os.makedirs(run.folder, exist_ok=True)
+        _write_miniature(run.row.config, run.folder)
+
+
+def train_command(run: TableRun, num_gpus: int, resume: bool, scaled: dict) -> list[str]:
+    """
+    Arguments for Python.
+
+    Args:
+        num_gpus: ignored in miniature.
+        scaled: settings of :func:`.schedule.batch_settings`.
+    """
+    command = ["train_net.py", "--config-file", run.config_file]
+    if run.scale == "full":
+        command += ["--num-gpus", str(num_gpus)]
+    if resume:
+        command.append("--resume")
+    return [*command, *as_overrides({**run.settings, **scaled})]
+
+
+def as_overrides(settings: dict[str, object]) -> list[str]:
+    return [str(part) for item in settings.items() for part in item]
+
+
+def _write_miniature(config: str, folder: str) -> str:
+    """Write mini.yaml: a row's config with the miniature's dataset, backbone, sizes and solver."""
+    miniature = merge_config(MINIATURE_CONFIG, [])
+    content = _without_method(CfgNode.load_yaml_with_base(MINIATURE_CONFIG))
+    # A row with masks chooses its best checkpoint by them, which the miniature may not have.
+    content.setdefault("TEST", {})["BEST_METRIC"] = miniature.TEST.BEST_METRIC
+    base = os.path.relpath(os.path.abspath(config), os.path.realpath(folder))
+    path = os.path.join(folder, "mini.yaml")
+    with atomic_file(path) as f:
+        f.write(yaml.safe_dump({"_BASE_": base, **content}, sort_keys=False))
+    return path
+
+
+def _without_method(node: dict, prefix: str = "") -> dict:
+    result = {}
+    for key, value in node.items():
+        if prefix + key not in METHOD_KEYS:
+            is_node = isinstance(value, dict)
+            result[key] = _without_method(value, f"{prefix}{key}.") if is_node else value
+    return result

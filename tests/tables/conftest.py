@@ -1,0 +1,191 @@
+import functools
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import eql_seesaw.tables.__main__ as command
+from eql_seesaw.tables import load_table, table, table_runs
+from eql_seesaw.tables.schedule import scale_to_batch
+from eql_seesaw.tables.table_runs import expected_config
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = f"""
+_BASE_: {ROOT}/configs/quickstart/%s.yaml
+DATASETS:
+  REGISTER:
+    symbols_train: {{JSON: train.json, IMAGES: images}}
+    symbols_val: {{JSON: val.json, IMAGES: images}}
+SOLVER: {{IMS_PER_BATCH: 8, BASE_LR: 0.02, MAX_ITER: 100, STEPS: [60, 80], CHECKPOINT_PERIOD: 50}}
+"""
+MINIATURE = f"""
+_BASE_: {ROOT}/configs/quickstart/Base-symbols.yaml
+DATASETS:
+  REGISTER:
+    symbols_train: {{JSON: train.json, IMAGES: images}}
+    symbols_val: {{JSON: val.json, IMAGES: images}}
+MODEL:
+  MASK_ON: False
+  ROI_HEADS: {{NAME: LongTailROIHeads}}
+SOLVER: {{MAX_ITER: 10, STEPS: [8]}}
+TEST: {{BEST_METRIC: bbox/AP}}
+"""
+# Method against a baseline on the generated dataset, one row with the checkpoint of another.
+SMALL = """
+title: Small table
+dataset: symbols
+columns: [AP, APr, APbox]
+rows:
+- {name: ce, label: CE, config: configs/small/softmax_ce.yaml}
+- {name: seesaw, label: Seesaw, config: configs/small/seesaw.yaml, seeds: 2}
+- name: retrain
+  label: DE-Seesaw
+  config: configs/small/retrain.yaml
+  inputs: {MODEL.WEIGHTS: {row: small/ce, file: model_final.pth}}
+"""
+BIG = """
+title: Big table
+source: A paper, table 7
+dataset: lvis_v1
+columns: [AP, APr, APbox]
+notes: A note.
+rows:
+- name: ce
+  label: CE
+  config: configs/big/softmax_ce.yaml
+  published: {AP: 20.0, APr: 5.0, APbox: 21.0}
+- name: p
+  label: p = 0.2
+  config: configs/big/cascade.yaml
+  overrides: {MODEL.ROI_BOX_HEAD.SEESAW.P: 0.2}
+  published: {AP: 23.0, APr: 10.0}
+- name: test_dev
+  label: CE, test-dev
+  config: configs/big/softmax_ce.yaml
+  split: test-dev
+  published: {AP: 22.0}
+"""
+# Does what train_net.py does to files, without the training. FAIL and HANG are parts of OUTPUT_DIR.
+TRAIN_NET = """
+import json, os, signal, sys
+output = sys.argv[sys.argv.index("OUTPUT_DIR") + 1]
+with open("calls.txt", "a") as f:
+    print(os.environ.get("OMP_NUM_THREADS"), *sys.argv[1:], file=f)
+os.makedirs(output, exist_ok=True)
+dump = json.load(open("dumps.json"))[output]
+open(os.path.join(output, "config.yaml"), "w").write(dump["config"])
+metrics = open(os.path.join(output, "metrics.json"), "a")
+print(json.dumps({"iteration": 19, "total_loss": 1.0}), file=metrics, flush=True)
+open(os.path.join(output, "last_checkpoint"), "w").write("model_0000019.pth")
+if os.path.exists("hang"):
+    with open("hang", "w") as fifo:
+        fifo.write("hanging\\n")
+        fifo.flush()
+        signal.pause()
+if os.environ.get("FAIL", "nothing") in output:
+    sys.exit("error: no luck")
+print(json.dumps({"iteration": dump["iteration"], "bbox/AP": 30.0, "segm/AP": 20.0}), file=metrics)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The folder of a project with two tables and a stand-in for train_net.py."""
+    for folder in ("configs/small", "configs/big", "configs/miniature", "tables", "images"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("small", "big"):
+        for loss in ("softmax_ce", "seesaw"):
+            (tmp_path / f"configs/{folder}/{loss}.yaml").write_text(CONFIG % loss)
+    (tmp_path / "configs/small/retrain.yaml").write_text("_BASE_: seesaw.yaml\n")
+    (tmp_path / "configs/big/cascade.yaml").write_text(
+        "_BASE_: seesaw.yaml\nMODEL: {ROI_HEADS: {NAME: LongTailCascadeROIHeads}}\n"
+    )
+    (tmp_path / table_runs.MINIATURE_CONFIG).write_text(MINIATURE)
+    for name in ("train.json", "val.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "tables/small.yaml").write_text(SMALL)
+    (tmp_path / "tables/big.yaml").write_text(BIG)
+    (tmp_path / "train_net.py").write_text(TRAIN_NET)
+    monkeypatch.chdir(tmp_path)
+    use_tables_of(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def use_tables_of(folder, monkeypatch):
+    monkeypatch.setattr(table, "ROOT", folder)
+    local = functools.partial(load_table, folder=folder / "tables")
+    monkeypatch.setattr(table_runs, "load_table", local)
+    monkeypatch.setattr(command, "load_table", local)
+    monkeypatch.setattr(command, "table_names", lambda: ["big", "small"])
+
+
+@pytest.fixture
+def run_command(project, monkeypatch, capsys):
+    """``run_command("run", "small")`` -> (exit status or error, standard output and error)."""
+
+    def run(*arguments):
+        handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGHUP)}
+        try:
+            status = command.main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            status = error.code
+        finally:
+            for sign, handler in handlers.items():
+                signal.signal(sign, handler)
+        output = capsys.readouterr()
+        return status, output.out + output.err
+
+    return run
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def runs_of(name, scale="full", seeds=1, output="output/tables"):
+    """{(row, seed): run}"""
+    loaded = table_runs.load_table(name)
+    return {
+        (row.name, seed): table_runs.row_run(loaded, row, scale, output, seed)
+        for row in loaded.rows
+        for seed in range(1, seeds + 1)
+    }
+
+
+def prepare_training(runs, batch=None):
+    """Tell the stand-in for train_net.py what to write."""
+    dumps = {}
+    for run in runs:
+        cfg = expected_config(run)
+        cfg = scale_to_batch(cfg, batch) if batch else cfg
+        dumps[run.folder] = {"config": cfg.dump(), "iteration": cfg.SOLVER.MAX_ITER}
+    Path("dumps.json").write_text(json.dumps(dumps))
+
+
+def finish(run, batch=None, changes=(), **metrics):
+    """Leave what a finished run leaves: ``changes`` are KEY, VALUE, ... of its config."""
+    cfg = expected_config(run)
+    if batch:
+        cfg = scale_to_batch(cfg, batch)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(list(changes))
+    os.makedirs(run.folder, exist_ok=True)
+    Path(run.folder, "config.yaml").write_text(cfg.dump())
+    values = {key.replace("_", "/", 1): value for key, value in metrics.items()}
+    lines = [{"iteration": 19}, {"iteration": cfg.SOLVER.MAX_ITER, **values}]
+    Path(run.folder, "metrics.json").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    make_categories(run)
+
+
+def make_categories(*runs):
+    for run in runs:
+        dataset = expected_config(run).DATASETS.TEST[0]
+        path = Path(run.folder, "inference", dataset, "per_category.csv")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("train images,AP box,AP mask\n5,30.0,20.0\n")

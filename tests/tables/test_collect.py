@@ -1,0 +1,84 @@
+import csv
+from pathlib import Path
+
+from PIL import Image
+
+from tests.tables.conftest import finish, runs_of
+
+
+def table_lines(text):
+    """Cells of each line of the tables in a text."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_full_scale(run_command):
+    runs = runs_of("big", seeds=3)
+    finish(runs["ce", 1], segm_AP=20.36, segm_APr=6.0, bbox_AP=21.0)
+    finish(runs["ce", 3], segm_AP=22.36, segm_APr=4.0, bbox_AP=22.0)
+    finish(runs["p", 1], changes=("SOLVER.GAMMA", 0.5), segm_AP=99.0, bbox_AP=99.0)
+    status, text = run_command("collect", "big")
+    assert status == 0
+    lines = table_lines(text)
+    assert ["CE", "published", "", "20.0", "5.0", "21.0"] in lines
+    assert ["", "measured", "2", "21.4 ± 1.4", "5.0 ± 1.4", "21.5 ± 0.7"] in lines
+    assert ["", "difference", "", "+1.4", "+0.0", "+0.5"] in lines
+    assert ["p = 0.2", "published", "", "23.0", "10.0", ""] in lines
+    # A run with another config is not shown, and test-dev is not val.
+    assert "99" not in text
+    assert "- p seed 1: its config differs in SOLVER.GAMMA: 0.5 there, 0.1 expected" in text
+    assert "- test_dev: published on test-dev, which only LVIS's server evaluates" in text
+    assert sum("measured" in line for line in lines) == 1
+
+    folder = Path("output/tables/full")
+    assert text.startswith((folder / "big.md").read_text())
+    Image.open(folder / "big.png").verify()
+    rows = {(row["row"], row["metric"]): row for row in csv.DictReader(open(folder / "big.csv"))}
+    assert rows["ce", "segm/AP"] == {
+        "row": "ce",
+        "label": "CE",
+        "metric": "segm/AP",
+        "measured": "21.36",
+        "standard_deviation": "1.414",
+        "seeds": "2",
+        "published": "20.0",
+        "difference": "1.36",
+    }
+    assert rows["p", "segm/AP"]["measured"] == "" and rows["p", "segm/AP"]["seeds"] == "0"
+
+
+def test_miniature_stands_apart_from_published_numbers(run_command):
+    runs = runs_of("big", "mini", seeds=2)
+    for seed, gain in ((1, 2.0), (2, 4.0)):
+        finish(runs["ce", seed], bbox_AP=50.0 + seed, bbox_APr=10.0)
+        finish(runs["p", seed], bbox_AP=50.0 + seed + gain)
+    status, text = run_command("collect", "big", "--scale", "mini", "--seeds", 2)
+    assert status == 0 and "Box AP in percent" in text and "Not to be compared" in text
+    lines = table_lines(text)
+    # Boxes only: APbox would be AP once more. Rare classes without ground truth have no AP.
+    assert ["", "seeds", "AP", "APr"] in lines
+    assert ["CE", "2", "51.5 ± 0.7", "10.0 ± 0.0"] in lines
+    assert ["p = 0.2", "2", "54.5 ± 2.1", "n/a"] in lines
+    assert ["p = 0.2", "+3.0 ± 1.4", "n/a"] in lines
+    # Published: the gain alone.
+    assert ["p = 0.2", "+3.0", "+5.0"] in lines
+    assert "20.0" not in text and "23.0" not in text
+    header = (Path("output/tables/mini/big.csv")).read_text().splitlines()[0]
+    assert "published" not in header
+    Image.open("output/tables/mini/big.png").verify()
+
+
+def test_nothing_measured_leaves_no_picture(run_command):
+    run = runs_of("big")["ce", 1]
+    finish(run, segm_AP=20.0, bbox_AP=21.0)
+    run_command("collect", "big")
+    Path(run.folder, "metrics.json").unlink()
+    status, text = run_command("collect", "big")
+    assert status == 0 and "- ce seed 1: at iteration 0 of 100" in text
+    assert not Path("output/tables/full/big.png").exists()
+    assert all("measured" not in line for line in table_lines(text))
+
+
+def test_table_without_published_numbers(run_command):
+    status, text = run_command("collect", "small")
+    assert status == 0 and "- seesaw seed 2: not run" in text and "published" not in text

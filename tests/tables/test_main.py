@@ -1,0 +1,86 @@
+import os
+from pathlib import Path
+
+import pytest
+
+import eql_seesaw.tables.__main__ as command
+from tests.tables.conftest import ROOT, finish, runs_of
+
+
+def test_list_counts_rows_with_results(run_command):
+    runs = runs_of("big", seeds=2)
+    finish(runs["ce", 2], segm_AP=1.0, bbox_AP=1.0)
+    status, text = run_command("list")
+    assert status == 0
+    assert [line.split() for line in text.splitlines()[2:]] == [
+        ["big", "Big", "table", "lvis_v1", "3", "1", "0"],
+        ["small", "Small", "table", "symbols", "3", "0"],
+    ]
+
+
+def test_show(run_command):
+    status, text = run_command("show", "big")
+    assert status == 0 and "A paper, table 7" in text and "A note." in text
+    assert "| CE           | 20.0 |   5.0 |    21.0 |" in text
+    assert "  p: configs/big/cascade.yaml MODEL.ROI_BOX_HEAD.SEESAW.P 0.2\n" in text
+    _, text = run_command("show", "small")
+    assert "    MODEL.WEIGHTS: model_final.pth of small/ce\n" in text
+
+
+def test_plan_for_another_machine(run_command, project):
+    (project / "val.json").unlink()
+    status, text = run_command("plan", "big", "--gpus", 2)
+    assert status == 0
+    assert "Missing: val.json; datasets/README.md says what to download." in text
+    assert "This machine has no GPU; the commands are for 2." in text
+    assert (
+        "Batch of 4 images, learning rate 0.01, 200 iterations (recipe: 8, 0.02, 100; learning "
+        "rate scaled linearly, as many images seen): 800 images, 0.0 epochs of the 99,388" in text
+    )
+    assert "Left out: test_dev: published on test-dev" in text
+    commands = [line for line in text.splitlines() if line.startswith("python ")]
+    assert commands[1] == (
+        "python train_net.py --config-file configs/big/cascade.yaml --num-gpus 2 "
+        "MODEL.ROI_BOX_HEAD.SEESAW.P 0.2 SEED 1 "
+        "OUTPUT_DIR output/tables/full/big/cascade,MODEL.ROI_BOX_HEAD.SEESAW.P=0.2/seed_1 "
+        "SOLVER.IMS_PER_BATCH 4 SOLVER.BASE_LR 0.01 SOLVER.MAX_ITER 200 SOLVER.STEPS '(120, 160)' "
+        "SOLVER.WARMUP_ITERS 200 SOLVER.CHECKPOINT_PERIOD 100"
+    )
+
+
+def test_plan_in_miniature_leaves_out_what_is_finished(run_command):
+    runs = runs_of("big", "mini")
+    finish(runs["ce", 1], bbox_AP=1.0)
+    status, text = run_command("plan", "big", "--scale", "mini")
+    assert status == 0 and "# big/ce seed 1: finished" in text
+    [line] = [line for line in text.splitlines() if "python train_net" in line]
+    assert line.startswith("OMP_NUM_THREADS=1 python train_net.py --config-file output/")
+    # The command works as it stands.
+    assert os.path.exists(line.split()[4])
+
+
+def test_mistakes_are_one_line(run_command, monkeypatch, project):
+    cases = {
+        ("show", "sesaw"): "sesaw",
+        ("plan", "big", "--rows", "ce,xy"): "xy",
+        ("run", "big", "--rows", "test_dev"): "no row is left to train",
+    }
+    for arguments, part in cases.items():
+        status, _ = run_command(*arguments)
+        assert status.startswith("error: ") and part in status and "\n" not in status
+    assert run_command("plan", "big", "--seeds", "0")[0] == 2
+    Path("train_net.py").unlink()
+    assert "no train_net.py here" in run_command("list")[0]
+
+
+@pytest.mark.slow
+def test_every_row_of_the_papers_can_be_planned_in_both_scales(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    for name in command.table_names():
+        for scale in ("full", "mini"):
+            arguments = ["plan", name, "--scale", scale, "--output", str(tmp_path)]
+            assert command.main(arguments) == 0
+            text = capsys.readouterr().out
+            num_commands = text.count("python train_net.py")
+            left_out = text.count("Left out: ")
+            assert num_commands + left_out >= len(command.load_table(name).rows)

@@ -1,0 +1,196 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.engine.conftest import overrides, symbols  # noqa: F401
+from tests.tables.conftest import ROOT, finish, make_categories, prepare_training, runs_of
+
+
+def calls():
+    path = Path("calls.txt")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_trains_all_rows_with_inputs_in_order(run_command):
+    runs = runs_of("small", seeds=2)
+    prepare_training(runs.values())
+    status, text = run_command("run", "small", "--rows", "retrain,seesaw", "--jobs", 3)
+    assert status == 0, text
+    # Seesaw's two seeds and retrain, with the row it needs.
+    assert text.count(" started:") == text.count(" finished in 0:00:0") == 4
+    assert len(calls()) == 4 and all(line.startswith("1 --config-file") for line in calls())
+    order = [line.split()[2] for line in calls()]
+    assert order.index("configs/small/softmax_ce.yaml") < order.index("configs/small/retrain.yaml")
+    log = Path(runs["ce", 1].folder, "train_net.txt").read_text()
+    assert log.startswith("$ ") and "train_net.py --config-file configs/small" in log
+
+    status, text = run_command("run", "small")
+    assert status == 0 and "4 runs, 4 of them finished" in text and len(calls()) == 4
+
+
+def test_goes_on_after_a_failing_row_and_then_resumes_it(run_command, monkeypatch):
+    runs = runs_of("small", seeds=2)
+    prepare_training(runs.values())
+    monkeypatch.setenv("FAIL", "softmax_ce")
+    status, text = run_command("run", "small", "--jobs", 1)
+    assert status == 1
+    log = os.path.join(runs["ce", 1].folder, "train_net.txt")
+    assert f"failed: small/ce seed 1: error: no luck (see {log})" in text
+    assert "failed: small/retrain seed 1: not started, its input failed" in text
+    assert text.count(" finished in ") == 2
+    monkeypatch.delenv("FAIL")
+    status, text = run_command("run", "small", "--jobs", 1)
+    assert status == 0 and "small/ce seed 1 resumed" in text
+    assert [line for line in calls() if "--resume" in line] == [calls()[-2]]
+
+
+def test_weights_that_the_config_names(run_command, project):
+    """As the miniature's: they are waited for where they are trained here, or must be there."""
+    runs = runs_of("small", seeds=2)
+    weights = os.path.join(runs["ce", 1].folder, "model_final.pth")
+    config = project / "configs/small/seesaw.yaml"
+    config.write_text(config.read_text() + f"MODEL: {{WEIGHTS: {weights}}}\n")
+    prepare_training(runs.values())
+    status, _ = run_command("run", "small", "--rows", "seesaw")
+    assert status.startswith("error: small/seesaw seed 1: no such file or folder: output/")
+    # The row that gives the weights is not evaluated.
+    config = project / "configs/small/softmax_ce.yaml"
+    text = config.read_text().replace("DATASETS:", "DATASETS:\n  TEST: []")
+    config.write_text(text + "TEST: {BEST_METRIC: ''}\n")
+    prepare_training(runs.values())
+    dumps = json.loads(Path("dumps.json").read_text())
+    dumps[runs["ce", 1].folder]["iteration"] = 99
+    Path("dumps.json").write_text(json.dumps(dumps))
+    status, text = run_command("run", "small", "--jobs", 4)
+    assert status == 0, text
+    assert "softmax_ce.yaml" in calls()[0] and len(calls()) == 4
+    assert text.index("ce seed 1 finished") < text.index("seesaw seed 1 started")
+    assert "# small/ce seed 1: finished" in run_command("plan", "small")[1]
+    make_categories(runs["seesaw", 1], runs["seesaw", 2], runs["retrain", 1])
+    status, text = run_command("collect", "small")
+    assert status == 0 and "| Seesaw " in text and "| CE " not in text
+
+
+def test_ends_without_a_result_is_a_failure(run_command):
+    runs = runs_of("small")
+    prepare_training(runs.values())
+    text = Path("dumps.json").read_text().replace('"iteration": 100', '"iteration": 50')
+    Path("dumps.json").write_text(text)
+    status, text = run_command("run", "small", "--rows", "ce")
+    assert status == 1 and "small/ce seed 1: at iteration 51 of 100 (see " in text
+
+
+def test_folder_of_another_config_is_left_alone(run_command):
+    runs = runs_of("small")
+    prepare_training(runs.values())
+    finish(runs["ce", 1], changes=("SOLVER.GAMMA", 0.5), bbox_AP=1.0)
+    status, text = run_command("run", "small", "--rows", "ce")
+    assert status == 1 and calls() == []
+    assert "its config differs in SOLVER.GAMMA: 0.5 there, 0.1 expected; move " in text
+
+
+def test_wrong_config_or_missing_data_before_anything_starts(run_command, project):
+    prepare_training(runs_of("small").values())
+    (project / "train.json").unlink()
+    status, _ = run_command("run", "small")
+    assert status == (
+        "error: small/ce seed 1: no such file or folder: train.json; `make miniature` makes it"
+    )
+    config = project / "configs/small/seesaw.yaml"
+    config.write_text(config.read_text() + "MODEL: {ROI_BOX_HEAD: {CLS_LOSS: sesaw}}\n")
+    status, _ = run_command("run", "small")
+    assert status.startswith("error: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'sesaw'")
+    assert calls() == [] and not os.path.exists("output")
+
+
+def test_full_scale(run_command, two_gpus):
+    runs = runs_of("big")
+    prepare_training(runs.values(), batch=4)
+    status, text = run_command("run", "big", "--rows", "ce")
+    assert status == 0, text
+    assert "--num-gpus 2" in calls()[0] and "SOLVER.IMS_PER_BATCH 4" in calls()[0]
+    assert not calls()[0].startswith("1 ") or os.environ.get("OMP_NUM_THREADS") == "1"
+    status, _ = run_command("run", "big", "--gpus", 3)
+    assert status.startswith("error: --scale full needs 3 GPU(s), and this machine has 2;")
+    status, _ = run_command("run", "big", "--rows", "p", "--batch", 3)
+    assert status.startswith("error: --batch asks for 3 images per batch, which 2 GPUs")
+
+
+def test_resumed_run_keeps_its_batch(run_command, two_gpus, monkeypatch):
+    prepare_training(runs_of("big").values(), batch=6)
+    monkeypatch.setenv("FAIL", "big")
+    assert run_command("run", "big", "--rows", "ce", "--batch", 6)[0] == 1
+    monkeypatch.delenv("FAIL")
+    assert run_command("run", "big", "--rows", "ce")[0] == 0
+    assert "--resume" in calls()[-1] and "SOLVER.IMS_PER_BATCH 6" in calls()[-1]
+
+
+def test_no_gpu(run_command, monkeypatch):
+    status, _ = run_command("run", "big")
+    assert status.startswith("error: --scale full needs 1 GPU(s), and this machine has 0;")
+
+
+INTERRUPTED = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+import pytest
+from tests.tables.conftest import use_tables_of
+from eql_seesaw.tables.__main__ import main
+with pytest.MonkeyPatch.context() as monkeypatch:
+    use_tables_of(Path.cwd(), monkeypatch)
+    sys.exit(main(["run", "small", "--rows", "ce"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_ends_the_trainings(run_command, sign):
+    prepare_training(runs_of("small").values())
+    os.mkfifo("hang")
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    with open("hang") as fifo:  # waits for the training to open it
+        assert fifo.readline() == "hanging\n"
+        # While one trains, another may not.
+        status, _ = run_command("run", "small", "--rows", "ce")
+        assert status.startswith("error: another `python -m eql_seesaw.tables run` is training in")
+        process.send_signal(sign)
+        assert fifo.read() == ""  # the training is gone
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    assert b"interrupted; the same command goes on from here" in output
+    os.unlink("hang")
+    status, text = run_command("run", "small", "--rows", "ce")
+    assert status == 0 and "small/ce seed 1 resumed" in text
+
+
+@pytest.mark.slow
+def test_a_real_training(run_command, project, overrides):  # noqa: F811
+    """Two rows, one from the other's checkpoint, by the real train_net.py; then collected."""
+    (project / "train_net.py").unlink()
+    (project / "train_net.py").symlink_to(ROOT / "train_net.py")
+    settings = dict(zip(overrides[::2], overrides[1::2], strict=True))
+    del settings["OUTPUT_DIR"]
+    for name in ("softmax_ce", "seesaw"):
+        content = {"_BASE_": str(ROOT / f"configs/quickstart/{name}.yaml")}
+        for key, value in settings.items():
+            *sections, last = key.split(".")
+            node = content
+            for section in sections:
+                node = node.setdefault(section, {})
+            node[last] = yaml.safe_load(value.replace("(", "[").replace(",)", "]"))
+        (project / f"configs/small/{name}.yaml").write_text(yaml.safe_dump(content))
+    status, text = run_command("run", "small", "--rows", "retrain", "--jobs", 2)
+    assert status == 0, text
+    status, text = run_command("collect", "small")
+    assert status == 0 and "| CE " in text and "| DE-Seesaw " in text
+    assert "- seesaw seed 2: not run" in text
+    assert (project / "output/tables/mini/small.png").exists()

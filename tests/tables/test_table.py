@@ -1,0 +1,215 @@
+import functools
+from collections import defaultdict
+
+import pytest
+import yaml
+
+from eql_seesaw.engine import load_config
+from eql_seesaw.engine.setup import merge_config
+from eql_seesaw.tables.table import COLUMNS, ROOT, load_table, table_names
+
+PAPER_TABLES = [name for name in table_names() if load_table(name).dataset != "symbols"]
+PAPER_ROWS = [(name, row) for name in PAPER_TABLES for row in load_table(name).rows]
+# Rows printed in each table of the publications.
+PRINTED = {
+    **{"eql_1": 12, "eql_2": 9, "eql_3": 3, "eql_4": 2, "eql_5": 7},
+    **{"eql_repo": 6, "eql_v2_repo": 7},
+    **{"seesaw_1": 24, "seesaw_2": 6, "seesaw_3": 6, "seesaw_4": 3, "seesaw_5": 6},
+    **{"seesaw_6": 6, "seesaw_7": 5, "seesaw_8": 4, "seesaw_9": 9},
+}
+
+
+def overrides(row):
+    return [str(part) for item in row.overrides.items() for part in item]
+
+
+def value_of(cfg, key):
+    return functools.reduce(lambda node, name: node[name], key.split("."), cfg)
+
+
+def test_every_printed_row_is_there():
+    published = {
+        name: sum(bool(row.published) for row in load_table(name).rows) for name in PAPER_TABLES
+    }
+    assert published == PRINTED
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_table_loads(name):
+    table = load_table(name)
+    assert table.name == name and table.title and set(table.columns) <= set(COLUMNS)
+    for row in table.rows:
+        assert row.label and row.seeds >= 1
+        if row.published and row.split == "val":
+            assert list(row.published) == list(table.columns)
+
+
+@pytest.mark.parametrize(
+    "table, row, printed",
+    [
+        ("eql_1", "mask_rcnn_r50_fpn_sigmoid_ce", [20.1, 32.7, 21.2, 7.2, 19.9, 25.4, 20.5]),
+        ("eql_1", "mask_rcnn_r50_fpn_eql", [22.8, 36.0, 24.4, 11.3, 24.7, 25.1, 23.3]),
+        ("eql_1", "cascade_r101_fpn_eql", [24.9, 37.9, 26.7, 10.3, 27.3, 27.8, 27.9]),
+        ("eql_2", "lambda_0_176", [20.8, 11.7, 20.2, 25.2, 20.8]),
+        ("eql_3", "exponential", [22.3, 10.4, 24.0, 25.0, 22.8]),
+        ("eql_4", "without_excluding_function", [22.2, 12.5, 24.7, 23.1, 22.7]),
+        ("eql_5", "softmax_ce", [20.2, 32.6, 21.3, 4.5, 20.8, 25.6, 15.5, 27.7, 34.4, 20.7]),
+        ("eql_repo", "r50_eql", [24.0, 9.4, 25.2, 28.4, 23.6]),
+        ("eql_v2_repo", "baseline", [16.1, 0.0, 12.0, 27.4]),
+        ("eql_v2_repo", "crt", [22.1, 11.9, 20.2, 29.0]),
+        ("eql_v2_repo", "eql_v2", [23.7, 14.9, 22.8, 28.6]),
+        ("seesaw_1", "mask_rcnn_random_ce", [20.6, 0.8, 19.3, 30.7, 21.7]),
+        ("seesaw_1", "cascade_rfs_seesaw_norm_mask", [30.1, 21.4, 30.0, 33.9, 32.8]),
+        ("seesaw_1", "cascade_rfs_seesaw_norm_mask_test_dev", [30.0, 23.0, 29.3, 34.1]),
+        ("seesaw_2", "ce_objectness", [23.7, 13.5, 22.8, 29.3, 24.7]),
+        ("seesaw_2", "full", [26.4, 19.6, 26.1, 29.8, 27.4]),
+        ("seesaw_3", "bags_normed", [25.5, 19.2, 25.0, 28.9, 25.8]),
+        ("seesaw_4", "pre_recorded", [26.3, 19.6, 25.8, 29.8, 27.4]),
+        ("seesaw_5", "p_0_8", [25.7, 19.1, 25.0, 29.4, 26.8]),
+        ("seesaw_6", "q_3_0", [25.4, 17.3, 24.9, 29.5, 26.4]),
+        ("seesaw_7", "tau_10", [24.7, 16.7, 24.1, 28.8, 25.7]),
+        ("seesaw_8", "seesaw_without_objectness", [25.3, 16.0, 25.1, 29.4, 26.5]),
+        ("seesaw_9", "de_seesaw_rfs", [25.8, 18.7, 25.3, 29.6, 26.9]),
+    ],
+)
+def test_published_numbers(table, row, printed):
+    assert list(load_table(table).row(row).published.values()) == printed
+
+
+def test_what_is_trained_alike_was_published_alike():
+    """A model that is in several tables of a paper has the same numbers in all of them."""
+    printed = defaultdict(dict)
+    for name, row in PAPER_ROWS:
+        if row.published:
+            paper = name.rstrip("_0123456789")
+            settings = (paper, row.config, str(row.overrides), row.split)
+            for column, value in row.published.items():
+                printed[settings].setdefault(column, set()).add(value)
+    assert all(len(values) == 1 for columns in printed.values() for values in columns.values())
+
+
+@pytest.mark.parametrize("name, row", PAPER_ROWS, ids=lambda x: getattr(x, "name", x))
+def test_config_of_a_row(name, row):
+    """It is valid, and of the table's dataset and no other."""
+    dataset = load_table(name).dataset
+    cfg = load_config(str(ROOT / row.config), overrides(row))
+    assert list(cfg.DATASETS.TRAIN) == [f"{dataset}_train"]
+    assert list(cfg.DATASETS.TEST) == [f"{dataset}_val"]
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == {"lvis_v0.5": 1230, "lvis_v1": 1203}[dataset]
+    for key, value in row.overrides.items():
+        assert isinstance(value, (int, float)), "what has a name is a file"
+        assert value_of(merge_config(str(ROOT / row.config), []), key) != value
+
+
+def test_inputs_are_what_the_configs_take_by_themselves():
+    """So that the rows can also be trained one after another with their configs alone."""
+    inputs = [(row.config, key, x) for _, row in PAPER_ROWS for key, x in row.inputs.items()]
+    assert len(inputs) == 10
+    for config, key, (source, file) in inputs:
+        source_table, _, source_row = source.partition("/")
+        source_config = load_table(source_table).row(source_row).config
+        output_dir = merge_config(str(ROOT / source_config), []).OUTPUT_DIR
+        assert value_of(merge_config(str(ROOT / config), []), key) == f"{output_dir}/{file}"
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="no table 'eql_6'; there are eql_1, "):
+        load_table("eql_6")
+    with pytest.raises(ValueError, match="table eql_4 has no row 'x'; it has without_"):
+        load_table("eql_4").row("x")
+
+
+@pytest.fixture
+def content():
+    """A good table of two rows, for the tests to spoil."""
+    return {
+        "title": "A title",
+        "dataset": "lvis_v1",
+        "columns": ["AP", "APbox"],
+        "seeds": 3,
+        "rows": [
+            {
+                "name": "first",
+                "label": "First",
+                "config": "configs/lvis_v1/mask_rcnn_R_50_FPN_2x_seesaw.yaml",
+                "published": {"AP": 1, "APbox": None},
+            },
+            {
+                "name": "second",
+                "label": "Second",
+                "config": "configs/lvis_v1/mask_rcnn_R_50_FPN_2x_eql.yaml",
+                "overrides": {"SOLVER.BASE_LR": 0.1},
+                "inputs": {"MODEL.WEIGHTS": {"row": "mine/first", "file": "model_final.pth"}},
+                "seeds": 1,
+            },
+        ],
+    }
+
+
+def load(folder, content):
+    (folder / "mine.yaml").write_text(content if isinstance(content, str) else yaml.dump(content))
+    return load_table("mine", folder)
+
+
+def test_values_and_defaults(tmp_path, content):
+    table = load(tmp_path, content)
+    first, second = table.rows
+    assert (table.source, table.notes, table.columns) == ("", "", ("AP", "APbox"))
+    assert first.published == {"AP": 1.0} and type(first.published["AP"]) is float
+    assert (first.split, first.seeds, first.overrides, first.inputs) == ("val", 3, {}, {})
+    assert (second.seeds, second.published) == (1, {})
+    assert second.overrides == {"SOLVER.BASE_LR": 0.1}
+    assert second.inputs["MODEL.WEIGHTS"].row == "mine/first"
+    assert second.inputs["MODEL.WEIGHTS"].file == "model_final.pth"
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        (["title"], None, "table mine: 'title' is missing"),
+        (["color"], "red", "table mine: unknown key 'color'; known keys: title, "),
+        (["dataset"], "coco", "table mine: dataset is 'coco'; .* lvis_v0.5, lvis_v1, symbols"),
+        (["columns"], "AP", "columns must be a list of AP, AP50"),
+        (["columns"], ["AP", "AR"], "unknown column 'AR'; known columns: AP, "),
+        (["columns"], ["AP"], "row first: published 'APbox' is not among the table's columns"),
+        (["seeds"], 0, "table mine: seeds is 0; it must be at least 1"),
+        (["rows"], [], "rows must be a list of at least one row"),
+        (["rows", 0], "first", "every row needs a name, this one has none: first"),
+        (["rows", 0, "name"], None, "every row needs a name"),
+        (["rows", 0, "name"], "second", "table mine: two rows are named 'second'"),
+        (["rows", 0, "label"], None, "table mine, row first: 'label' is missing"),
+        (["rows", 0, "lable"], "x", "table mine, row first: unknown key 'lable'"),
+        (["rows", 0, "config"], "configs/none.yaml", "row first: no config configs/none.yaml in"),
+        (["rows", 0, "split"], "train", "row first: split is 'train'; .* val, test-dev"),
+        (["rows", 0, "published"], 26.4, "row first: published must hold keys and values, got 26"),
+        (["rows", 0, "published", "AP"], "26,4", "row first: published AP is '26,4', not a number"),
+        (["rows", 1, "overrides"], ["P"], "row second: overrides must hold keys and values"),
+        (["rows", 1, "seeds"], "3", "row second: seeds is '3'"),
+        (["rows", 1, "inputs", "MODEL.WEIGHTS"], "x", "must name a row and a file, got 'x'"),
+        (
+            ["rows", 1, "inputs", "MODEL.WEIGHTS", "file"],
+            None,
+            "row second, input MODEL.WEIGHTS: 'file' is missing",
+        ),
+        (["rows", 1, "inputs", "MODEL.WEIGHTS", "row"], "his/first", "no table 'his'"),
+        (["rows", 1, "inputs", "MODEL.WEIGHTS", "row"], "mine/x", "table mine has no row 'x'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(tmp_path, content, path, value, message):
+    node = content
+    for key in path[:-1]:
+        node = node[key]
+    if value is None:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    with pytest.raises(ValueError, match=message) as error:
+        load(tmp_path, content)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "just words", "rows: [1", "- title: x"])
+def test_unreadable_table_is_one_line(tmp_path, text):
+    with pytest.raises(ValueError, match="mine.yaml: ") as error:
+        load(tmp_path, text)
+    assert "\n" not in str(error.value)
