@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-from eql_seesaw.data.symbols import generate_symbols
+from eql_seesaw.data.symbols import MAX_IMAGE_COUNT, generate_symbols
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,9 +18,26 @@ def parse_args() -> argparse.Namespace:
         help="folder to write (default: symbols, beside this script)",
     )
     parser.add_argument("--num-classes", type=int, help="default: 100")
+    parser.add_argument(
+        "--first-symbol",
+        type=int,
+        default=0,
+        metavar="N",
+        help="pass over N symbols, so that two datasets share none (default: 0)",
+    )
     parser.add_argument("--image-size", type=int, default=128, help="pixels (default: 128)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
+    counts = parser.add_mutually_exclusive_group()
+    counts.add_argument(
+        "--max-image-count",
+        type=int,
+        metavar="N",
+        help=f"a long tail from N training images down to 1 (default: {MAX_IMAGE_COUNT})",
+    )
+    counts.add_argument(
+        "--balanced", type=int, metavar="N", help="N training images of every class"
+    )
+    counts.add_argument(
         "--lvis-v1-counts",
         action="store_true",
         help="1,203 classes with the training image counts of LVIS v1: 60,000 images",
@@ -30,6 +47,9 @@ def parse_args() -> argparse.Namespace:
         type=float,
         metavar="FACTOR",
         help="multiply the counts of LVIS v1, each staying at least 1",
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="dark symbols on light bodies: much easier to learn"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a dataset made with other arguments"
@@ -57,6 +77,8 @@ def main() -> None:
     num_classes, image_counts = args.num_classes, None
     if num_classes is None:
         num_classes = 100
+    if args.balanced is not None:
+        image_counts = [args.balanced] * num_classes
     if args.lvis_v1_counts:
         image_counts = lvis_v1_image_counts(args.scale_counts or 1.0)
         num_classes = len(image_counts)
@@ -64,9 +86,12 @@ def main() -> None:
         summary = generate_symbols(
             args.root,
             num_classes=num_classes,
+            first_symbol=args.first_symbol,
             image_size=args.image_size,
             seed=args.seed,
             image_counts=image_counts,
+            max_image_count=args.max_image_count or MAX_IMAGE_COUNT,
+            plain=args.plain,
             overwrite=args.overwrite,
         )
     except (ValueError, OSError) as error:

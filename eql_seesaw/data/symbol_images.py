@@ -14,7 +14,7 @@ NUM_POSITIONS = 3  # tried for each object
 
 
 def draw_image(
-    glyphs: Sequence[Glyph], image_size: int, rng: np.random.Generator
+    glyphs: Sequence[Glyph], image_size: int, rng: np.random.Generator, plain: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Draw glyphs in turn, later ones over earlier ones, at random places on a random background.
@@ -23,6 +23,7 @@ def draw_image(
         glyphs: what to draw.
         image_size: height and width in pixels.
         rng: decides everything else.
+        plain: dark symbols on light bodies, instead of any two colours.
 
     Returns:
         The image, uint8 RGB (H, W, 3), and the index of the glyph that each pixel shows, int
@@ -45,8 +46,11 @@ def draw_image(
         areas[index] = visible[index] = mask.sum()
         owner[region][mask] = index
 
-        body_color = _contrasting_color(canvas[region].mean(axis=(0, 1)), rng)
-        ink_color = _contrasting_color(body_color, rng)
+        if plain:
+            body_color, ink_color = rng.uniform(205, 255, 3), rng.uniform(0, 50, 3)
+        else:
+            body_color = _contrasting_color(canvas[region].mean(axis=(0, 1)), rng)
+            ink_color = _contrasting_color(body_color, rng)
         color = body_color + (ink_color - body_color) * (ink[:, :, None] / 255.0)
         canvas[region] += (color - canvas[region]) * (body[:, :, None] / 255.0)
 

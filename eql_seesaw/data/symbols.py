@@ -45,6 +45,7 @@ CONTENTS = (
 RARE_SHARE = 0.28
 COMMON_SHARE = 0.38
 
+MAX_IMAGE_COUNT = 600  # of the most frequent class, unless told
 MIN_IMAGE_SIZE = 64
 PIXELS_PER_CLASS = 600  # of an image, at least; more objects would not fit
 REPEAT_PROBABILITY = 0.1  # that a class comes twice in an image that holds it
@@ -52,7 +53,7 @@ NOT_EXHAUSTIVE_PROBABILITY = 0.25  # that a validation image leaves such a secon
 JPEG_QUALITY = 90
 
 
-def long_tailed_image_counts(num_classes: int, max_image_count: int = 600) -> list[int]:
+def long_tailed_image_counts(num_classes: int, max_image_count: int = MAX_IMAGE_COUNT) -> list[int]:
     """
     Image counts of a smooth long tail, from ``max_image_count`` down to 1.
 
@@ -84,9 +85,12 @@ def generate_symbols(
     root: str | os.PathLike,
     *,
     num_classes: int = 100,
+    first_symbol: int = 0,
     image_size: int = 128,
     seed: int = 0,
     image_counts: Sequence[int] | None = None,
+    max_image_count: int = MAX_IMAGE_COUNT,
+    plain: bool = False,
     classes_per_image: int = 6,
     val_images_per_class: int = 20,
     overwrite: bool = False,
@@ -111,10 +115,13 @@ def generate_symbols(
     Args:
         num_classes: number of classes; the symbols are the first of :func:`symbol_names`, in an
             order shuffled by ``seed`` so that a symbol's kind says nothing about its frequency.
+        first_symbol: symbols to pass over, so that two datasets share none.
         image_size: height and width of the images in pixels, at least 64.
         seed: the same arguments give the same dataset.
         image_counts: training images of each class, ``num_classes`` integers from 1; by default
             :func:`long_tailed_image_counts`, shuffled.
+        max_image_count: of the most frequent class, where ``image_counts`` is not given.
+        plain: draw dark symbols on light bodies, instead of any two colours: much easier to learn.
         classes_per_image: how many different classes an image holds on average. It decides how
             many images there are; one object in ten comes twice.
         val_images_per_class: validation images of each class.
@@ -130,22 +137,27 @@ def generate_symbols(
             ``overwrite`` is false.
     """
     root = Path(root).resolve()
-    _check_arguments(image_size, seed, classes_per_image, val_images_per_class)
+    _check_arguments(first_symbol, image_size, seed, classes_per_image, val_images_per_class)
     if image_counts is not None:
         image_counts = _checked_image_counts(image_counts, num_classes)
     arguments = {
         "version": VERSION,
         "num_classes": int(num_classes),
+        "first_symbol": int(first_symbol),
         "image_size": int(image_size),
         "seed": int(seed),
         "image_counts": image_counts,
+        "max_image_count": int(max_image_count),
+        "plain": bool(plain),
         "classes_per_image": int(classes_per_image),
         "val_images_per_class": int(val_images_per_class),
     }
     existing = _existing_dataset(root)
     if existing is not None:
         is_complete = all((root / name).exists() for name in CONTENTS)
-        if is_complete and existing["arguments"] == arguments:
+        # Datasets made before these arguments existed do not name them.
+        later = {"first_symbol": 0, "max_image_count": MAX_IMAGE_COUNT, "plain": False}
+        if is_complete and {**later, **existing["arguments"]} == arguments:
             logger.info("%s already holds this dataset, nothing to do", root)
             return existing["summary"]
         if not overwrite:
@@ -155,11 +167,13 @@ def generate_symbols(
                 "made); choose another folder or ask to overwrite it"
             )
 
-    symbols = symbol_names(num_classes)
+    symbols = symbol_names(first_symbol + num_classes)[first_symbol:]
     rng = np.random.default_rng(seed)
     symbols = [symbols[i] for i in rng.permutation(num_classes)]
     if image_counts is None:
-        image_counts = rng.permutation(long_tailed_image_counts(num_classes)).tolist()
+        image_counts = rng.permutation(
+            long_tailed_image_counts(num_classes, max_image_count)
+        ).tolist()
     glyphs = [render_glyph(char) for char, _ in symbols]
     contents = {
         "train": _assign_classes(image_counts, classes_per_image, rng),
@@ -167,8 +181,10 @@ def generate_symbols(
     }
 
     with atomic_folder(root, overwrite=existing is not None) as folder:
-        train = _draw_split(folder / "train", contents["train"], glyphs, image_size, (seed, 0))
-        val = _draw_split(folder / "val", contents["val"], glyphs, image_size, (seed, 1))
+        train = _draw_split(
+            folder / "train", contents["train"], glyphs, image_size, (seed, 0), plain
+        )
+        val = _draw_split(folder / "val", contents["val"], glyphs, image_size, (seed, 1), plain)
         categories = lvis_categories(symbols, train)
         files = {
             "symbols_train.json": federated_lvis_json(train, categories, 0.0, rng),
@@ -189,8 +205,14 @@ def generate_symbols(
 
 
 def _check_arguments(
-    image_size: int, seed: int, classes_per_image: int, val_images_per_class: int
+    first_symbol: int,
+    image_size: int,
+    seed: int,
+    classes_per_image: int,
+    val_images_per_class: int,
 ) -> None:
+    if first_symbol < 0:
+        raise ValueError(f"first_symbol must not be negative, got {first_symbol}")
     if image_size < MIN_IMAGE_SIZE:
         raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE}, got {image_size}")
     if seed < 0:
@@ -256,6 +278,7 @@ def _draw_split(
     glyphs: list[Glyph],
     image_size: int,
     seed: tuple[int, int],
+    plain: bool,
 ) -> list[AnnotatedImage]:
     """Draw and save the images, which hold the classes in ``contents``."""
     folder.mkdir()
@@ -265,7 +288,7 @@ def _draw_split(
         rng = np.random.default_rng((*seed, index))
         repeats = [c for c in classes if rng.random() < REPEAT_PROBABILITY]
         classes = rng.permutation(classes + repeats).tolist()
-        pixels, owner = draw_image([glyphs[c] for c in classes], image_size, rng)
+        pixels, owner = draw_image([glyphs[c] for c in classes], image_size, rng, plain)
         file_name = f"{index + 1:06d}.jpg"
         Image.fromarray(pixels).save(folder / file_name, quality=JPEG_QUALITY)
         image = {"id": index + 1, "file_name": file_name, "width": image_size, "height": image_size}
