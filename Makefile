@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart test lint clean
+.PHONY: help set_up quickstart miniature imbalance test lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -15,6 +15,21 @@ set_up:  ## install everything into .venv
 quickstart: set_up  ## generate a dataset, train Seesaw on it, show AP of rare, common and frequent classes
 	@$(RUN) datasets/make_symbols.py --num-classes 30 --root datasets/symbols_30
 	@$(RUN) train_net.py --config-file configs/quickstart/seesaw.yaml
+
+MINIATURE := --image-size 96 --plain
+
+miniature: set_up  ## train the papers' comparisons on a generated dataset, about one hour; goes on where it stopped
+	@$(RUN) datasets/make_symbols.py --root datasets/symbols_pretrain --first-symbol 100 --balanced 240 --seed 1 $(MINIATURE)
+	@$(RUN) datasets/make_symbols.py --root datasets/symbols_miniature --max-image-count 4000 $(MINIATURE)
+	@$(RUN) -m eql_seesaw.tables run miniature
+	@$(RUN) -m eql_seesaw.tables collect miniature
+
+imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another half hour
+	@for n in 160 800; do \
+		$(RUN) datasets/make_symbols.py --root datasets/symbols_imbalance_$$n --max-image-count $$n $(MINIATURE) || exit; \
+	done
+	@$(RUN) -m eql_seesaw.tables run miniature_imbalance
+	@$(RUN) -m eql_seesaw.tables collect miniature_imbalance
 
 test: set_up lint  ## run all tests
 	@$(RUN) -m pytest

@@ -17,7 +17,8 @@ import torch
 from tabulate import tabulate
 
 from ..engine.launch import one_line_errors
-from .collect import draw_table, markdown, measure, published_table, write_table
+from .collect import markdown, measure, published_table, write_table
+from .pictures import draw_table
 from .plan import describe_plan
 from .run import run_all
 from .run_state import read_run_state
@@ -177,8 +178,8 @@ def collect(args: argparse.Namespace) -> int:
     folder = os.path.join(args.output, scale)
     print(markdown(measured))
     write_table(measured, folder)
-    draw_table(measured, folder)
-    print(f"Written: {os.path.join(folder, table.name)}.md, .csv and, with results, .png")
+    path = os.path.join(folder, table.name)
+    print("Written:", *[f"{path}.md", f"{path}.csv", *draw_table(measured, folder)], sep="\n  ")
     return 0
 
 

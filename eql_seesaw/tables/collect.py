@@ -5,13 +5,10 @@ import dataclasses
 import math
 import os
 import statistics
-from pathlib import Path
 
 from tabulate import tabulate
 
 from ..data.atomic_write import atomic_file
-from .figures import TableRow, draw_groups, draw_published_beside_measured
-from .run_results import Method, read_run
 from .run_state import read_run_state
 from .table import Row, Table
 from .table_runs import expected_config, reason_not_to_train, row_run, seeds_with_folders
@@ -101,22 +98,6 @@ def write_table(measured: MeasuredTable, folder: str) -> None:
         _write_csv(measured, f)
 
 
-def draw_table(measured: MeasuredTable, folder: str) -> None:
-    """Draw TABLE.png, if anything was measured; otherwise delete it."""
-    picture = Path(folder, f"{measured.table.name}.png")
-    rows = [row for row in measured.rows if row.values]
-    if not rows:
-        picture.unlink(missing_ok=True)
-    elif measured.scale == "mini":
-        draw_groups([Method(r.row.label, [read_run(f) for f in r.folders]) for r in rows], picture)
-    else:
-        pictured = []
-        for row in measured.rows:
-            values = {column: column_values(row, column) for column in measured.columns}
-            pictured.append(TableRow(row.row.label, row.loss, values, row.row.published))
-        draw_published_beside_measured(pictured, measured.columns, picture)
-
-
 def markdown(measured: MeasuredTable) -> str:
     """The table, and why rows are missing, for a person."""
     table = measured.table
@@ -143,6 +124,27 @@ def column_values(row: MeasuredRow, column: str) -> list[float]:
     """One value for each seed that has a number."""
     values = [numbers[column] for numbers in row.values.values()]
     return [value for value in values if not math.isnan(value)]
+
+
+def rows_and_baselines(measured: MeasuredTable) -> list[tuple[MeasuredRow, MeasuredRow]]:
+    """
+    The rows with the rows that they are compared with, where both have runs of the same seed. Each
+    is compared with the table's first where no row of the table names a baseline.
+    """
+    by_name = {row.row.name: row for row in measured.rows}
+    named = {row.row.name: row.row.baseline for row in measured.rows if row.row.baseline}
+    if not named:
+        first, *others = by_name
+        named = dict.fromkeys(others, first)
+    pairs = [(by_name[row], by_name[baseline]) for row, baseline in named.items()]
+    return [(row, baseline) for row, baseline in pairs if row.values.keys() & baseline.values]
+
+
+def paired_gains(row: MeasuredRow, baseline: MeasuredRow, column: str) -> list[float]:
+    """The difference of each seed that both rows have a number for."""
+    seeds = [seed for seed in row.values if seed in baseline.values]
+    gains = [row.values[seed][column] - baseline.values[seed][column] for seed in seeds]
+    return [gain for gain in gains if not math.isnan(gain)]
 
 
 def _full_parts(measured):
@@ -181,18 +183,18 @@ def _mini_parts(measured):
     if not lines:
         return parts
     parts.append(_pipe_table(["", "seeds", *columns], lines))
-    first, *others = measured.rows
     gains = [
         [
             row.row.label,
-            *(_mean_and_spread(_paired_gains(row, first, c), signed=True) for c in columns),
+            baseline.row.label,
+            *(_mean_and_spread(paired_gains(row, baseline, c), signed=True) for c in columns),
         ]
-        for row in others
-        if row.values.keys() & first.values.keys()
+        for row, baseline in rows_and_baselines(measured)
     ]
     if gains:
-        parts.append(f"In miniature, gain over {first.row.label}, of runs with the same seed:")
-        parts.append(_pipe_table(["", *columns], gains))
+        parts.append("In miniature, gain of runs over those with the same seed:")
+        parts.append(_pipe_table(["", "over", *columns], gains, num_texts=2))
+    first, *others = measured.rows
     published = [
         [row.row.label, *(_published_gain(row.row, first.row, c) for c in columns)]
         for row in others
@@ -238,8 +240,8 @@ def _what(measured):
     return "Mask AP in percent, APbox of boxes" if measured.has_masks else "Box AP in percent"
 
 
-def _pipe_table(headers, lines):
-    alignment = ("left", *["right"] * (len(headers) - 1))
+def _pipe_table(headers, lines, num_texts=1):
+    alignment = ["left"] * num_texts + ["right"] * (len(headers) - num_texts)
     return tabulate(
         lines, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=alignment
     )
@@ -253,12 +255,6 @@ def _published(row, columns):
 def _published_gain(row, first, column):
     value, base = row.published.get(column), first.published.get(column)
     return "" if value is None or base is None else _signed(value - base)
-
-
-def _paired_gains(row, first, column):
-    seeds = [seed for seed in row.values if seed in first.values]
-    gains = [row.values[seed][column] - first.values[seed][column] for seed in seeds]
-    return [gain for gain in gains if not math.isnan(gain)]
 
 
 def _difference(values, published):

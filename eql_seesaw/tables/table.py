@@ -23,6 +23,7 @@ ROW_KEYS = (
     "split",
     "overrides",
     "inputs",
+    "baseline",
     "published",
     "notes",
     "seeds",
@@ -54,6 +55,7 @@ class Row:
         split: "val", or "test-dev", which cannot be evaluated without LVIS's server.
         overrides: config keys and their values.
         inputs: config keys and the files of other rows' runs that they take.
+        baseline: the row of the same table that gains are measured against; empty where none is.
         published: percent by column; empty for a row that only serves others.
         notes: may be empty.
         seeds: how many times to train it.
@@ -65,6 +67,7 @@ class Row:
     split: str
     overrides: Mapping[str, Any]
     inputs: Mapping[str, InputFile]
+    baseline: str
     published: Mapping[str, float]
     notes: str
     seeds: int
@@ -135,6 +138,8 @@ def load_table(name: str, folder: str | Path = DATA) -> Table:
         if names.count(row_name) > 1:
             raise ValueError(f"{where}: two rows are named {row_name!r}")
     for row in rows:
+        if row.baseline and row.baseline not in names:
+            raise ValueError(f"{where}, row {row.name}: its baseline {row.baseline!r} is no row")
         _check_inputs(f"{where}, row {row.name}", row, folder)
     return Table(
         name=name,
@@ -177,6 +182,7 @@ def _row(where: str, values: Any, columns: tuple[str, ...], default_seeds: int) 
         split=split,
         overrides=_mapping(where, "overrides", values),
         inputs=_inputs(where, values),
+        baseline=values.get("baseline", ""),
         published=_published(where, values, columns),
         notes=values.get("notes", ""),
         seeds=_seeds(where, values.get("seeds", default_seeds)),

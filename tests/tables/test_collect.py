@@ -59,7 +59,7 @@ def test_miniature_stands_apart_from_published_numbers(run_command):
     assert ["", "seeds", "AP", "APr"] in lines
     assert ["CE", "2", "51.5 ± 0.7", "10.0 ± 0.0"] in lines
     assert ["p = 0.2", "2", "54.5 ± 2.1", "n/a"] in lines
-    assert ["p = 0.2", "+3.0 ± 1.4", "n/a"] in lines
+    assert ["p = 0.2", "CE", "+3.0 ± 1.4", "n/a"] in lines
     # Published: the gain alone.
     assert ["p = 0.2", "+3.0", "+5.0"] in lines
     assert "20.0" not in text and "23.0" not in text
@@ -82,3 +82,30 @@ def test_nothing_measured_leaves_no_picture(run_command):
 def test_table_without_published_numbers(run_command):
     status, text = run_command("collect", "small")
     assert status == 0 and "- seesaw seed 2: not run" in text and "published" not in text
+
+
+COMPARED = """
+title: Two methods and their baselines
+dataset: symbols
+columns: [AP, APr]
+rows:
+- {name: ce, label: CE, config: configs/small/softmax_ce.yaml}
+- {name: seesaw, label: Seesaw, config: configs/small/seesaw.yaml, baseline: ce}
+- {name: retrain, label: DE-Seesaw, config: configs/small/retrain.yaml, baseline: seesaw}
+"""
+
+
+def test_gains_are_over_each_rows_baseline(run_command, project):
+    (project / "tables/compared.yaml").write_text(COMPARED)
+    runs = runs_of("compared", "mini", seeds=2)
+    finish(runs["ce", 1], bbox_AP=10.0, bbox_APr=1.0, segm_AP=11.0, segm_APr=1.0)
+    finish(runs["seesaw", 1], bbox_AP=13.0, bbox_APr=9.0, segm_AP=13.0, segm_APr=9.0)
+    # A seed that only one of the two has is no gain.
+    finish(runs["seesaw", 2], bbox_AP=99.0, bbox_APr=99.0, segm_AP=99.0, segm_APr=99.0)
+    status, text = run_command("collect", "compared")
+    lines = table_lines(text)
+    assert status == 0 and ["Seesaw", "CE", "+2.0", "+8.0"] in lines
+    assert not any(line[:2] == ["DE-Seesaw", "Seesaw"] for line in lines)
+    finish(runs["retrain", 1], bbox_AP=12.0, bbox_APr=9.5, segm_AP=12.0, segm_APr=9.5)
+    lines = table_lines(run_command("collect", "compared")[1])
+    assert ["DE-Seesaw", "Seesaw", "-1.0", "+0.5"] in lines
