@@ -9,7 +9,13 @@ import yaml
 from eql_seesaw.engine import load_config
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "datasets/README.md", "docs/evaluation.md")
+DOCUMENTS = (
+    "README.md",
+    "datasets/README.md",
+    "docs/classification.md",
+    "docs/evaluation.md",
+    "docs/tables.md",
+)
 
 
 def blocks(language):

@@ -29,7 +29,6 @@ def log_next_steps(cfg: CfgNode) -> None:
             picture = os.path.join(folder, "predictions.png")
             files.append((picture, "ground truth beside predictions"))
     python = min(sys.executable, os.path.relpath(sys.executable), key=len)
-    other = next(name for name in LOSSES if name != cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
     # Detectron2 writes the whole config there, overrides included.
     config = f"--config-file {os.path.join(output_dir, 'config.yaml')}"
     weights = f"--weights {os.path.join(output_dir, 'model_final.pth')}"
@@ -38,8 +37,12 @@ def log_next_steps(cfg: CfgNode) -> None:
         f"{python} -m tensorboard.main --logdir {output_dir}",
         f"{run} --eval-only --resume",
         f"{python} -m eql_seesaw.predict {config} {weights} PICTURE_OR_FOLDER",
-        f"{run} MODEL.ROI_BOX_HEAD.CLS_LOSS {other} OUTPUT_DIR {output_dir}_{other}",
     ]
+    if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "none":
+        other = next(name for name in LOSSES if name != cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
+        commands.append(
+            f"{run} MODEL.ROI_BOX_HEAD.CLS_LOSS {other} OUTPUT_DIR {output_dir}_{other}"
+        )
     lines = ["Files to look at:", *(f"  {path}  ({what})" for path, what in files)]
     lines += ["Next, for example:", *(f"  {command}" for command in commands)]
     logger.info("\n".join(lines))

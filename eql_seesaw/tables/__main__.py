@@ -187,10 +187,13 @@ def _selected_runs(args: argparse.Namespace) -> tuple[Table, list[TableRun]]:
     table = load_table(args.table)
     scale = table_scale(table, args.scale)
     rows = _trainable(table, select_rows(table, args.rows), scale)
+    num_seeds = {row.name: args.seeds or row.seeds for row in rows}
+    # Every row once before any row a second time.
     runs = [
         row_run(table, row, scale, args.output, seed)
+        for seed in range(1, max(num_seeds.values()) + 1)
         for row in rows
-        for seed in range(1, (args.seeds or row.seeds) + 1)
+        if seed <= num_seeds[row.name]
     ]
     return table, runs_with_inputs(runs)
 
