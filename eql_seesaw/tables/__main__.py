@@ -177,9 +177,11 @@ def collect(args: argparse.Namespace) -> int:
     measured = measure(table, scale, args.output, args.seeds)
     folder = os.path.join(args.output, scale)
     print(markdown(measured))
-    write_table(measured, folder)
+    os.makedirs(folder, exist_ok=True)
+    pictures = draw_table(measured, folder)
+    write_table(measured, folder, pictures)
     path = os.path.join(folder, table.name)
-    print("Written:", *[f"{path}.md", f"{path}.csv", *draw_table(measured, folder)], sep="\n  ")
+    print("Written:", f"{path}.md", f"{path}.csv", *pictures, sep="\n  ")
     return 0
 
 

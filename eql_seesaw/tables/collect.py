@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import statistics
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
@@ -88,12 +89,14 @@ def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> Mea
     return MeasuredTable(table, scale, columns, has_masks, measured)
 
 
-def write_table(measured: MeasuredTable, folder: str) -> None:
-    """Write TABLE.md and TABLE.csv."""
+def write_table(measured: MeasuredTable, folder: str, pictures: Sequence[str] = ()) -> None:
+    """Write TABLE.md, which shows the pictures below the table, and TABLE.csv."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, measured.table.name)
+    names = [os.path.relpath(picture, folder) for picture in pictures]
     with atomic_file(f"{path}.md") as f:
         f.write(markdown(measured))
+        f.writelines(f"\n![{name}]({name})\n" for name in names)
     with atomic_file(f"{path}.csv") as f:
         _write_csv(measured, f)
 

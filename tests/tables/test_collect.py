@@ -31,7 +31,9 @@ def test_full_scale(run_command):
     assert sum("measured" in line for line in lines) == 1
 
     folder = Path("output/tables/full")
-    assert text.startswith((folder / "big.md").read_text())
+    page = (folder / "big.md").read_text()
+    assert page.endswith("\n![big.png](big.png)\n")
+    assert text.startswith(page.removesuffix("\n![big.png](big.png)\n"))
     Image.open(folder / "big.png").verify()
     rows = {(row["row"], row["metric"]): row for row in csv.DictReader(open(folder / "big.csv"))}
     assert rows["ce", "segm/AP"] == {
