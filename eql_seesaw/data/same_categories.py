@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from operator import ne
 
 from .class_names import class_names
 
@@ -44,6 +45,13 @@ def check_same_categories(train_names: Sequence[str], test_names: Sequence[str])
                 f"DATASETS.TEST: class {first} is '{found[first]}' in dataset '{test_name}', "
                 f"but '{expected[first]}' in '{train_name}' of DATASETS.TRAIN"
             )
-            if len(different) > MAX_RENAMED * len(found):
+            if not are_same_classes(found, expected):
                 raise ValueError(message)
             logger.warning(message)
+
+
+def are_same_classes(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether as many, and up to :data:`MAX_RENAMED` of them the same, in the same order."""
+    if len(names) != len(others):
+        return False
+    return sum(map(ne, names, others)) <= MAX_RENAMED * len(names)

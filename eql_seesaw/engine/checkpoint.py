@@ -1,6 +1,7 @@
 """Checkpoints that know which classifier they hold, and what its classes are called."""
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -9,6 +10,7 @@ from torch import nn
 
 from ..data.class_names import category_names
 from ..data.class_statistics_cache import file_stamp
+from ..data.same_categories import are_same_classes
 
 
 class CheckpointError(ValueError):
@@ -97,6 +99,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         weights = checkpoint["model"]
         must_fit = not self._is_start or self.decoupled == "scale"
         difference = self._difference(checkpoint.pop("classifier", None))
+        difference = difference or self._other_classes(checkpoint.get("metadata"))
         if self._is_start:
             _remove(weights, _is_gradient_statistic)
         if self._is_start and self.decoupled == "retrain":
@@ -157,6 +160,16 @@ class LongTailCheckpointer(DetectionCheckpointer):
             if found.get(key) != value:
                 return f"was trained with {key} {found.get(key)}, but here it is {value}"
         return ""
+
+    def _other_classes(self, found: dict[str, list] | None) -> str:
+        """How a file's classes differ from those of the training set, or ""."""
+        if not found or not self.metadata:
+            return ""
+        theirs, ours = found["thing_classes"], self.metadata["thing_classes"]
+        if are_same_classes(theirs, ours):
+            return ""
+        first = next(pair for pair in zip_longest(theirs, ours) if pair[0] != pair[1])
+        return f"was trained on other classes: {first[0]!r}, where here it is {first[1]!r}"
 
 
 def class_metadata(dataset_name: str) -> dict[str, list] | None:

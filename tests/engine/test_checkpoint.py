@@ -87,6 +87,59 @@ def test_run_that_an_older_version_began_goes_on_with_names(tmp_path, dataset):
     assert checkpointer.load(str(tmp_path / "new.pth")) == {"metadata": metadata, "iteration": 3}
 
 
+class TestSameLossOnOtherClasses:
+    """Classifier and counts have the same shapes, and would be loaded without a word."""
+
+    @pytest.fixture
+    def checkpointer(self, tmp_path):
+        cfg = tiny_config(tmp_path, "LongTailROIHeads", "MODEL.ROI_BOX_HEAD.CLS_LOSS", "seesaw")
+        model = build_model(cfg)
+        described = build_checkpointer(cfg, model).classifier
+
+        def build(names, is_training=True):
+            return LongTailCheckpointer(
+                model,
+                str(tmp_path),
+                classifier=described,
+                is_training=is_training,
+                metadata=names and {"thing_classes": list(names), "category_ids": [1, 2, 3]},
+            )
+
+        with torch.no_grad():
+            model.roi_heads.box_predictor.cls_score.weight.fill_(7.0)
+            model.roi_heads.box_predictor.loss.cumulative_counts.fill_(7)
+            build("abc").save("model")
+            model.roi_heads.box_predictor.cls_score.weight.fill_(1.0)
+            model.roi_heads.box_predictor.loss.cumulative_counts.fill_(1)
+            model.roi_heads.box_head.fc1.bias.fill_(1.0)
+        return build
+
+    def weights_of(self, checkpointer):
+        predictor = checkpointer.model.roi_heads.box_predictor
+        return predictor.cls_score.weight.mean(), predictor.loss.cumulative_counts.max()
+
+    def test_new_run_starts_its_classifier_anew(self, checkpointer, tmp_path, caplog):
+        other = checkpointer("abd")
+        other.load(str(tmp_path / "model.pth"), checkpointables=[])
+        assert self.weights_of(other) == (1, 1)
+        assert other.model.roi_heads.box_head.fc1.bias.max() != 1  # the rest is loaded
+        assert "was trained on other classes: 'c', where here it is 'd'" in caplog.text
+
+    def test_same_classes_are_loaded(self, checkpointer, tmp_path):
+        same = checkpointer("abc")
+        same.load(str(tmp_path / "model.pth"), checkpointables=[])
+        assert self.weights_of(same) == (7, 7)
+
+    def test_resuming_is_refused(self, checkpointer, tmp_path):
+        with pytest.raises(CheckpointError, match="other classes: 'a', where here it is 'b'"):
+            checkpointer("bac").load(str(tmp_path / "model.pth"))
+
+    def test_evaluation_takes_the_files_classes(self, checkpointer, tmp_path):
+        evaluated = checkpointer(None, is_training=False)
+        evaluated.load(str(tmp_path / "model.pth"), checkpointables=[])
+        assert self.weights_of(evaluated) == (7, 7)
+
+
 @pytest.mark.parametrize(
     "name, content",
     [
