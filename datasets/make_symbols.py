@@ -31,6 +31,7 @@ def parse_args() -> argparse.Namespace:
     counts.add_argument(
         "--max-image-count",
         type=int,
+        default=MAX_IMAGE_COUNT,
         metavar="N",
         help=f"a long tail from N training images down to 1 (default: {MAX_IMAGE_COUNT})",
     )
@@ -90,7 +91,7 @@ def main() -> None:
             image_size=args.image_size,
             seed=args.seed,
             image_counts=image_counts,
-            max_image_count=args.max_image_count or MAX_IMAGE_COUNT,
+            max_image_count=args.max_image_count,
             plain=args.plain,
             overwrite=args.overwrite,
         )

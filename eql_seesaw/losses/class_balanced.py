@@ -55,12 +55,7 @@ class ClassBalancedLoss(SigmoidLoss):
         gt_classes: torch.Tensor,
         annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        losses = weighted_sigmoid_loss(
-            logits,
-            gt_classes,
-            ignored=logits.new_zeros(self.num_classes, dtype=torch.float32),
-            ignoring_rows=torch.zeros_like(gt_classes, dtype=torch.bool),
-        )
+        losses = weighted_sigmoid_loss(logits, gt_classes)
         weights = self.sample_weights[gt_classes].to(losses.dtype)
         return {"loss_cls": (losses * weights).sum() / max(len(logits), 1)}
 

@@ -86,12 +86,11 @@ class EqualizationLoss(SigmoidLoss):
         gt_classes: torch.Tensor,
         annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        foreground = gt_classes < self.num_classes
         losses = weighted_sigmoid_loss(
             logits,
             gt_classes,
             ignored=self.rarity,
-            ignoring_rows=foreground if self.excluding_function else torch.ones_like(foreground),
+            ignoring_rows=gt_classes < self.num_classes if self.excluding_function else None,
             kept=annotated_classes if self.keep_annotated else None,
         )
         return {"loss_cls": losses.sum() / max(len(logits), 1)}

@@ -78,7 +78,6 @@ class EqualizationLossV2(SigmoidLoss):
             logits,
             gt_classes,
             ignored=1 - negative_weights,
-            ignoring_rows=torch.ones_like(gt_classes, dtype=torch.bool),
             positive_weights=positive_weights,
         )
         if self.training and torch.is_grad_enabled():

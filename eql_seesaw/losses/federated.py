@@ -68,7 +68,6 @@ class FederatedLoss(SigmoidLoss):
             logits,
             gt_classes,
             ignored=1 - self.sample_classes(gt_classes).float(),
-            ignoring_rows=torch.ones_like(gt_classes, dtype=torch.bool),
         )
         return {"loss_cls": losses.sum() / max(len(logits), 1)}
 

@@ -22,10 +22,5 @@ class SigmoidCrossEntropy(SigmoidLoss):
         gt_classes: torch.Tensor,
         annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        losses = weighted_sigmoid_loss(
-            logits,
-            gt_classes,
-            ignored=logits.new_zeros(self.num_classes, dtype=torch.float32),
-            ignoring_rows=torch.zeros_like(gt_classes, dtype=torch.bool),
-        )
+        losses = weighted_sigmoid_loss(logits, gt_classes)
         return {"loss_cls": losses.sum() / max(len(logits), 1)}

@@ -10,8 +10,8 @@ from .row_blocks import row_blocks
 def weighted_sigmoid_loss(
     logits: torch.Tensor,
     gt_classes: torch.Tensor,
-    ignored: torch.Tensor,
-    ignoring_rows: torch.Tensor,
+    ignored: torch.Tensor | None = None,
+    ignoring_rows: torch.Tensor | None = None,
     kept: torch.Tensor | None = None,
     positive_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -29,14 +29,18 @@ def weighted_sigmoid_loss(
     Args:
         logits: (R, K), any floating dtype; computed in float32 or better.
         gt_classes: (R,) int64 in [0, K]; K is background, a row whose labels y are all 0.
-        ignored: (K,) in [0, 1], T_j: how far class j ignores samples of other classes.
-        ignoring_rows: bool (R,), E_r: the samples that are ignored.
+        ignored: (K,) in [0, 1], T_j: how far class j ignores samples of other classes; None for 0.
+        ignoring_rows: bool (R,), E_r: the samples that are ignored; None for all.
         kept: bool (R, K) or None; True keeps w_rj of a negative term at 1.
         positive_weights: (K,), u_j, or None for 1.
 
     Returns:
         (R,), float32 or better.
     """
+    if ignored is None:
+        ignored = logits.new_zeros(logits.shape[1], dtype=torch.float32)
+    if ignoring_rows is None:
+        ignoring_rows = torch.ones_like(gt_classes, dtype=torch.bool)
     return _WeightedSigmoidLoss.apply(
         logits, gt_classes, ignored, ignoring_rows, kept, positive_weights
     )

@@ -36,7 +36,9 @@ def test_script_says_what_it_made(tmp_path, run_script, capsys):
     ]
 
 
-def test_script_scales_the_counts_of_lvis_v1(tmp_path, run_script, monkeypatch, capsys):
+@pytest.fixture
+def made(monkeypatch):
+    """The arguments of what would have been generated."""
     made = {}
 
     def generate(root, **arguments):
@@ -45,6 +47,18 @@ def test_script_scales_the_counts_of_lvis_v1(tmp_path, run_script, monkeypatch, 
         return {"train": split, "val": split, "classes": {"r": 0, "c": 0, "f": 0}}
 
     monkeypatch.setattr(symbols, "generate_symbols", generate)
+    return made
+
+
+def test_script_makes_what_the_miniature_needs(tmp_path, run_script, made):
+    run_script("--root", tmp_path, "--first-symbol", "100", "--balanced", "240", "--plain")
+    assert made["first_symbol"] == 100 and made["image_counts"] == [240] * 100 and made["plain"]
+    run_script("--root", tmp_path, "--max-image-count", "4000")
+    assert made["image_counts"] is None and made["max_image_count"] == 4000
+    assert not made["plain"] and made["first_symbol"] == 0
+
+
+def test_script_scales_the_counts_of_lvis_v1(tmp_path, run_script, made):
     run_script("--root", tmp_path, "--lvis-v1-counts")
     full = made["image_counts"]
     assert made["num_classes"] == len(full) == 1203
@@ -64,6 +78,7 @@ def test_script_fails_with_one_line(tmp_path, run_script):
     [
         (["--scale-counts", "0.1"], "--scale-counts needs --lvis-v1-counts"),
         (["--lvis-v1-counts", "--scale-counts", "0"], "--scale-counts must be above 0, got 0.0"),
+        (["--balanced", "5", "--max-image-count", "900"], "not allowed with argument --balanced"),
         (["--lvis-v1-counts", "--num-classes", "9"], "leave --num-classes out"),
     ],
 )

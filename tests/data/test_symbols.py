@@ -179,6 +179,51 @@ def test_seed_changes_pictures_and_symbols(tmp_path):
     assert names[0] != names[1] and sorted(names[0]) == sorted(names[1])
 
 
+def test_datasets_share_no_symbol_where_one_passes_over_the_others(tmp_path):
+    names = []
+    for first in (0, 4):
+        generate_symbols(tmp_path / str(first), first_symbol=first, **SMALL)
+        dataset = load(tmp_path / str(first), "symbols_train.json")
+        names.append({c["name"] for c in dataset["categories"]})
+    assert len(names[0] | names[1]) == 8
+
+
+def test_max_image_count_is_the_most_frequent_class(tmp_path):
+    arguments = {"num_classes": 10, "image_size": 64, "val_images_per_class": 1}
+    generate_symbols(tmp_path, max_image_count=120, **arguments)
+    counts = image_counts(load(tmp_path, "symbols_train.json"))
+    assert sorted(counts.values()) == sorted(long_tailed_image_counts(10, 120))
+
+
+def test_plain_symbols_are_dark_on_light(tmp_path):
+    for plain in (True, False):
+        root = tmp_path / str(plain)
+        generate_symbols(root, plain=plain, **SMALL)
+        dataset = load(root, "symbols_train.json")
+        names = {image["id"]: image["file_name"] for image in dataset["images"]}
+        pixels = [
+            np.asarray(Image.open(root / "train" / names[a["image_id"]]))[
+                mask_util.decode(a["segmentation"]).astype(bool)
+            ]
+            for a in dataset["annotations"]
+        ]
+        # Neither ink nor body: blurred edges.
+        middle = [((p.mean(axis=1) > 90) & (p.mean(axis=1) < 170)).mean() for p in pixels]
+        assert (np.mean(middle) < 0.3) == plain
+
+
+def test_dataset_from_before_there_were_these_arguments_is_known(tmp_path, monkeypatch):
+    generate_symbols(tmp_path, **SMALL)
+    statement = load(tmp_path, "symbols.json")
+    for name in ("first_symbol", "max_image_count", "plain"):
+        del statement["arguments"][name]
+    (tmp_path / "symbols.json").write_text(json.dumps(statement))
+    monkeypatch.setattr(symbols, "_draw_split", None)
+    generate_symbols(tmp_path, **SMALL)
+    with pytest.raises(FileExistsError, match="other arguments"):
+        generate_symbols(tmp_path, plain=True, **SMALL)
+
+
 def test_second_call_returns_at_once(tmp_path, monkeypatch, caplog):
     first = generate_symbols(tmp_path, **SMALL)
     monkeypatch.setattr(symbols, "_draw_split", None)
@@ -232,6 +277,8 @@ def test_nothing_is_left_behind_by_a_failure(tmp_path, monkeypatch):
         ({"classes_per_image": 0}, "classes_per_image must be from 1 to 6 in images of 64 pixels"),
         ({"classes_per_image": 7}, "classes_per_image must be from 1 to 6 in images of 64 pixels"),
         ({"val_images_per_class": 0}, "val_images_per_class must be at least 1, got 0"),
+        ({"first_symbol": -1}, "first_symbol must not be negative, got -1"),
+        ({"image_counts": None, "max_image_count": 100}, "max_image_count must be above 100"),
         ({"seed": -1}, "seed must not be negative, got -1"),
         ({"num_classes": 99999, "image_counts": None}, "the font has only"),
     ],
