@@ -50,7 +50,10 @@ def steps_with_warm_up(progress: float) -> float:
     return 0.1 ** ((progress >= 0.5) + (progress >= 0.75))
 
 
-SEESAW = {"p": 0.8, "q": 1.0}
+def loss_arguments(**softmax_eql: float) -> dict[str, dict[str, float]]:
+    """Those of each loss; the equalization loss's threshold depends on the data."""
+    return {"softmax_ce": {}, "softmax_eql": softmax_eql, "seesaw": {"p": 0.8, "q": 1.0}}
+
 
 RECIPES = {
     "digits": Recipe(
@@ -63,11 +66,7 @@ RECIPES = {
         weight_decay=5e-4,
         schedule=cosine,
         # The few-shot classes are protected.
-        losses={
-            "softmax_ce": {},
-            "softmax_eql": {"max_image_count": 9, "gamma": 0.95},
-            "seesaw": SEESAW,
-        },
+        losses=loss_arguments(max_image_count=9, gamma=0.95),
         group_bounds=(10, 50),
         num_workers=0,
     ),
@@ -81,11 +80,7 @@ RECIPES = {
         nesterov=True,
         weight_decay=1e-4,
         schedule=steps_with_warm_up,
-        losses={
-            "softmax_ce": {},
-            "softmax_eql": {"lambda_": 3e-3, "gamma": 0.95},
-            "seesaw": SEESAW,
-        },
+        losses=loss_arguments(lambda_=3e-3, gamma=0.95),
         group_bounds=(20, 100),
         num_workers=4,
     ),
@@ -99,11 +94,7 @@ RECIPES = {
         nesterov=False,
         weight_decay=5e-4,
         schedule=cosine,
-        losses={
-            "softmax_ce": {},
-            "softmax_eql": {"lambda_": 4.3e-4, "gamma": 0.9},
-            "seesaw": SEESAW,
-        },
+        losses=loss_arguments(lambda_=4.3e-4, gamma=0.9),
         group_bounds=(20, 100),
         num_workers=16,
     ),
