@@ -26,7 +26,7 @@ from .table import Row, Table, load_table, table_names
 from .table_runs import (
     SCALES,
     TableRun,
-    reason_not_to_train,
+    reasons_not_to_train,
     row_run,
     runs_with_inputs,
     seeds_with_folders,
@@ -130,8 +130,9 @@ def show(args: argparse.Namespace) -> int:
     for row in table.rows:
         overrides = [f"{key} {value}" for key, value in row.overrides.items()]
         print(" ".join([f"  {row.name}: {row.config}", *overrides]))
-        for key, (reference, file) in row.inputs.items():
-            print(f"    {key}: {file} of {reference}")
+        for key, source in row.inputs.items():
+            seed = f" seed {source.seed}" if source.seed else ""
+            print(f"    {key}: {source.file} of {source.row}{seed}")
         if row.notes:
             print(f"    {row.notes}")
     return 0
@@ -202,10 +203,10 @@ def _selected_runs(args: argparse.Namespace) -> tuple[Table, list[TableRun]]:
 
 def _trainable(table: Table, rows: list[Row], scale: str) -> list[Row]:
     """Rows that can have a run at a scale; says which cannot."""
-    reasons = {row.name: reason_not_to_train(row, scale) for row in rows}
-    for name, reason in reasons.items():
-        if reason:
-            print(f"Left out: {name}: {reason}")
+    reasons = reasons_not_to_train(table, scale)
+    for row in rows:
+        if reasons[row.name]:
+            print(f"Left out: {row.name}: {reasons[row.name]}")
     rows = [row for row in rows if not reasons[row.name]]
     if not rows:
         raise ValueError(f"{table.name}: no row is left to train")

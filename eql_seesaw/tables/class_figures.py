@@ -20,7 +20,7 @@ from .figures import (
     seeds_text,
     shown_task,
 )
-from .run_results import Method
+from .finished_run import Method
 
 PANELS_IN_ROW = 3
 OTHERS = {"color": "0.8", "linewidth": 1.2, "zorder": 1}

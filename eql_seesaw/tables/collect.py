@@ -7,12 +7,19 @@ import os
 import statistics
 from collections.abc import Sequence
 
+from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from ..data.atomic_write import atomic_file
 from .run_state import read_run_state
 from .table import Row, Table
-from .table_runs import expected_config, reason_not_to_train, row_run, seeds_with_folders
+from .table_runs import (
+    TableRun,
+    expected_config,
+    reasons_not_to_train,
+    row_run,
+    seeds_with_folders,
+)
 
 SPREAD = "Measured with several seeds: mean ± standard deviation."
 
@@ -20,17 +27,30 @@ SPREAD = "Measured with several seeds: mean ± standard deviation."
 @dataclasses.dataclass(frozen=True)
 class MeasuredRow:
     """
+    The finished runs of a row with one batch size.
+
     Attributes:
-        folders: of the finished runs.
-        values: {seed: {column: percent}} of the finished runs; NaN where there was no ground truth.
+        batch: images per batch, where they are not the recipe's; else None.
+        loss: ``MODEL.ROI_BOX_HEAD.CLS_LOSS``.
+        dataset: the metrics are of.
+        folders: {seed: OUTPUT_DIR}.
+        metrics: {seed: {"segm/AP": percent, ...}}; NaN where there was no ground truth.
+        values: {seed: {column: percent}}.
         reasons: one line for each run that is not finished.
     """
 
     row: Row
-    loss: str
-    folders: list[str]
-    values: dict[int, dict[str, float]]
-    reasons: list[str]
+    batch: int | None = None
+    loss: str = ""
+    dataset: str = ""
+    folders: dict[int, str] = dataclasses.field(default_factory=dict)
+    metrics: dict[int, dict[str, float]] = dataclasses.field(default_factory=dict)
+    values: dict[int, dict[str, float]] = dataclasses.field(default_factory=dict)
+    reasons: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return f"{self.row.label}, batch {self.batch}" if self.batch else self.row.label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +59,7 @@ class MeasuredTable:
     Attributes:
         columns: those of the table that the runs can have.
         has_masks: AP and all other columns but APbox are of masks, not of boxes.
+        rows: in the table's order; at full scale a row is there once for each batch size.
     """
 
     table: Table
@@ -56,37 +77,56 @@ def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> Mea
         scale: "full" or "mini".
         num_seeds: those that are asked for; None for the table's. Others that are there count too.
     """
-    first_runs = {row.name: row_run(table, row, scale, output, 1) for row in table.rows}
-    not_trained = {row.name: reason_not_to_train(row, scale) for row in table.rows}
+    not_trained = reasons_not_to_train(table, scale)
     configs = {
-        name: expected_config(run) for name, run in first_runs.items() if not not_trained[name]
+        row.name: expected_config(row_run(table, row, scale, output, 1))
+        for row in table.rows
+        if not not_trained[row.name]
     }
     has_masks = all(cfg.MODEL.MASK_ON for cfg in configs.values())
     columns = [name for name in table.columns if has_masks or name != "APbox"]
     measured = []
     for row in table.rows:
-        if row.name in configs and not configs[row.name].DATASETS.TEST:
-            continue  # it only gives others their weights
         if not_trained[row.name]:
-            reasons = [f"{row.name}: {not_trained[row.name]}"]
-            measured.append(MeasuredRow(row, "", [], {}, reasons))
-            continue
-        folders, values, reasons = [], {}, []
-        asked = range(1, (num_seeds or row.seeds) + 1)
-        for seed in sorted(seeds_with_folders(first_runs[row.name]).union(asked)):
-            run = row_run(table, row, scale, output, seed)
-            state = read_run_state(run)
-            if state.metrics is None:
-                reasons.append(f"{row.name} seed {seed}: {state.reason}")
-                continue
-            folders.append(run.folder)
-            values[seed] = {
-                column: float(state.metrics.get(_metric(column, has_masks), math.nan))
-                for column in columns
-            }
-        loss = configs[row.name].MODEL.ROI_BOX_HEAD.CLS_LOSS
-        measured.append(MeasuredRow(row, loss, folders, values, reasons))
+            measured.append(MeasuredRow(row, reasons=[f"{row.name}: {not_trained[row.name]}"]))
+        elif configs[row.name].DATASETS.TEST:  # others only give their weights
+            seeds = seeds_with_folders(row_run(table, row, scale, output, 1))
+            seeds.update(range(1, (num_seeds or row.seeds) + 1))
+            runs = [row_run(table, row, scale, output, seed) for seed in sorted(seeds)]
+            measured += _measured_rows(runs, configs[row.name], columns, has_masks)
     return MeasuredTable(table, scale, columns, has_masks, measured)
+
+
+def _measured_rows(
+    runs: list[TableRun], cfg: CfgNode, columns: list[str], has_masks: bool
+) -> list[MeasuredRow]:
+    """Those of a row's runs; numbers of different batch sizes are not averaged."""
+    states = [(run, read_run_state(run)) for run in runs]
+    recipe = cfg.SOLVER.IMS_PER_BATCH
+    batches = {state.batch for _, state in states if state.metrics is not None}
+    rows = []
+    # The recipe's first.
+    for batch in sorted(batches or {recipe}, key=lambda batch: (batch != recipe, batch)):
+        alike = [x for x in states if x[1].metrics is not None and x[1].batch == batch]
+        metrics = {run.seed: state.metrics for run, state in alike}
+        rows.append(
+            MeasuredRow(
+                runs[0].row,
+                batch=None if batch == recipe else batch,
+                loss=cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS,
+                dataset=cfg.DATASETS.TEST[0],
+                folders={run.seed: run.folder for run, _ in alike},
+                metrics=metrics,
+                values={
+                    seed: {c: float(found.get(_metric(c, has_masks), math.nan)) for c in columns}
+                    for seed, found in metrics.items()
+                },
+            )
+        )
+    for run, state in states:
+        if state.metrics is None:
+            rows[0].reasons.append(f"{run.row.name} seed {run.seed}: {state.reason}")
+    return rows
 
 
 def write_table(measured: MeasuredTable, folder: str, pictures: Sequence[str] = ()) -> None:
@@ -131,29 +171,35 @@ def column_values(row: MeasuredRow, column: str) -> list[float]:
 
 def rows_and_baselines(measured: MeasuredTable) -> list[tuple[MeasuredRow, MeasuredRow]]:
     """
-    The rows with the rows that they are compared with, where both have runs of the same seed. Each
-    is compared with the table's first where no row of the table names a baseline.
+    The rows with the rows that they are compared with. Each is compared with the table's first
+    where no row of the table names a baseline.
     """
     by_name = {row.row.name: row for row in measured.rows}
     named = {row.row.name: row.row.baseline for row in measured.rows if row.row.baseline}
     if not named:
         first, *others = by_name
         named = dict.fromkeys(others, first)
-    pairs = [(by_name[row], by_name[baseline]) for row, baseline in named.items()]
-    return [(row, baseline) for row, baseline in pairs if row.values.keys() & baseline.values]
+    return [(by_name[row], by_name[baseline]) for row, baseline in named.items()]
+
+
+def paired_seeds(row: MeasuredRow, baseline: MeasuredRow) -> list[int]:
+    """The seeds that both rows have finished runs of."""
+    return [seed for seed in row.values if seed in baseline.values]
 
 
 def paired_gains(row: MeasuredRow, baseline: MeasuredRow, column: str) -> list[float]:
     """The difference of each seed that both rows have a number for."""
-    seeds = [seed for seed in row.values if seed in baseline.values]
-    gains = [row.values[seed][column] - baseline.values[seed][column] for seed in seeds]
+    gains = [
+        row.values[seed][column] - baseline.values[seed][column]
+        for seed in paired_seeds(row, baseline)
+    ]
     return [gain for gain in gains if not math.isnan(gain)]
 
 
 def _full_parts(measured):
     columns, lines = measured.columns, []
     for row in measured.rows:
-        lines.append([row.row.label, "published", "", *_published(row.row, columns)])
+        lines.append([row.label, "published", "", *_published(row.row, columns)])
         if row.values:
             values = [column_values(row, column) for column in columns]
             lines.append(["", "measured", len(row.values), *map(_mean_and_spread, values)])
@@ -172,7 +218,7 @@ def _mini_parts(measured):
     columns = measured.columns
     lines = [
         [
-            row.row.label,
+            row.label,
             len(row.values),
             *(_mean_and_spread(column_values(row, column)) for column in columns),
         ]
@@ -188,36 +234,36 @@ def _mini_parts(measured):
     parts.append(_pipe_table(["", "seeds", *columns], lines))
     gains = [
         [
-            row.row.label,
-            baseline.row.label,
+            row.label,
+            baseline.label,
             *(_mean_and_spread(paired_gains(row, baseline, c), signed=True) for c in columns),
         ]
         for row, baseline in rows_and_baselines(measured)
+        if paired_seeds(row, baseline)
     ]
     if gains:
         parts.append("In miniature, gain of runs over those with the same seed:")
         parts.append(_pipe_table(["", "over", *columns], gains, num_texts=2))
-    first, *others = measured.rows
     published = [
-        [row.row.label, *(_published_gain(row.row, first.row, c) for c in columns)]
-        for row in others
-        if row.row.published and first.row.published
+        [row.label, baseline.label, *(_published_gain(row.row, baseline.row, c) for c in columns)]
+        for row, baseline in rows_and_baselines(measured)
+        if row.row.published and baseline.row.published
     ]
     if published:
         parts.append(
-            f"For the direction only, the gains over {first.row.label} that were published for "
+            "For the direction only, the gains in mask AP that were published for "
             f"{measured.table.dataset}:"
         )
-        parts.append(_pipe_table(["", *columns], published))
+        parts.append(_pipe_table(["", "over", *columns], published, num_texts=2))
     return parts
 
 
 def _write_csv(measured, f):
     is_full = measured.scale == "full"
     writer = csv.writer(f)
-    published = ["published", "difference"] if is_full else []
+    full_columns = ["batch", "published", "difference"] if is_full else []
     writer.writerow(
-        ["row", "label", "metric", "measured", "standard_deviation", "seeds", *published]
+        ["row", "label", "metric", "measured", "standard_deviation", "seeds", *full_columns]
     )
     for row in measured.rows:
         for column in measured.columns:
@@ -228,9 +274,9 @@ def _write_csv(measured, f):
             if is_full:
                 target = row.row.published.get(column)
                 both = mean is not None and target is not None
-                cells += [target, _round(mean - target) if both else None]
+                cells += [row.batch, target, _round(mean - target) if both else None]
             metric = _metric(column, measured.has_masks)
-            writer.writerow([row.row.name, row.row.label, metric, *cells])
+            writer.writerow([row.row.name, row.label, metric, *cells])
 
 
 def _metric(column, has_masks):
@@ -255,8 +301,8 @@ def _published(row, columns):
     return ["" if value is None else f"{value:.1f}" for value in values]
 
 
-def _published_gain(row, first, column):
-    value, base = row.published.get(column), first.published.get(column)
+def _published_gain(row, baseline, column):
+    value, base = row.published.get(column), baseline.published.get(column)
     return "" if value is None or base is None else _signed(value - base)
 
 

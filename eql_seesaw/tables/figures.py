@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..data.atomic_write import atomic_file
-from .run_results import Method
+from .finished_run import Method
 
 # A loss has its color in every picture. Mostly Okabe and Ito's, told apart also by colour-blind
 # readers.
@@ -70,7 +70,7 @@ class TableRow:
 class GainPoint:
     """
     Attributes:
-        label: method and baseline, such as "EQL over sigmoid CE"; points of a label are one line.
+        label: method and baseline, such as "eql over sigmoid_ce"; points of a label are one line.
         loss: the method's, gives the color.
         imbalance: images of the most frequent class over those of the rarest.
         gains: {"AP": [...], "APr": ...}, differences in percent, one for each seed.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from ..data.register import find_dataset
-from .run_state import read_run_state
+from .run_state import RunState, read_run_state
 from .schedule import batch_settings, default_batch, scale_to_batch
 from .table import Table
 from .table_runs import GENERATED_DATASET, TableRun, expected_config, train_command
@@ -16,18 +16,18 @@ from .table_runs import GENERATED_DATASET, TableRun, expected_config, train_comm
 IMAGES_PER_EPOCH = {"lvis_v0.5": 56_740, "lvis_v1": 99_388}
 
 
-def missing_files(cfg: CfgNode, runs: Sequence[TableRun]) -> list[str]:
+def missing_files(run: TableRun, cfg: CfgNode) -> list[str]:
     """
-    Annotation files, image folders and weights of a config that are not on this machine.
+    Annotation files, image folders and weights of a run that are not on this machine.
 
     Args:
-        runs: whose weights will be there in time.
+        cfg: the run's. Files that come from other runs are left out.
     """
     weights = cfg.MODEL.WEIGHTS
     # Others, such as detectron2://, are downloaded.
     is_local = weights and "://" not in weights
-    comes = any(os.path.dirname(weights) == run.folder for run in runs)
-    missing = [weights] if is_local and not comes and not os.path.exists(weights) else []
+    is_input = any(key == "MODEL.WEIGHTS" for key, _, _ in run.inputs)
+    missing = [weights] if is_local and not is_input and not os.path.exists(weights) else []
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             paths = find_dataset(cfg, f"DATASETS.{key}", name) or ()
@@ -58,7 +58,11 @@ def describe_plan(
     scale = runs[0].scale
     configs = [expected_config(run) for run in runs]
     lines = [f"{table.name}: {table.title}, {len(runs)} runs"]
-    missing = list(dict.fromkeys(path for cfg in configs for path in missing_files(cfg, runs)))
+    states = [read_run_state(run) for run in runs]
+    missing: dict[str, None] = {}
+    for run, cfg, state in zip(runs, configs, states, strict=True):
+        if state.metrics is None:
+            missing.update(dict.fromkeys(missing_files(run, cfg)))
     if missing:
         lines.append(f"Missing: {', '.join(missing)}; {where_files_come_from(scale)}.")
     if scale == "mini":
@@ -69,8 +73,8 @@ def describe_plan(
         here = f"{gpus_here} GPU(s)" if gpus_here else "no GPU"
         lines.append(f"This machine has {here}; the commands are for {num_gpus}.")
     batches = [
-        run_batch(run, cfg, num_gpus, images_per_batch)
-        for run, cfg in zip(runs, configs, strict=True)
+        run_batch(run, cfg, state, num_gpus, images_per_batch)
+        for run, cfg, state in zip(runs, configs, states, strict=True)
     ]
     schedules = {
         _describe_schedule(cfg, batch, dataset) for cfg, batch in zip(configs, batches, strict=True)
@@ -83,8 +87,7 @@ def describe_plan(
             "passes over the longer, resampled set, so its schedules of as many epochs train "
             "longer."
         )
-    for run, cfg, batch in zip(runs, configs, batches, strict=True):
-        state = read_run_state(run)
+    for run, cfg, state, batch in zip(runs, configs, states, batches, strict=True):
         resume = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
         lines += ["", f"# {run}: {state.reason or 'finished'}"]
         if state.metrics is None and not state.conflict:
@@ -94,7 +97,9 @@ def describe_plan(
     return "\n".join(lines)
 
 
-def run_batch(run: TableRun, cfg: CfgNode, num_gpus: int, images_per_batch: int | None) -> int:
+def run_batch(
+    run: TableRun, cfg: CfgNode, state: RunState, num_gpus: int, images_per_batch: int | None
+) -> int:
     """
     Images per batch of a run: those it was started with, the given ones, or the default.
 
@@ -103,7 +108,6 @@ def run_batch(run: TableRun, cfg: CfgNode, num_gpus: int, images_per_batch: int 
     """
     if run.scale == "mini":
         return cfg.SOLVER.IMS_PER_BATCH
-    state = read_run_state(run)
     # An iteration number means another number of images with another batch.
     is_started = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
     if is_started and state.batch:

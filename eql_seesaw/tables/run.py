@@ -50,32 +50,35 @@ def run_all(
         ValueError, FileNotFoundError: a config is wrong, or data are missing; nothing was started.
         KeyboardInterrupt: interrupted; the trainings were ended.
     """
-    states = {run.folder: read_run_state(run) for run in runs}
-    waiting = [run for run in runs if states[run.folder].metrics is None]
-    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished", flush=True)
-    failures: dict[str, str] = {}
-    for run in waiting:
-        if states[run.folder].conflict:
-            reason = states[run.folder].reason
-            failures[run.folder] = f"{run}: {reason}; move {run.folder} away to train it anew"
-    commands = {run.folder: _command(run, num_gpus, images_per_batch) for run in waiting}
-    needs = _check_files(waiting, runs)
-    waiting = [run for run in waiting if run.folder not in failures]
-    if waiting:
-        with _only_one(os.path.join(waiting[0].output, waiting[0].scale)) as lock:
-            _train(waiting, commands, needs, jobs, failures, lock)
+    with _only_one(os.path.join(runs[0].output, runs[0].scale)) as lock:
+        states = {run.folder: read_run_state(run) for run in runs}
+        finished = {folder for folder, state in states.items() if state.metrics is not None}
+        print(f"{len(runs)} runs, {len(finished)} of them finished", flush=True)
+        failures = {}
+        for run in runs:
+            state = states[run.folder]
+            if state.conflict:
+                reason = f"{state.reason}; move {run.folder} away to train it anew"
+                failures[run.folder] = f"{run}: {reason}"
+        waiting = [run for run in runs if run.folder not in finished | failures.keys()]
+        configs = {run.folder: expected_config(run) for run in waiting}
+        commands = {}
+        for run in waiting:
+            cfg, state = configs[run.folder], states[run.folder]
+            _check_files(run, cfg, finished)
+            commands[run.folder] = _command(run, cfg, state, num_gpus, images_per_batch)
+        _train(waiting, commands, jobs, failures, lock)
     return list(failures.values())
 
 
-def _train(waiting, commands, needs, jobs, failures, lock):
+def _train(waiting, commands, jobs, failures, lock):
     total = len(waiting)
-    waiting = list(waiting)
     active: list[_Process] = []
     try:
         while waiting or active:
             unfinished = {run.folder for run in waiting} | {job.run.folder for job in active}
             for run in [run for run in waiting if len(active) < jobs]:
-                inputs = needs[run.folder]
+                inputs = {input_run.folder for _, input_run, _ in run.inputs}
                 if inputs & failures.keys():
                     failures[run.folder] = f"{run}: not started, its input failed"
                     waiting.remove(run)
@@ -124,7 +127,10 @@ def _report_end(job, failures):
     if status == 0 and state.metrics is not None:
         print(f"[{job.number}] {run} finished in {duration}", flush=True)
         return
-    reason = state.reason if status == 0 else _last_line(log)
+    if status < 0:
+        reason = f"killed by signal {-status}"
+    else:
+        reason = _last_line(log) if status else state.reason
     print(f"[{job.number}] {run} FAILED after {duration}: {reason}", flush=True)
     failures[run.folder] = f"{run}: {reason} (see {log})"
 
@@ -141,27 +147,26 @@ def _end(processes):
                 process.wait(max(0.0, end - time.monotonic()))
 
 
-def _command(run, num_gpus, images_per_batch):
-    cfg = expected_config(run)
-    batch = run_batch(run, cfg, num_gpus, images_per_batch)
+def _command(run, cfg, state, num_gpus, images_per_batch):
+    batch = run_batch(run, cfg, state, num_gpus, images_per_batch)
     resume = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
     return [sys.executable, *train_command(run, num_gpus, resume, batch_settings(cfg, batch))]
 
 
-def _check_files(waiting, runs):
-    """{folder: folders that must be finished before}; raises where a file will not be there."""
-    needs = {}
-    for run in waiting:
-        cfg = expected_config(run)
-        missing = missing_files(cfg, runs)
-        if missing:
+def _check_files(run, cfg, finished):
+    """Raises where a file will not be there, as soon as the inputs are trained."""
+    missing = missing_files(run, cfg)
+    if missing:
+        raise FileNotFoundError(
+            f"{run}: no such file or folder: {missing[0]}; {where_files_come_from(run.scale)}"
+        )
+    for _, input_run, file in run.inputs:
+        path = os.path.join(input_run.folder, file)
+        if input_run.folder in finished and not os.path.exists(path):
             raise FileNotFoundError(
-                f"{run}: no such file or folder: {missing[0]}; {where_files_come_from(run.scale)}"
+                f"{run}: no such file: {path}, though {input_run} is finished; move "
+                f"{input_run.folder} away to train it anew"
             )
-        # The miniature's configs themselves start from the weights of another of its rows.
-        needs[run.folder] = {os.path.dirname(cfg.MODEL.WEIGHTS)}
-        needs[run.folder] |= {input_run.folder for _, input_run, _ in run.inputs}
-    return needs
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 
 import yaml
@@ -16,6 +17,7 @@ FREE_KEYS = {
     "CUDNN_BENCHMARK",
     "DATALOADER.NUM_WORKERS",
     "MODEL.DEVICE",
+    "MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS",
     "OUTPUT_DIR",
     "SOLVER.CHECKPOINT_PERIOD",
     "TEST.BEST_METRIC",
@@ -28,17 +30,15 @@ FREE_KEYS = {
     "TEST.REPORT",
     "VIS_PERIOD",
 }
-# The same file may lie elsewhere.
-PATH_KEYS = {"DATASETS.CLASS_STATISTICS", "MODEL.WEIGHTS"}
 
 
 @dataclasses.dataclass(frozen=True)
 class RunState:
     """
     Attributes:
-        metrics: of the evaluation after the last iteration, in percent: {"segm/AP": ..., ...};
-            empty without a dataset to evaluate on. None unless the run is finished and has the
-            config that its row asks for.
+        metrics: of the evaluation after the last iteration, in percent: {"segm/AP": ..., ...}, NaN
+            where there was no ground truth; empty without a dataset to evaluate on. None unless the
+            run is finished, has the config that its row asks for, and so have its inputs.
         reason: why there are no metrics, for people.
         conflict: the folder holds something else than this row's run, so it must not be continued.
         batch: images per batch of the run in the folder, or None.
@@ -53,7 +53,11 @@ class RunState:
 def read_run_state(run: TableRun) -> RunState:
     """Look into a run's folder. What is wrong there is told in the state, not raised."""
     config_path = os.path.join(run.folder, "config.yaml")
+    metrics_path = os.path.join(run.folder, "metrics.json")
     if not os.path.exists(config_path):
+        for path in (os.path.join(run.folder, "last_checkpoint"), metrics_path):
+            if os.path.exists(path):
+                return RunState(reason=f"there is {path}, but no config.yaml", conflict=True)
         return RunState(reason="not run")
     try:
         found = merge_config(config_path, [])
@@ -66,7 +70,12 @@ def read_run_state(run: TableRun) -> RunState:
     difference = config_difference(found, expected, run)
     if difference:
         return RunState(reason=f"its config differs in {difference}", conflict=True)
-    metrics, reason = _final_metrics(os.path.join(run.folder, "metrics.json"), found)
+    for _, input_run, _ in run.inputs:
+        state = read_run_state(input_run)
+        if state.metrics is None:
+            # It was started, so with something else than what the input is going to be.
+            return RunState(reason=f"its input {input_run}: {state.reason}", conflict=True)
+    metrics, reason = _final_metrics(metrics_path, found)
     return RunState(metrics, reason, batch=batch)
 
 
@@ -87,7 +96,9 @@ def config_difference(found: CfgNode, expected: CfgNode, run: TableRun) -> str:
         if key in inputs:
             same = str(here).endswith(os.sep + inputs[key])
         else:
-            same = key in PATH_KEYS and os.path.basename(here) == os.path.basename(there)
+            # A file to download may have been before.
+            is_download = key == "MODEL.WEIGHTS" and "://" in there
+            same = is_download and os.path.basename(here) == os.path.basename(there)
         if not same:
             return f"{key}: {here} there, {there} expected"
     return ""
@@ -129,7 +140,9 @@ def _final_metrics(path, cfg):
         return None, f"{path} ends at iteration {iteration}, beyond SOLVER.MAX_ITER {max_iter}"
     prefix = f"{test[0]}/" if len(test) > 1 else ""
     metrics = {
-        key.removeprefix(prefix): value for key, value in last.items() if key.startswith(prefix)
+        key.removeprefix(prefix): math.nan if value is None else value
+        for key, value in last.items()
+        if key.startswith(prefix)
     }
     if "bbox/AP" not in metrics:
         return None, f"at iteration {max_iter} of {max_iter}, not evaluated"

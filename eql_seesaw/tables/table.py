@@ -1,7 +1,7 @@
 """The papers' tables as data: published numbers, and the config that trains each row."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ DATASETS = ("lvis_v0.5", "lvis_v1", "symbols")
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "APbox")
 SPLITS = ("val", "test-dev")
 
-TABLE_KEYS = ("title", "source", "dataset", "columns", "notes", "seeds", "rows")
+TABLE_KEYS = ("title", "source", "dataset", "columns", "notes", "seeds", "inputs", "rows")
 ROW_KEYS = (
     "name",
     "label",
@@ -37,10 +37,12 @@ class InputFile(NamedTuple):
     Attributes:
         row: "table/row".
         file: relative to that run's folder.
+        seed: of that run; None for the seed of the run that takes the file.
     """
 
     row: str
     file: str
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Table:
         dataset: one of :data:`DATASETS`, for all rows.
         columns: of :data:`COLUMNS`, in print order; percent.
         notes: on the recipe; may be empty.
+        inputs: those that all rows have, but for the ones that they come from.
         rows: in print order.
     """
 
@@ -92,6 +95,7 @@ class Table:
     dataset: str
     columns: tuple[str, ...]
     notes: str
+    inputs: Mapping[str, InputFile]
     rows: tuple[Row, ...]
 
     def row(self, name: str) -> Row:
@@ -129,9 +133,11 @@ def load_table(name: str, folder: str | Path = DATA) -> Table:
             f"{where}: dataset is {values['dataset']!r}; it must be one of {', '.join(DATASETS)}"
         )
     columns = _columns(where, values["columns"])
-    default_seeds = _seeds(where, values.get("seeds", 1))
+    default_seeds = _positive(where, "seeds", values.get("seeds", 1))
     if not isinstance(values["rows"], list) or not values["rows"]:
         raise ValueError(f"{where}: rows must be a list of at least one row")
+    inputs = _inputs(where, values)
+    _check_inputs(where, inputs, folder)
     rows = tuple(_row(where, row, columns, default_seeds) for row in values["rows"])
     names = [row.name for row in rows]
     for row_name in names:
@@ -140,7 +146,12 @@ def load_table(name: str, folder: str | Path = DATA) -> Table:
     for row in rows:
         if row.baseline and row.baseline not in names:
             raise ValueError(f"{where}, row {row.name}: its baseline {row.baseline!r} is no row")
-        _check_inputs(f"{where}, row {row.name}", row, folder)
+        _check_inputs(f"{where}, row {row.name}", row.inputs, folder)
+    sources = {source.row for source in inputs.values()}
+    rows = tuple(
+        row if f"{name}/{row.name}" in sources else replace(row, inputs={**inputs, **row.inputs})
+        for row in rows
+    )
     return Table(
         name=name,
         title=values["title"],
@@ -148,6 +159,7 @@ def load_table(name: str, folder: str | Path = DATA) -> Table:
         dataset=values["dataset"],
         columns=columns,
         notes=values.get("notes", ""),
+        inputs=inputs,
         rows=rows,
     )
 
@@ -185,7 +197,7 @@ def _row(where: str, values: Any, columns: tuple[str, ...], default_seeds: int) 
         baseline=values.get("baseline", ""),
         published=_published(where, values, columns),
         notes=values.get("notes", ""),
-        seeds=_seeds(where, values.get("seeds", default_seeds)),
+        seeds=_positive(where, "seeds", values.get("seeds", default_seeds)),
     )
 
 
@@ -216,10 +228,10 @@ def _columns(where: str, columns: Any) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def _seeds(where: str, seeds: Any) -> int:
-    if not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"{where}: seeds is {seeds!r}; it must be at least 1")
-    return seeds
+def _positive(where: str, key: str, value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{where}: {key} is {value!r}; it must be at least 1")
+    return value
 
 
 def _published(where: str, values: dict, columns: tuple[str, ...]) -> dict[str, float]:
@@ -237,15 +249,17 @@ def _inputs(where: str, values: dict) -> dict[str, InputFile]:
     for key, value in _mapping(where, "inputs", values).items():
         if not isinstance(value, dict):
             raise ValueError(f"{where}: input {key} must name a row and a file, got {value!r}")
-        fields = InputFile._fields
-        _check_keys(f"{where}, input {key}", value, fields, required=fields)
+        where_input = f"{where}, input {key}"
+        _check_keys(where_input, value, InputFile._fields, required=("row", "file"))
+        if "seed" in value:
+            _positive(where_input, "seed", value["seed"])
         inputs[key] = InputFile(**value)
     return inputs
 
 
-def _check_inputs(where: str, row: Row, folder: str | Path) -> None:
+def _check_inputs(where: str, inputs: dict[str, InputFile], folder: str | Path) -> None:
     """Each input is of an existing row, without following that row's own inputs."""
-    for key, source in row.inputs.items():
+    for key, source in inputs.items():
         table_name, _, row_name = source.row.partition("/")
         if table_name not in table_names(folder):
             raise ValueError(f"{where}, input {key}: no table {table_name!r}")

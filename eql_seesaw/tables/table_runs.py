@@ -15,6 +15,8 @@ from .table import Row, Table, load_table
 SCALES = ("full", "mini")
 # The dataset of tables that are miniatures themselves.
 GENERATED_DATASET = "symbols"
+# The table whose inputs, the weights to start from, all rows take in miniature.
+MINIATURE_TABLE = "miniature"
 MINIATURE_CONFIG = os.path.join("configs", "miniature", "Base-miniature.yaml")
 # What makes a row the method it is, and stays the row's own in miniature.
 METHOD_KEYS = {
@@ -92,14 +94,16 @@ def select_rows(table: Table, names: list[str] | None) -> list[Row]:
 
 def row_run(table: Table, row: Row, scale: str, output: str, seed: int) -> TableRun:
     """The run of a row, with the runs that its inputs come from."""
-    inputs = []
-    for key, (reference, file) in row.inputs.items():
-        table_name, _, row_name = reference.partition("/")
-        input_table = load_table(table_name)
-        input_run = row_run(input_table, input_table.row(row_name), scale, output, seed)
-        inputs.append((key, input_run, file))
-    scale = table_scale(table, scale)
     is_miniature_of_row = scale == "mini" and table.dataset != GENERATED_DATASET
+    common = load_table(MINIATURE_TABLE).inputs if is_miniature_of_row else {}
+    inputs = []
+    for key, source in {**common, **row.inputs}.items():
+        table_name, _, row_name = source.row.partition("/")
+        input_table = load_table(table_name)
+        input_row = input_table.row(row_name)
+        input_run = row_run(input_table, input_row, scale, output, source.seed or seed)
+        inputs.append((key, input_run, source.file))
+    scale = table_scale(table, scale)
     name = f"{table.name}/{row.name}"
     return TableRun(name, row, scale, output, seed, is_miniature_of_row, tuple(inputs))
 
@@ -135,15 +139,24 @@ def runs_with_inputs(runs: list[TableRun]) -> list[TableRun]:
     return list(ordered.values())
 
 
-def reason_not_to_train(row: Row, scale: str) -> str:
-    """Why a row can have no run at a scale, or ""."""
-    if row.split != "val":
-        return f"published on {row.split}, which only LVIS's server evaluates"
-    if scale == "mini":
-        cfg = merge_config(row.config, [])
-        if cfg.MODEL.ROI_HEADS.NAME == "LongTailRes5ROIHeads":
-            return "a C4 model has no miniature"
-    return ""
+def reasons_not_to_train(table: Table, scale: str) -> dict[str, str]:
+    """{name of each row: why it can have no run at a scale, or ""}"""
+    reasons = {}
+    # {what is trained: the first run of it}
+    miniatures: dict[str, TableRun] = {}
+    for row in table.rows:
+        run = row_run(table, row, scale, "", 1)
+        reasons[row.name] = ""
+        if row.split != "val":
+            reasons[row.name] = f"published on {row.split}, which only LVIS's server evaluates"
+        elif run.is_miniature_of_row:
+            cfg = expected_config(run)
+            first = miniatures.setdefault(_what_is_trained(cfg), run)
+            if cfg.MODEL.ROI_HEADS.NAME == "LongTailRes5ROIHeads":
+                reasons[row.name] = "a C4 model has no miniature"
+            elif first.folder != run.folder:
+                reasons[row.name] = f"in miniature the same as row {first.row.name}"
+    return reasons
 
 
 def expected_config(run: TableRun) -> CfgNode:
@@ -185,6 +198,16 @@ def train_command(run: TableRun, num_gpus: int, resume: bool, scaled: dict) -> l
 
 def as_overrides(settings: dict[str, object]) -> list[str]:
     return [str(part) for item in settings.items() for part in item]
+
+
+def _what_is_trained(cfg):
+    """The config's text without keys that do nothing."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = ""
+    if not cfg.MODEL.MASK_ON:
+        cfg.MODEL.ROI_MASK_HEAD.clear()
+    return cfg.dump()
 
 
 def _write_miniature(config: str, folder: str) -> str:

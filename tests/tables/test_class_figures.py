@@ -3,7 +3,7 @@ import pytest
 
 from eql_seesaw.tables import class_figures
 from eql_seesaw.tables.class_figures import draw_ap_by_images, draw_gradient_ratios
-from eql_seesaw.tables.run_results import Method, Run
+from eql_seesaw.tables.finished_run import FinishedRun, Method
 
 nan, inf = np.nan, np.inf
 IMAGES = [5.0, 2000.0, 0.0, 50.0]
@@ -26,7 +26,9 @@ def drawn(monkeypatch):
 def run(images=IMAGES, ap=AP, gradients=None):
     ap = np.array(ap)
     gradients = None if gradients is None else np.array(gradients, dtype=float)
-    return Run("eql", {"segm/AP": 1.0}, np.array(images), {"segm": ap, "bbox": ap}, gradients)
+    return FinishedRun(
+        "eql", {"segm/AP": 1.0}, np.array(images), {"segm": ap, "bbox": ap}, gradients
+    )
 
 
 def dots(axes, marker="."):

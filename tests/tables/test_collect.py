@@ -3,7 +3,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.tables.conftest import finish, runs_of
+from tests.tables.conftest import finish, finish_inputs, runs_of
 
 
 def table_lines(text):
@@ -43,14 +43,45 @@ def test_full_scale(run_command):
         "measured": "21.36",
         "standard_deviation": "1.414",
         "seeds": "2",
+        "batch": "",
         "published": "20.0",
         "difference": "1.36",
     }
     assert rows["p", "segm/AP"]["measured"] == "" and rows["p", "segm/AP"]["seeds"] == "0"
 
 
+def test_another_batch_is_named_and_stands_alone(run_command):
+    runs = runs_of("big", seeds=3)
+    finish(runs["ce", 1], segm_AP=20.0, bbox_AP=21.0)
+    finish(runs["ce", 2], batch=4, segm_AP=30.0, bbox_AP=31.0)
+    finish(runs["ce", 3], batch=4, segm_AP=32.0, bbox_AP=33.0)
+    finish(runs["p", 1], batch=2, segm_AP=25.0, bbox_AP=26.0)
+    lines = table_lines(run_command("collect", "big")[1])
+    measured = {
+        label[0]: line[2:4]
+        for label, line in zip(lines, lines[1:], strict=False)
+        if line[1] == "measured"
+    }
+    assert measured == {
+        "CE": ["1", "20.0"],
+        "CE, batch 4": ["2", "31.0 ± 1.4"],
+        "p = 0.2, batch 2": ["1", "25.0"],
+    }
+    rows = csv.DictReader(open("output/tables/full/big.csv"))
+    batches = [(row["row"], row["batch"]) for row in rows if row["metric"] == "segm/AP"]
+    assert batches == [("ce", ""), ("ce", "4"), ("p", "2"), ("test_dev", "")]
+
+
+def test_unknown_number_is_no_number(run_command):
+    run = runs_of("big")["ce", 1]
+    finish(run, segm_AP=None, segm_APr=3.0, bbox_AP=21.0)
+    status, text = run_command("collect", "big")
+    assert status == 0 and ["", "measured", "1", "n/a", "3.0", "21.0"] in table_lines(text)
+
+
 def test_miniature_stands_apart_from_published_numbers(run_command):
     runs = runs_of("big", "mini", seeds=2)
+    finish_inputs(runs["ce", 1])
     for seed, gain in ((1, 2.0), (2, 4.0)):
         finish(runs["ce", seed], bbox_AP=50.0 + seed, bbox_APr=10.0)
         finish(runs["p", seed], bbox_AP=50.0 + seed + gain)
@@ -63,7 +94,7 @@ def test_miniature_stands_apart_from_published_numbers(run_command):
     assert ["p = 0.2", "2", "54.5 ± 2.1", "n/a"] in lines
     assert ["p = 0.2", "CE", "+3.0 ± 1.4", "n/a"] in lines
     # Published: the gain alone.
-    assert ["p = 0.2", "+3.0", "+5.0"] in lines
+    assert ["p = 0.2", "CE", "+3.0", "+5.0"] in lines
     assert "20.0" not in text and "23.0" not in text
     header = (Path("output/tables/mini/big.csv")).read_text().splitlines()[0]
     assert "published" not in header
@@ -111,3 +142,16 @@ def test_gains_are_over_each_rows_baseline(run_command, project):
     finish(runs["retrain", 1], bbox_AP=12.0, bbox_APr=9.5, segm_AP=12.0, segm_APr=9.5)
     lines = table_lines(run_command("collect", "compared")[1])
     assert ["DE-Seesaw", "Seesaw", "-1.0", "+0.5"] in lines
+
+
+def test_published_gains_are_over_the_same_baselines(run_command, project):
+    table = project / "tables/big.yaml"
+    seesaw = "- {name: seesaw, label: Seesaw, config: configs/big/seesaw.yaml, baseline: p, "
+    table.write_text(table.read_text() + seesaw + "published: {AP: 24.5, APr: 9.0}}\n")
+    runs = runs_of("big", "mini")
+    finish_inputs(runs["p", 1])
+    finish(runs["p", 1], bbox_AP=50.0, bbox_APr=10.0)
+    finish(runs["seesaw", 1], bbox_AP=51.0, bbox_APr=8.0)
+    lines = table_lines(run_command("collect", "big", "--scale", "mini")[1])
+    gains = [line[1:] for line in lines if line[0] == "Seesaw" and line[1] == "p = 0.2"]
+    assert gains == [["p = 0.2", "+1.0", "-2.0"], ["p = 0.2", "+1.5", "-1.0"]]

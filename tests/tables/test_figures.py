@@ -15,7 +15,7 @@ from eql_seesaw.tables.figures import (
     draw_groups,
     draw_published_beside_measured,
 )
-from eql_seesaw.tables.run_results import Method, Run
+from eql_seesaw.tables.finished_run import FinishedRun, Method
 
 nan = np.nan
 
@@ -39,7 +39,7 @@ def method(label, loss="seesaw", **metrics):
     return Method(
         label,
         [
-            Run(
+            FinishedRun(
                 loss,
                 {f"segm/{name}": values[seed] for name, values in metrics.items()},
                 np.array([5.0, 50.0]),
@@ -104,7 +104,9 @@ class TestGroups:
         assert spans[0] > 30
 
     def test_masks_unless_there_are_none(self, drawn):
-        run = Run("eql", {"bbox/AP": 3.0}, np.ones(1), {"bbox": np.ones(1), "segm": np.ones(1)})
+        run = FinishedRun(
+            "eql", {"bbox/AP": 3.0}, np.ones(1), {"bbox": np.ones(1), "segm": np.ones(1)}
+        )
         boxes = Method("boxes", [run])
         assert markers(drawn(draw_groups, [boxes])[0], "o") == [(3, 0)]
         panels = drawn(draw_groups, [boxes, method("masks", AP=[4.0])])

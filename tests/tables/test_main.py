@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import eql_seesaw.tables.__main__ as command
-from tests.tables.conftest import ROOT, finish, runs_of
+from tests.tables.conftest import ROOT, finish, finish_inputs, runs_of
 
 
 def test_list_counts_rows_with_results(run_command):
@@ -25,6 +25,8 @@ def test_show(run_command):
     assert "  p: configs/big/cascade.yaml MODEL.ROI_BOX_HEAD.SEESAW.P 0.2\n" in text
     _, text = run_command("show", "small")
     assert "    MODEL.WEIGHTS: model_final.pth of small/ce\n" in text
+    _, text = run_command("show", "miniature")
+    assert text.count("    MODEL.WEIGHTS: model_final.pth of miniature/pretrain seed 1\n") == 1
 
 
 def test_plan_for_another_machine(run_command, project):
@@ -50,6 +52,7 @@ def test_plan_for_another_machine(run_command, project):
 
 def test_plan_in_miniature_leaves_out_what_is_finished(run_command):
     runs = runs_of("big", "mini")
+    finish_inputs(runs["ce", 1])
     finish(runs["ce", 1], bbox_AP=1.0)
     status, text = run_command("plan", "big", "--scale", "mini")
     assert status == 0 and "# big/ce seed 1: finished" in text

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eql_seesaw.tables import run as run_module
 from tests.engine.conftest import overrides, symbols  # noqa: F401
-from tests.tables.conftest import ROOT, finish, make_categories, prepare_training, runs_of
+from tests.tables.conftest import ROOT, finish, finish_inputs, prepare_training, runs_of
 
 
 def calls():
@@ -50,31 +52,70 @@ def test_goes_on_after_a_failing_row_and_then_resumes_it(run_command, monkeypatc
     assert [line for line in calls() if "--resume" in line] == [calls()[-2]]
 
 
-def test_weights_that_the_config_names(run_command, project):
-    """As the miniature's: they are waited for where they are trained here, or must be there."""
-    runs = runs_of("small", seeds=2)
-    weights = os.path.join(runs["ce", 1].folder, "model_final.pth")
+def test_killed_training_is_no_error_of_its_log(run_command, monkeypatch):
+    prepare_training(runs_of("small").values())
+    monkeypatch.setenv("KILLED", "softmax_ce")
+    status, text = run_command("run", "small", "--rows", "ce")
+    assert status == 1 and "failed: small/ce seed 1: killed by signal 9 (see output/" in text
+
+
+def test_weights_that_the_config_names_must_be_there(run_command, project):
     config = project / "configs/small/seesaw.yaml"
-    config.write_text(config.read_text() + f"MODEL: {{WEIGHTS: {weights}}}\n")
-    prepare_training(runs.values())
+    config.write_text(config.read_text() + "MODEL: {WEIGHTS: mine.pth}\n")
+    prepare_training(runs_of("small").values())
     status, _ = run_command("run", "small", "--rows", "seesaw")
-    assert status.startswith("error: small/seesaw seed 1: no such file or folder: output/")
-    # The row that gives the weights is not evaluated.
-    config = project / "configs/small/softmax_ce.yaml"
-    text = config.read_text().replace("DATASETS:", "DATASETS:\n  TEST: []")
-    config.write_text(text + "TEST: {BEST_METRIC: ''}\n")
-    prepare_training(runs.values())
+    assert status.startswith("error: small/seesaw seed 1: no such file or folder: mine.pth;")
+    assert "Missing: mine.pth;" in run_command("plan", "small")[1]
+
+
+def test_weights_to_start_from_in_miniature_are_trained_first(run_command):
+    """Though they are not evaluated."""
+    runs = runs_of("big", "mini", seeds=2)
+    start = runs_of("miniature")["pretrain", 1]
+    prepare_training([start, *runs.values()])
     dumps = json.loads(Path("dumps.json").read_text())
-    dumps[runs["ce", 1].folder]["iteration"] = 99
+    dumps[start.folder]["iteration"] -= 1
     Path("dumps.json").write_text(json.dumps(dumps))
-    status, text = run_command("run", "small", "--jobs", 4)
+    arguments = ("run", "big", "--scale", "mini", "--seeds", 2, "--jobs", 4)
+    status, text = run_command(*arguments)
     assert status == 0, text
-    assert "softmax_ce.yaml" in calls()[0] and len(calls()) == 4
-    assert text.index("ce seed 1 finished") < text.index("seesaw seed 1 started")
-    assert "# small/ce seed 1: finished" in run_command("plan", "small")[1]
-    make_categories(runs["seesaw", 1], runs["seesaw", 2], runs["retrain", 1])
-    status, text = run_command("collect", "small")
-    assert status == 0 and "| Seesaw " in text and "| CE " not in text
+    assert "pretrain.yaml" in calls()[0] and len(calls()) == 5
+    assert text.index("pretrain seed 1 finished") < text.index("big/ce seed 1 started")
+    assert "# miniature/pretrain seed 1: finished" in run_command("plan", "miniature")[1]
+
+
+def test_input_without_its_file(run_command):
+    runs = runs_of("small")
+    prepare_training(runs.values())
+    finish_inputs(runs["retrain", 1])
+    weights = Path(runs["ce", 1].folder, "model_final.pth")
+    weights.unlink()
+    status, _ = run_command("run", "small", "--rows", "retrain")
+    assert status.startswith(f"error: small/retrain seed 1: no such file: {weights}, though ")
+    assert calls() == []
+
+
+def test_row_whose_input_is_in_conflict(run_command):
+    runs = runs_of("small")
+    prepare_training(runs.values())
+    finish(runs["ce", 1], changes=("SEED", 9), bbox_AP=1.0)
+    status, text = run_command("run", "small", "--rows", "retrain")
+    assert status == 1 and calls() == []
+    assert "failed: small/retrain seed 1: not started, its input failed" in text
+
+
+def test_states_are_read_under_the_lock(run_command, monkeypatch):
+    """Else what another command has just begun would be trained twice in one folder."""
+    prepare_training(runs_of("small").values())
+    read = run_module.read_run_state
+
+    def read_locked(run):
+        with open("output/tables/mini/.lock", "w") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return read(run)
+
+    monkeypatch.setattr(run_module, "read_run_state", read_locked)
+    assert run_command("run", "small", "--rows", "ce")[0] == 0
 
 
 def test_ends_without_a_result_is_a_failure(run_command):
@@ -106,7 +147,7 @@ def test_wrong_config_or_missing_data_before_anything_starts(run_command, projec
     config.write_text(config.read_text() + "MODEL: {ROI_BOX_HEAD: {CLS_LOSS: sesaw}}\n")
     status, _ = run_command("run", "small")
     assert status.startswith("error: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'sesaw'")
-    assert calls() == [] and not os.path.exists("output")
+    assert calls() == [] and os.listdir("output/tables/mini") == [".lock"]
 
 
 def test_full_scale(run_command, two_gpus):

@@ -1,10 +1,12 @@
 import json
+import math
+import os
 from pathlib import Path
 
 import pytest
 
 from eql_seesaw.tables.run_state import read_run_state
-from tests.tables.conftest import finish, runs_of
+from tests.tables.conftest import finish, finish_inputs, runs_of
 
 
 @pytest.fixture
@@ -19,6 +21,14 @@ def write_metrics(run, *lines):
 def test_not_run(run):
     state = read_run_state(run)
     assert (state.metrics, state.reason, state.conflict) == (None, "not run", False)
+
+
+@pytest.mark.parametrize("name", ["last_checkpoint", "metrics.json"])
+def test_training_of_an_unknown_config_is_not_continued(run, name):
+    os.makedirs(run.folder)
+    Path(run.folder, name).touch()
+    state = read_run_state(run)
+    assert state.conflict and state.reason.endswith(f"{name}, but no config.yaml")
 
 
 def test_finished_with_the_recipes_batch_and_with_another(run):
@@ -39,7 +49,8 @@ def test_finished_with_the_recipes_batch_and_with_another(run):
         (("SOLVER.IMS_PER_BATCH", 4), "SOLVER.BASE_LR: 0.02 there, 0.01 expected"),
         (("SOLVER.STEPS", (50, 80)), "SOLVER.STEPS"),
         (("SEED", 2), "SEED: 2 there, 1 expected"),
-        (("MODEL.WEIGHTS", "coco.pkl"), "MODEL.WEIGHTS"),
+        (("MODEL.WEIGHTS", "coco.pkl"), "MODEL.WEIGHTS: coco.pkl there,  expected"),
+        (("DATASETS.CLASS_STATISTICS", "mine.json"), "DATASETS.CLASS_STATISTICS"),
         (("TEST.DETECTIONS_PER_IMAGE", 10), "DETECTIONS_PER_IMAGE"),
     ],
 )
@@ -52,6 +63,7 @@ def test_another_config_is_no_result(run, changes, key):
 def test_keys_that_change_no_number_are_free(run):
     changes = ["MODEL.DEVICE", "cuda", "OUTPUT_DIR", "elsewhere", "DATALOADER.NUM_WORKERS", 9]
     changes += ["TEST.FIXED_AP", True, "TEST.EVAL_PERIOD", 7]
+    changes += ["MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS", True]
     finish(run, changes=changes, bbox_AP=21.5)
     assert read_run_state(run).metrics
 
@@ -62,8 +74,54 @@ def test_no_other_batch_in_miniature(project):
     assert "SOLVER." in read_run_state(run).reason
 
 
-def test_weights_may_lie_elsewhere_but_an_input_is_of_the_right_run(project):
+def start_with(run, weights):
+    config = Path(run.row.config)
+    config.write_text(config.read_text() + f"MODEL: {{WEIGHTS: '{weights}'}}\n")
+
+
+def test_downloaded_weights_may_lie_elsewhere(run):
+    start_with(run, "detectron2://ImageNetPretrained/MSRA/R-50.pkl")
+    finish(run, changes=("MODEL.WEIGHTS", "/disk/R-50.pkl"), bbox_AP=21.5)
+    assert read_run_state(run).metrics
+    finish(run, changes=("MODEL.WEIGHTS", "/disk/R-101.pkl"), bbox_AP=21.5)
+    assert "MODEL.WEIGHTS" in read_run_state(run).reason
+
+
+def test_weights_of_a_training_are_known_by_more_than_their_name(run):
+    start_with(run, "mine/model_final.pth")
+    finish(run, changes=("MODEL.WEIGHTS", "/x/model_final.pth"), bbox_AP=21.5)
+    assert "MODEL.WEIGHTS: /x/model_final.pth there" in read_run_state(run).reason
+
+
+def test_start_of_the_miniature_is_known_by_its_run(project):
+    run = runs_of("big", "mini")["ce", 1]
+    finish_inputs(run)
+    finish(run, bbox_AP=1.0)
+    assert read_run_state(run).metrics
+    for wrong in ("/x/model_final.pth", "output/tables/mini/other/pretrain/seed_1/model_final.pth"):
+        finish(run, changes=("MODEL.WEIGHTS", wrong), bbox_AP=1.0)
+        assert f"MODEL.WEIGHTS: {wrong} there" in read_run_state(run).reason
+
+
+def test_input_that_may_be_shown_as_measured(project):
+    """Else what was trained from it may not either."""
+    runs = runs_of("small")
+    run, source = runs["retrain", 1], runs["ce", 1]
+    finish(run, bbox_AP=1.0)
+    state = read_run_state(run)
+    assert state.metrics is None and state.conflict
+    assert state.reason == "its input small/ce seed 1: not run"
+    finish(source, bbox_AP=1.0)
+    assert read_run_state(run).metrics
+    write_metrics(source, '{"iteration": 49, "bbox/AP": 1.0}')
+    assert read_run_state(run).reason == "its input small/ce seed 1: at iteration 50 of 100"
+    finish(source, changes=("SEED", 9), bbox_AP=1.0)
+    assert "its input small/ce seed 1: its config differs in SEED" in read_run_state(run).reason
+
+
+def test_input_that_has_moved_is_of_the_right_run(project):
     run = runs_of("small")["retrain", 1]
+    finish_inputs(run)
     moved = "/disk/tables/mini/small/softmax_ce/seed_1/model_final.pth"
     finish(run, changes=("MODEL.WEIGHTS", moved), bbox_AP=1.0)
     assert read_run_state(run).metrics
@@ -95,6 +153,20 @@ def test_evaluated_after_it_was_resumed(run):
     """Detectron2 counts one iteration more then."""
     finish(run, bbox_AP=21.5)
     write_metrics(run, '{"iteration": 99}', '{"iteration": 101, "bbox/AP": 21.5}')
+    assert read_run_state(run).metrics["bbox/AP"] == 21.5
+
+
+def test_unknown_number(run):
+    finish(run, bbox_AP=21.5)
+    write_metrics(run, '{"iteration": 100, "bbox/AP": 21.5, "segm/AP": null}')
+    metrics = read_run_state(run).metrics
+    assert metrics["bbox/AP"] == 21.5 and math.isnan(metrics["segm/AP"])
+
+
+def test_line_that_a_kill_has_cut_off(run):
+    """What is written after the run was resumed counts."""
+    finish(run, bbox_AP=21.5)
+    write_metrics(run, '{"iterat{"iteration": 19}', '{"iteration": 100, "bbox/AP": 21.5}')
     assert read_run_state(run).metrics["bbox/AP"] == 21.5
 
 

@@ -6,7 +6,7 @@ import yaml
 
 from eql_seesaw.engine import load_config
 from eql_seesaw.engine.setup import merge_config
-from eql_seesaw.tables.table import COLUMNS, ROOT, load_table, table_names
+from eql_seesaw.tables.table import COLUMNS, DATA, ROOT, load_table, table_names
 
 PAPER_TABLES = [name for name in table_names() if load_table(name).dataset != "symbols"]
 PAPER_ROWS = [(name, row) for name in PAPER_TABLES for row in load_table(name).rows]
@@ -101,11 +101,46 @@ def test_config_of_a_row(name, row):
         assert value_of(merge_config(str(ROOT / row.config), []), key) != value
 
 
+def test_pretraining_is_one_for_all_seeds():
+    for name in ("miniature", "miniature_imbalance"):
+        start = load_table(name).inputs["MODEL.WEIGHTS"]
+        assert start == ("miniature/pretrain", "model_final.pth", 1)
+
+
+@pytest.mark.parametrize(
+    "table, row, baseline",
+    [
+        ("eql_1", "cascade_r101_fpn_eql", "cascade_r101_fpn_sigmoid_ce"),
+        ("eql_3", "gompertz", "threshold"),
+        ("eql_repo", "r101_eql_rfs", "r101_eql"),
+        ("seesaw_1", "mask_rcnn_rfs_ce", "mask_rcnn_random_ce"),
+        ("seesaw_1", "cascade_rfs_seesaw", "cascade_rfs_ce"),
+        ("seesaw_3", "bags_normed", "bags"),
+        ("seesaw_5", "p_1_2", "p_0_8"),
+        ("seesaw_8", "seesaw", "seesaw_without_objectness"),
+        ("seesaw_9", "de_bags_random", "bags"),
+    ],
+)
+def test_baselines(table, row, baseline):
+    assert load_table(table).row(row).baseline == baseline
+
+
+def test_lines_of_the_files_are_short():
+    long = [
+        (path.name, line)
+        for path in DATA.glob("*.yaml")
+        for line in path.read_text().splitlines()
+        if len(line) > 100
+    ]
+    assert long == []
+
+
 def test_inputs_are_what_the_configs_take_by_themselves():
     """So that the rows can also be trained one after another with their configs alone."""
     inputs = [(row.config, key, x) for _, row in PAPER_ROWS for key, x in row.inputs.items()]
     assert len(inputs) == 10
-    for config, key, (source, file) in inputs:
+    for config, key, (source, file, seed) in inputs:
+        assert seed is None
         source_table, _, source_row = source.partition("/")
         source_config = load_table(source_table).row(source_row).config
         output_dir = merge_config(str(ROOT / source_config), []).OUTPUT_DIR
@@ -151,6 +186,20 @@ def load(folder, content):
     return load_table("mine", folder)
 
 
+def test_inputs_of_the_table_are_those_of_every_row_but_their_source(tmp_path, content):
+    start = {"row": "mine/first", "file": "start.pth", "seed": 1}
+    content["inputs"] = {"MODEL.WEIGHTS": start, "DATASETS.CLASS_STATISTICS": start}
+    table = load(tmp_path, content)
+    first, second = table.rows
+    assert first.inputs == {}
+    assert table.inputs["MODEL.WEIGHTS"] == ("mine/first", "start.pth", 1)
+    # A row's own come first.
+    assert second.inputs == {
+        "MODEL.WEIGHTS": ("mine/first", "model_final.pth", None),
+        "DATASETS.CLASS_STATISTICS": ("mine/first", "start.pth", 1),
+    }
+
+
 def test_values_and_defaults(tmp_path, content):
     table = load(tmp_path, content)
     first, second = table.rows
@@ -191,6 +240,8 @@ def test_values_and_defaults(tmp_path, content):
             None,
             "row second, input MODEL.WEIGHTS: 'file' is missing",
         ),
+        (["rows", 1, "inputs", "MODEL.WEIGHTS", "seed"], 0, "input MODEL.WEIGHTS: seed is 0"),
+        (["inputs"], {"X": {"row": "his/x", "file": "x"}}, "table mine, input X: no table 'his'"),
         (["rows", 1, "inputs", "MODEL.WEIGHTS", "row"], "his/first", "no table 'his'"),
         (["rows", 1, "inputs", "MODEL.WEIGHTS", "row"], "mine/x", "table mine has no row 'x'"),
     ],

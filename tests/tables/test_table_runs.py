@@ -3,11 +3,12 @@ import os
 import pytest
 import yaml
 
-from eql_seesaw.tables import load_table, table_names
+from eql_seesaw.engine.setup import merge_config
+from eql_seesaw.tables import load_table, table_names, table_runs
 from eql_seesaw.tables.schedule import batch_settings, default_batch, scale_to_batch
 from eql_seesaw.tables.table_runs import (
     expected_config,
-    reason_not_to_train,
+    reasons_not_to_train,
     row_run,
     runs_with_inputs,
     train_command,
@@ -79,14 +80,79 @@ def test_no_two_rows_of_the_papers_tables_collide():
     assert len(runs_with_inputs(runs)) > 50
 
 
+def test_weights_to_start_from_in_miniature(project):
+    """For every row that has none of its own, whatever its seed, in the folder of all runs."""
+    run = runs_of("big", "mini", seeds=2, output="elsewhere")["ce", 2]
+    weights = "elsewhere/mini/miniature/pretrain/seed_1/model_final.pth"
+    assert expected_config(run).MODEL.WEIGHTS == weights
+    assert [str(x) for x in runs_with_inputs([run])] == [
+        "miniature/pretrain seed 1",
+        "big/ce seed 2",
+    ]
+    assert runs_of("big")["ce", 1].inputs == runs_of("miniature")["pretrain", 1].inputs == ()
+    decoupled = (
+        (project / "tables/big.yaml")
+        .read_text()
+        .replace(
+            "  label: CE\n",
+            "  label: CE\n  inputs: {MODEL.WEIGHTS: {row: big/p, file: best.pth}}\n",
+        )
+    )
+    (project / "tables/big.yaml").write_text(decoupled)
+    run = runs_of("big", "mini", seeds=2)["ce", 2]
+    assert [(key, str(x), file) for key, x, file in run.inputs] == [
+        ("MODEL.WEIGHTS", "big/p seed 2", "best.pth")
+    ]
+
+
+def test_configs_of_the_miniature_start_from_the_same_weights_by_hand(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in ("miniature", "miniature_imbalance"):
+        table = load_table(name)
+        for row in table.rows:
+            run = row_run(table, row, "mini", "output/tables", 1)
+            weights = merge_config(row.config, []).MODEL.WEIGHTS
+            assert expected_config(run).MODEL.WEIGHTS == weights
+
+
 def test_rows_that_cannot_be_trained(monkeypatch):
     monkeypatch.chdir(ROOT)
-    table = load_table("eql_1")
-    c4, fpn = table.row("mask_rcnn_r50_c4_eql"), table.row("mask_rcnn_r50_fpn_eql")
-    assert "C4" in reason_not_to_train(c4, "mini")
-    assert reason_not_to_train(c4, "full") == reason_not_to_train(fpn, "mini") == ""
-    row = load_table("seesaw_1").row("mask_rcnn_rfs_ce_test_dev")
-    assert "test-dev" in reason_not_to_train(row, "full")
+    eql_1, seesaw_1 = load_table("eql_1"), load_table("seesaw_1")
+    reasons = reasons_not_to_train(eql_1, "mini")
+    assert reasons["mask_rcnn_r50_c4_eql"] == "a C4 model has no miniature"
+    assert reasons["mask_rcnn_r50_fpn_eql"] == reasons["cascade_r50_fpn_eql"] == ""
+    # One backbone and no masks: what differs in these only would be trained a second time.
+    same = "in miniature the same as row"
+    assert reasons["mask_rcnn_r101_fpn_eql"] == f"{same} mask_rcnn_r50_fpn_eql"
+    assert not any(reasons_not_to_train(eql_1, "full").values())
+    reasons = reasons_not_to_train(seesaw_1, "mini")
+    assert reasons["mask_rcnn_rfs_seesaw_norm_mask"] == f"{same} mask_rcnn_rfs_seesaw"
+    assert "test-dev" in reasons["mask_rcnn_rfs_ce_test_dev"]
+    assert "test-dev" in reasons_not_to_train(seesaw_1, "full")["mask_rcnn_rfs_ce_test_dev"]
+
+
+def test_row_of_the_same_folder_is_shown_with_the_other(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = load_table("miniature")
+    assert table.row("seesaw").config == table.row("seesaw_components").config
+    assert not any(reasons_not_to_train(table, "mini").values())
+
+
+def test_masks_tell_rows_apart_where_the_miniature_has_them(project):
+    config = project / "configs/big/norm_mask.yaml"
+    config.write_text(
+        "_BASE_: softmax_ce.yaml\nMODEL: {ROI_MASK_HEAD: {NAME: NormedMaskRCNNConvUpsampleHead}}\n"
+    )
+    table = project / "tables/big.yaml"
+    table.write_text(
+        table.read_text() + "- {name: n, label: N, config: configs/big/norm_mask.yaml}\n"
+    )
+    big = table_runs.load_table("big")
+    assert reasons_not_to_train(big, "mini")["n"] == "in miniature the same as row ce"
+    miniature = project / table_runs.MINIATURE_CONFIG
+    text = miniature.read_text().replace("MASK_ON: False", "MASK_ON: True")
+    miniature.write_text(text.replace("TEST: {BEST_METRIC: bbox/AP}\n", ""))
+    assert reasons_not_to_train(big, "mini")["n"] == ""
 
 
 def test_schedule_keeps_the_number_of_images(project):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eql_seesaw.evaluation.evaluation_files import Evaluation
-from eql_seesaw.tables.run_results import Method, Run, read_run
+from eql_seesaw.tables.finished_run import FinishedRun, Method, read_finished_run
 
 CATEGORIES = [
     {"id": 1, "name": "a, b", "group": "f", "train_images": 500, "num_objects": 9}
@@ -14,33 +14,19 @@ CATEGORIES = [
 ]
 
 
+METRICS = {"bbox/AP": 4.0, "segm/AP": 5.0}
+
+
 @pytest.fixture
 def folder(tmp_path):
-    write_config(tmp_path, ["val"])
-    write_evaluation(tmp_path, "val")
-    write_metrics(
-        tmp_path,
-        {"iteration": 10, "segm/AP": 1.0, "segm/APr": 2.0},
-        {"iteration": 19, "total_loss": 3.0},
-        {"iteration": 20, "bbox/AP": 4.0, "segm/AP": 5.0, "segm/APr": float("nan")},
-        {"iteration": 20, "lr": 0.1},
-    )
+    inference = tmp_path / "inference/val"
+    inference.mkdir(parents=True)
+    Evaluation("val", "x.json", "e", 300, 1, 1, "", {}, CATEGORIES, {}).save(str(inference))
     return tmp_path
 
 
-def write_config(folder, datasets):
-    text = f"DATASETS: {{TEST: {datasets}}}\nMODEL: {{ROI_BOX_HEAD: {{CLS_LOSS: eql}}}}\n"
-    (folder / "config.yaml").write_text(text)
-
-
-def write_evaluation(folder, dataset):
-    inference = folder / "inference" / dataset
-    inference.mkdir(parents=True)
-    Evaluation("val", "x.json", "e", 300, 1, 1, "", {}, CATEGORIES, {}).save(str(inference))
-
-
-def write_metrics(folder, *lines):
-    (folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+def read(folder):
+    return read_finished_run(folder, "val", "eql", METRICS)
 
 
 def write_gradients(folder, name, positive, negative):
@@ -48,11 +34,8 @@ def write_gradients(folder, name, positive, negative):
 
 
 def test_what_a_run_writes(folder):
-    run = read_run(folder)
-    assert run.loss == "eql"
-    assert run.metrics == pytest.approx(
-        {"bbox/AP": 4.0, "segm/AP": 5.0, "segm/APr": np.nan}, nan_ok=True
-    )
+    run = read(folder)
+    assert (run.loss, run.metrics) == ("eql", METRICS)
     assert run.image_counts == pytest.approx([500, np.nan], nan_ok=True)
     assert run.category_ap["bbox"] == pytest.approx([10, np.nan], nan_ok=True)
     assert run.category_ap["segm"] == pytest.approx([20.5, np.nan], nan_ok=True)
@@ -61,39 +44,25 @@ def test_what_a_run_writes(folder):
 
 def test_gradients(folder):
     write_gradients(folder, "gradient_statistics.json", [1, 2], [3, 4])
-    assert read_run(folder).gradients.tolist() == [[1, 2], [3, 4]]
+    assert read(folder).gradients.tolist() == [[1, 2], [3, 4]]
 
 
 def test_stages_are_summed(folder):
     for stage in range(3):
         name = f"gradient_statistics_stage{stage}.json"
         write_gradients(folder, name, [1, stage], [0, 1])
-    assert read_run(folder).gradients.tolist() == [[3, 3], [0, 3]]
+    assert read(folder).gradients.tolist() == [[3, 3], [0, 3]]
 
 
-def test_first_of_several_datasets(folder):
-    write_config(folder, ["val", "other"])
-    write_metrics(folder, {"val/segm/AP": 1.0, "other/segm/AP": 2.0, "iteration": 3})
-    assert read_run(folder).metrics == {"segm/AP": 1.0}
-
-
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "inference/val/per_category.csv"])
-def test_file_is_missing(folder, name):
-    (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
-        read_run(folder)
+def test_evaluation_is_missing(folder):
+    (folder / "inference/val/per_category.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="inference/val/per_category.csv"):
+        read(folder)
 
 
 @pytest.mark.parametrize(
     "name, content",
     [
-        ("config.yaml", ""),
-        ("config.yaml", "a: ["),
-        ("config.yaml", "DATASETS: {TEST: []}\nMODEL: {ROI_BOX_HEAD: {CLS_LOSS: eql}}"),
-        ("metrics.json", ""),
-        ("metrics.json", '{"iteration": 3}\n'),
-        ("metrics.json", '{"iterat'),
-        ("metrics.json", "3\n"),
         ("inference/val/per_category.csv", ""),
         ("inference/val/per_category.csv", "category id,name\n1,a\n"),
         ("inference/val/per_category.csv", "train images,AP box,AP mask\n1,2\n"),
@@ -110,7 +79,7 @@ def test_file_is_missing(folder, name):
 def test_file_is_broken(folder, name, content):
     (folder / name).write_text(content)
     with pytest.raises(ValueError) as error:
-        read_run(folder)
+        read(folder)
     message = str(error.value)
     assert message.startswith(str(folder / name)) and "\n" not in message
 
@@ -118,7 +87,7 @@ def test_file_is_broken(folder, name, content):
 def run(category_ap, gradients=None):
     ap = np.array(category_ap, dtype=float)
     gradients = None if gradients is None else np.array(gradients, dtype=float)
-    return Run("eql", {"segm/AP": 1.0}, np.ones(len(ap)), {"segm": ap}, gradients)
+    return FinishedRun("eql", {"segm/AP": 1.0}, np.ones(len(ap)), {"segm": ap}, gradients)
 
 
 class TestMethod:

@@ -3,11 +3,11 @@
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from ..evaluation.evaluation_files import PER_CATEGORY
 
@@ -16,7 +16,7 @@ AP_COLUMNS = {"bbox": "AP box", "segm": "AP mask"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
+class FinishedRun:
     """
     One finished run of K classes. Unknown numbers are NaN.
 
@@ -30,7 +30,7 @@ class Run:
     """
 
     loss: str
-    metrics: dict[str, float]
+    metrics: Mapping[str, float]
     image_counts: np.ndarray
     category_ap: dict[str, np.ndarray]
     gradients: np.ndarray | None = None
@@ -47,7 +47,7 @@ class Method:
     """
 
     label: str
-    seeds: Sequence[Run]
+    seeds: Sequence[FinishedRun]
 
     def __post_init__(self):
         """
@@ -93,28 +93,27 @@ class Method:
             return np.where(positive > 0, positive / negative, 0.0)
 
 
-def read_run(folder: str | Path) -> Run:
+def read_finished_run(
+    folder: str | os.PathLike, dataset: str, loss: str, metrics: Mapping[str, float]
+) -> FinishedRun:
     """
+    Read what a finished run knows of each class.
+
     Args:
-        folder: a finished run's ``OUTPUT_DIR``. Of several datasets of ``DATASETS.TEST``, the first
-            one's evaluation is read.
+        folder: its ``OUTPUT_DIR``.
+        dataset: of ``DATASETS.TEST``, whose evaluation is read.
+        loss: ``MODEL.ROI_BOX_HEAD.CLS_LOSS``.
+        metrics: of that evaluation, in percent: {"segm/AP": ..., "bbox/APr": ...}.
 
     Raises:
-        FileNotFoundError: one of config.yaml, metrics.json and the evaluation's table is not there.
+        FileNotFoundError: the evaluation's table is not there.
         ValueError: a file is not what a run writes.
     """
     folder = Path(folder)
-    loss, datasets = _read_config(folder / "config.yaml")
-    table = folder / "inference" / datasets[0] / PER_CATEGORY
-    image_counts, category_ap = _read_categories(table)
-    return Run(
-        loss,
-        # Detectron2 names the dataset where there are several.
-        _read_metrics(folder / "metrics.json", f"{datasets[0]}/" if len(datasets) > 1 else ""),
-        image_counts,
-        category_ap,
-        _read_gradients(sorted(folder.glob("gradient_statistics*.json")), len(image_counts)),
-    )
+    image_counts, category_ap = _read_categories(folder / "inference" / dataset / PER_CATEGORY)
+    gradient_files = sorted(folder.glob("gradient_statistics*.json"))
+    gradients = _read_gradients(gradient_files, len(image_counts))
+    return FinishedRun(loss, metrics, image_counts, category_ap, gradients)
 
 
 def _read_text(path):
@@ -124,35 +123,6 @@ def _read_text(path):
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file.") from None
-
-
-def _read_config(path):
-    try:
-        config = yaml.safe_load(_read_text(path))
-        loss, datasets = config["MODEL"]["ROI_BOX_HEAD"]["CLS_LOSS"], config["DATASETS"]["TEST"]
-        return loss, [datasets[0], *datasets[1:]]
-    except (yaml.YAMLError, KeyError, IndexError, TypeError):
-        raise ValueError(
-            f"{path}: not a run's config with MODEL.ROI_BOX_HEAD.CLS_LOSS and DATASETS.TEST."
-        ) from None
-
-
-def _read_metrics(path, prefix):
-    metrics = {}
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            names = {key: key.removeprefix(prefix) for key in entry if key.startswith(prefix)}
-        except (TypeError, ValueError):
-            raise ValueError(f"{path}: line {number} is not a JSON object.") from None
-        if any(f"{task}/AP" in names.values() for task in AP_COLUMNS):
-            tasks = tuple(f"{task}/" for task in AP_COLUMNS)
-            metrics = {
-                name: _number(entry[key]) for key, name in names.items() if name.startswith(tasks)
-            }
-    if not metrics:
-        raise ValueError(f"{path}: no evaluation's line with bbox/AP or segm/AP.")
-    return metrics
 
 
 def _read_categories(path):
@@ -189,5 +159,5 @@ def _read_gradients(paths, num_classes):
 
 
 def _number(value):
-    """None and an empty cell are unknown numbers."""
-    return np.nan if value is None or value == "" else float(value)
+    """An empty cell is an unknown number."""
+    return np.nan if value == "" else float(value)
