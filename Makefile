@@ -22,7 +22,9 @@ miniature: set_up  ## train the papers' comparisons on a generated dataset, abou
 	@$(RUN) datasets/make_symbols.py --root datasets/symbols_pretrain --first-symbol 100 --balanced 240 --seed 1 $(MINIATURE)
 	@$(RUN) datasets/make_symbols.py --root datasets/symbols_miniature --max-image-count 4000 $(MINIATURE)
 	@$(RUN) -m eql_seesaw.tables run miniature
+	@$(RUN) -m eql_seesaw.tables run miniature_components
 	@$(RUN) -m eql_seesaw.tables collect miniature
+	@$(RUN) -m eql_seesaw.tables collect miniature_components
 
 imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another half hour
 	@for n in 160 800; do \

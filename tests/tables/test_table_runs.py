@@ -107,7 +107,7 @@ def test_weights_to_start_from_in_miniature(project):
 
 def test_configs_of_the_miniature_start_from_the_same_weights_by_hand(monkeypatch):
     monkeypatch.chdir(ROOT)
-    for name in ("miniature", "miniature_imbalance"):
+    for name in ("miniature", "miniature_components", "miniature_imbalance"):
         table = load_table(name)
         for row in table.rows:
             run = row_run(table, row, "mini", "output/tables", 1)
@@ -131,10 +131,13 @@ def test_rows_that_cannot_be_trained(monkeypatch):
     assert "test-dev" in reasons_not_to_train(seesaw_1, "full")["mask_rcnn_rfs_ce_test_dev"]
 
 
-def test_row_of_the_same_folder_is_shown_with_the_other(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    table = load_table("miniature")
-    assert table.row("seesaw").config == table.row("seesaw_components").config
+def test_row_of_the_same_folder_is_shown_with_the_other(project):
+    (project / "tables/twice.yaml").write_text(
+        "{title: Twice, dataset: symbols, columns: [AP], rows: ["
+        "{name: a, label: A, config: configs/small/seesaw.yaml},"
+        "{name: b, label: B, config: configs/small/seesaw.yaml}]}"
+    )
+    table = table_runs.load_table("twice")
     assert not any(reasons_not_to_train(table, "mini").values())
 
 
