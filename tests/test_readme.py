@@ -14,6 +14,7 @@ DOCUMENTS = (
     "datasets/README.md",
     "docs/classification.md",
     "docs/evaluation.md",
+    "docs/miniature.md",
     "docs/tables.md",
 )
 
@@ -25,7 +26,7 @@ def blocks(language):
             yield pytest.param(block, id=f"{document}-{block.splitlines()[0]}")
 
 
-@pytest.mark.parametrize("block", blocks("yaml"))
+@pytest.mark.parametrize("block", list(blocks("yaml")))
 def test_configs(tmp_path, block):
     base = str(ROOT / "configs" / "Base-mask_rcnn_FPN.yaml")
     text = re.sub("_BASE_: .*", f"_BASE_: {base}", block)
@@ -39,7 +40,7 @@ def test_configs(tmp_path, block):
         assert cfg.SOLVER.STEPS == tuple(values["SOLVER"]["STEPS"])
 
 
-@pytest.mark.parametrize("block", blocks("bash"))
+@pytest.mark.parametrize("block", list(blocks("bash")))
 def test_commands_name_what_exists(block):
     for word in re.findall(r"\S+", block):
         if re.fullmatch(r"configs/\S+\.yaml", word):

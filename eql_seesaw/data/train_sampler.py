@@ -34,7 +34,7 @@ def build_train_sampler(cfg: CfgNode, dataset_dicts: Sequence[dict[str, Any]]) -
         sampler = ClassAwareTrainingSampler(dataset_dicts, seed)
         logger.info(
             f"{name}: {len(sampler.images):,} classes with images are drawn equally often; "
-            f"{training}, {drawn / num_images:.1f} times the {num_images:,} images"
+            f"{training}, {drawn / num_images:.3g} times the {num_images:,} images"
         )
         return sampler
     threshold = cfg.DATALOADER.REPEAT_THRESHOLD
@@ -45,7 +45,7 @@ def build_train_sampler(cfg: CfgNode, dataset_dicts: Sequence[dict[str, Any]]) -
     epoch = repeat_factors.double().sum().item()
     logger.info(
         f"{name}: with threshold {threshold:g} an epoch over {num_images:,} images has "
-        f"{epoch:,.0f}; {training}, {drawn / epoch:.1f} such epochs"
+        f"{epoch:,.0f}; {training}, {drawn / epoch:.3g} such epochs"
     )
     return RepeatFactorTrainingSampler(repeat_factors, seed=seed)
 

@@ -66,8 +66,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     runs.add_argument(
         "--scale",
         choices=SCALES,
-        default="full",
-        help="as published, or in miniature: on the generated dataset, on a CPU (default: full)",
+        help="as published, or in miniature: on the generated dataset, on a CPU (default: full, or "
+        "mini for the tables that are miniatures)",
     )
     runs.add_argument(
         "--seeds", metavar="N", type=_positive, help="seeds 1 to N; default: the table's number"
@@ -152,11 +152,12 @@ def plan(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     table, runs = _selected_runs(args)
     num_gpus = torch.cuda.device_count()
-    is_full = table_scale(table, args.scale) == "full"
+    is_full = _scale(table, args) == "full"
     if is_full and num_gpus < (args.gpus or 1):
         raise ValueError(
-            f"--scale full needs {args.gpus or 1} GPU(s), and this machine has {num_gpus}; "
-            "`plan` prints the commands for another machine, --scale mini trains on a CPU"
+            f"this machine has {num_gpus or 'no'} GPU{'s' * (num_gpus > 1)}, too few for "
+            f"--gpus {args.gpus or 1}; `plan` prints the commands for another machine and names "
+            "missing data, --scale mini trains on a CPU"
         )
     # Ended by a scheduler or a closed terminal as by Ctrl-C: the trainings end too.
     for sign in (signal.SIGTERM, signal.SIGHUP):
@@ -174,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
 
 def collect(args: argparse.Namespace) -> int:
     table = load_table(args.table)
-    scale = table_scale(table, args.scale)
+    scale = _scale(table, args)
     measured = measure(table, scale, args.output, args.seeds)
     folder = os.path.join(args.output, scale)
     print(markdown(measured))
@@ -186,9 +187,16 @@ def collect(args: argparse.Namespace) -> int:
     return 0
 
 
+def _scale(table: Table, args: argparse.Namespace) -> str:
+    """What --scale asks for, or else the table's usual scale."""
+    if args.scale == "full" and table_scale(table, "full") != "full":
+        raise ValueError(f"table {table.name} is itself a miniature; leave --scale full out")
+    return table_scale(table, args.scale or "full")
+
+
 def _selected_runs(args: argparse.Namespace) -> tuple[Table, list[TableRun]]:
     table = load_table(args.table)
-    scale = table_scale(table, args.scale)
+    scale = _scale(table, args)
     rows = _trainable(table, select_rows(table, args.rows), scale)
     num_seeds = {row.name: args.seeds or row.seeds for row in rows}
     # Every row once before any row a second time.

@@ -151,16 +151,19 @@ def markdown(measured: MeasuredTable) -> str:
         parts += _mini_parts(measured)
     else:
         parts += _full_parts(measured)
-    reasons = [reason for row in measured.rows for reason in row.reasons]
-    if reasons:
-        parts.append("Not measured:\n\n" + "\n".join(f"- {reason}" for reason in reasons))
+    runs: dict[str, list[str]] = {}
+    for run, _, reason in (x.partition(": ") for row in measured.rows for x in row.reasons):
+        runs.setdefault(reason, []).append(run)
+    if runs:
+        lines = [f"- {', '.join(names)}: {reason}" for reason, names in runs.items()]
+        parts.append("Not measured:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
 def published_table(table: Table) -> str:
-    """A table's numbers as they were printed."""
-    lines = [[row.label, *_published(row, table.columns)] for row in table.rows]
-    return _pipe_table(["", *table.columns], lines)
+    """A table's numbers as they were printed, after the names of its rows."""
+    lines = [[row.name, row.label, *_published(row, table.columns)] for row in table.rows]
+    return _pipe_table(["row", "", *table.columns], lines, num_texts=2)
 
 
 def column_values(row: MeasuredRow, column: str) -> list[float]:

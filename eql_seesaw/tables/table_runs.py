@@ -77,7 +77,7 @@ class TableRun:
 
 
 def table_scale(table: Table, scale: str) -> str:
-    """A table of the generated dataset has no other scale."""
+    """A table of the generated dataset has no other scale than "mini"."""
     return "mini" if table.dataset == GENERATED_DATASET else scale
 
 

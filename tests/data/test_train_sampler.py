@@ -39,7 +39,7 @@ def test_repeat_factors(caplog):
     assert sorted(epoch) == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8]
     assert [record.getMessage() for record in caplog.records] == [
         "RepeatFactorTrainingSampler: with threshold 0.444444 an epoch over 9 images has 10; "
-        "training draws 120, 12.0 such epochs"
+        "training draws 120, 12 such epochs"
     ]
 
 

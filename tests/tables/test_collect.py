@@ -114,7 +114,9 @@ def test_nothing_measured_leaves_no_picture(run_command):
 
 def test_table_without_published_numbers(run_command):
     status, text = run_command("collect", "small")
-    assert status == 0 and "- seesaw seed 2: not run" in text and "published" not in text
+    assert (
+        status == 0 and "seesaw seed 2, retrain seed 1: not run" in text and "published" not in text
+    )
 
 
 COMPARED = """

@@ -158,7 +158,7 @@ def test_full_scale(run_command, two_gpus):
     assert "--num-gpus 2" in calls()[0] and "SOLVER.IMS_PER_BATCH 4" in calls()[0]
     assert not calls()[0].startswith("1 ") or os.environ.get("OMP_NUM_THREADS") == "1"
     status, _ = run_command("run", "big", "--gpus", 3)
-    assert status.startswith("error: --scale full needs 3 GPU(s), and this machine has 2;")
+    assert status.startswith("error: this machine has 2 GPUs, too few for --gpus 3;")
     status, _ = run_command("run", "big", "--rows", "p", "--batch", 3)
     assert status.startswith("error: --batch asks for 3 images per batch, which 2 GPUs")
 
@@ -174,7 +174,7 @@ def test_resumed_run_keeps_its_batch(run_command, two_gpus, monkeypatch):
 
 def test_no_gpu(run_command, monkeypatch):
     status, _ = run_command("run", "big")
-    assert status.startswith("error: --scale full needs 1 GPU(s), and this machine has 0;")
+    assert status.startswith("error: this machine has no GPU, too few for --gpus 1;")
 
 
 INTERRUPTED = f"""

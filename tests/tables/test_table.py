@@ -102,7 +102,7 @@ def test_config_of_a_row(name, row):
 
 
 def test_pretraining_is_one_for_all_seeds():
-    for name in ("miniature", "miniature_imbalance"):
+    for name in ("miniature", "miniature_components", "miniature_imbalance"):
         start = load_table(name).inputs["MODEL.WEIGHTS"]
         assert start == ("miniature/pretrain", "model_final.pth", 1)
 
