@@ -21,12 +21,19 @@ def test_list_counts_rows_with_results(run_command):
 def test_show(run_command):
     status, text = run_command("show", "big")
     assert status == 0 and "A paper, table 7" in text and "A note." in text
-    assert "| CE           | 20.0 |   5.0 |    21.0 |" in text
+    assert "| ce       | CE           | 20.0 |   5.0 |    21.0 |" in text
     assert "  p: configs/big/cascade.yaml MODEL.ROI_BOX_HEAD.SEESAW.P 0.2\n" in text
     _, text = run_command("show", "small")
     assert "    MODEL.WEIGHTS: model_final.pth of small/ce\n" in text
     _, text = run_command("show", "miniature")
     assert text.count("    MODEL.WEIGHTS: model_final.pth of miniature/pretrain seed 1\n") == 1
+
+
+@pytest.mark.parametrize("name", ["plan", "run", "collect"])
+def test_miniature_has_no_full_scale(run_command, name):
+    status, _ = run_command(name, "small", "--scale", "full")
+    assert status == "error: table small is itself a miniature; leave --scale full out"
+    assert not Path("output").exists()
 
 
 def test_plan_for_another_machine(run_command, project):
