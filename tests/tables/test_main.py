@@ -87,7 +87,8 @@ def test_mistakes_are_one_line(run_command, monkeypatch, project):
 def test_every_row_of_the_papers_can_be_planned_in_both_scales(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(ROOT)
     for name in command.table_names():
-        for scale in ("full", "mini"):
+        is_miniature = command.load_table(name).dataset == "symbols"
+        for scale in ("mini",) if is_miniature else ("full", "mini"):
             arguments = ["plan", name, "--scale", scale, "--output", str(tmp_path)]
             assert command.main(arguments) == 0
             text = capsys.readouterr().out

@@ -233,5 +233,5 @@ def test_a_real_training(run_command, project, overrides):  # noqa: F811
     assert status == 0, text
     status, text = run_command("collect", "small")
     assert status == 0 and "| CE " in text and "| DE-Seesaw " in text
-    assert "- seesaw seed 2: not run" in text
+    assert "seesaw seed 2: not run" in text
     assert (project / "output/tables/mini/small.png").exists()

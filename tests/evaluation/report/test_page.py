@@ -54,7 +54,10 @@ def page(browser, address, request):
     # A page that differs in its fragment only is not loaded anew.
     browser.get("about:blank")
     browser.get(address)
-    return Page(browser)
+    page = Page(browser)
+    # The charts are drawn after the page is loaded.
+    page.wait(lambda: page.run("return document.querySelector('#training-images-chart svg')"))
+    return page
 
 
 class Page:
