@@ -9,7 +9,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from ..data.atomic_write import atomic_file
-from ..engine.setup import load_config, merge_config
+from ..engine.setup import load_config
 from .table import Row, Table, load_table
 
 SCALES = ("full", "mini")
@@ -212,10 +212,7 @@ def _what_is_trained(cfg):
 
 def _write_miniature(config: str, folder: str) -> str:
     """Write mini.yaml: a row's config with the miniature's dataset, backbone, sizes and solver."""
-    miniature = merge_config(MINIATURE_CONFIG, [])
     content = _without_method(CfgNode.load_yaml_with_base(MINIATURE_CONFIG))
-    # A row with masks chooses its best checkpoint by them, which the miniature may not have.
-    content.setdefault("TEST", {})["BEST_METRIC"] = miniature.TEST.BEST_METRIC
     base = os.path.relpath(os.path.abspath(config), os.path.realpath(folder))
     path = os.path.join(folder, "mini.yaml")
     with atomic_file(path) as f:

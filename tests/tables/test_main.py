@@ -29,6 +29,12 @@ def test_show(run_command):
     assert text.count("    MODEL.WEIGHTS: model_final.pth of miniature/pretrain seed 1\n") == 1
 
 
+def test_every_row_comes_once_before_any_a_second_time(run_command):
+    _, text = run_command("plan", "small", "--rows", "ce,seesaw", "--seeds", 2)
+    runs = [line.partition(":")[0] for line in text.splitlines() if line.startswith("# small/")]
+    assert runs == [f"# small/{row} seed {seed}" for seed in (1, 2) for row in ("ce", "seesaw")]
+
+
 @pytest.mark.parametrize("name", ["plan", "run", "collect"])
 def test_miniature_has_no_full_scale(run_command, name):
     status, _ = run_command(name, "small", "--scale", "full")
