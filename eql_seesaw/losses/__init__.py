@@ -16,6 +16,7 @@ from .seesaw import SeesawLoss
 from .sigmoid_ce import SigmoidCrossEntropy
 from .softmax_ce import SoftmaxCrossEntropy
 from .softmax_eql import SoftmaxEqualizationLoss
+from .step_statistics import summed_together
 
 # Short name, as typed in MODEL.ROI_BOX_HEAD.CLS_LOSS, to loss. A new loss adds its line here.
 LOSSES: dict[str, type[ClassificationLoss]] = {
@@ -38,6 +39,7 @@ __all__ = [
     "LOSSES",
     "ClassificationLoss",
     "build_loss",
+    "summed_together",
     *(loss.__name__ for loss in LOSSES.values()),
 ]
 

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .step_statistics import summed_together
+
 
 class ClassificationLoss(nn.Module):
     """
@@ -18,6 +20,18 @@ class ClassificationLoss(nn.Module):
     A subclass implements :meth:`losses` and :meth:`probabilities`, and overrides the rest where it
     differs from one softmax over all logits.
 
+    A loss that accumulates something in training registers int64 or float64 buffers and implements
+    :meth:`label_statistics` or :meth:`logit_statistics`. Sums over ranks, evaluation and
+    ``no_grad`` are then taken care of: buffers are identical on all ranks, and equal those of one
+    process that sees the samples of all ranks. In training every rank must call the loss equally
+    often, with an empty batch where it has no samples. With gradient accumulation each pass is a
+    step of its own here.
+
+    Over ranks, losses are normalised as in Detectron2: each rank divides by its own R, and
+    DistributedDataParallel averages the gradients over ranks. This equals one process with the
+    samples of all ranks if all have equally many, else up to the weight of a sample. A loss that
+    draws at random, or divides by something other than R, does so for the samples of its rank.
+
     Attributes:
         num_classes (int): K.
         num_logits (int): L, the number of outputs of the classifier that feeds this loss.
@@ -29,6 +43,8 @@ class ClassificationLoss(nn.Module):
 
     normed_classifier = False
     protected_classes: torch.Tensor | None
+    # Of the step in progress: pairs of a buffer and what is to be added to it; else None.
+    step_statistics: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __init__(self, num_classes: int, num_logits: int, background: bool = True):
         super().__init__()
@@ -71,16 +87,14 @@ class ClassificationLoss(nn.Module):
                 f"gt_classes must be integers of shape ({logits.shape[0]},), "
                 f"got {gt_classes.dtype} of shape {tuple(gt_classes.shape)}"
             )
-        if gt_classes.device.type == "cpu" and gt_classes.numel():
-            low, high = (int(x) for x in torch.aminmax(gt_classes))
-            if low < 0 or high >= self.num_classes + self.background:
-                allowed = (
-                    f"[0, {self.num_classes}], where {self.num_classes} means background"
-                    if self.background
-                    else f"[0, {self.num_classes}), as this loss is without background"
-                )
-                raise ValueError(f"gt_classes must be in {allowed}; got {low if low < 0 else high}")
-        return self.losses(logits, gt_classes.long(), annotated_classes)
+        gt_classes = gt_classes.long()
+        with summed_together([self], [gt_classes]):
+            losses = self.losses(logits, gt_classes, annotated_classes)
+            if self.step_statistics is not None:
+                with torch.no_grad():
+                    step = self.logit_statistics(logits, gt_classes)
+                self.step_statistics += self.with_buffers(step)
+        return losses
 
     def losses(
         self,
@@ -111,6 +125,54 @@ class ClassificationLoss(nn.Module):
             (R,) int64 labels, what the classifier says a sample is.
         """
         return logits.argmax(dim=1)
+
+    def label_statistics(self, gt_classes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        What a training step adds to the statistics that the labels alone decide. It is summed over
+        ranks and added before the step's loss is computed, which sees the new sums.
+
+        Args:
+            gt_classes: (R,) int64 in [0, K]; R may be 0.
+
+        Returns:
+            Name of a buffer of the loss to what this rank adds to it, of its shape and dtype. The
+            names are always the same.
+        """
+        return {}
+
+    def logit_statistics(
+        self, logits: torch.Tensor, gt_classes: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """
+        As :meth:`label_statistics`, for those that the logits decide. They are added after the
+        step's loss, in a cascade after that of the last stage.
+
+        Args:
+            logits: (R, L).
+            gt_classes: (R,) int64 in [0, K]; R may be 0.
+        """
+        return {}
+
+    def with_buffers(
+        self, statistics: dict[str, torch.Tensor]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The buffers that these are to be added to, each with what is to be added."""
+        return [(self.get_buffer(name), step) for name, step in statistics.items()]
+
+    def check_labels(self, gt_classes: torch.Tensor) -> None:
+        """
+        Raises:
+            ValueError: a label out of range; on CPU only, where looking is free.
+        """
+        if gt_classes.device.type == "cpu" and gt_classes.numel():
+            low, high = (int(x) for x in torch.aminmax(gt_classes))
+            if low < 0 or high >= self.num_classes + self.background:
+                allowed = (
+                    f"[0, {self.num_classes}], where {self.num_classes} means background"
+                    if self.background
+                    else f"[0, {self.num_classes}), as this loss is without background"
+                )
+                raise ValueError(f"gt_classes must be in {allowed}; got {low if low < 0 else high}")
 
     def sample_counts(self) -> torch.Tensor | None:
         """Foreground samples of each class counted in training, int64 (K,); None if not counted."""

@@ -1,7 +1,6 @@
 """Equalization loss v2 (EQL v2)."""
 
 import torch
-import torch.distributed as dist
 from torch.nn import functional as F
 
 from .base import SigmoidLoss, float32_or_better
@@ -41,7 +40,7 @@ class EqualizationLossV2(SigmoidLoss):
 
     Attributes:
         positive_gradients, negative_gradients (Tensor): float64 (K,), cumulative, summed over
-            ranks; in checkpoints. Every rank must take part in every training step.
+            ranks; in checkpoints.
     """
 
     def __init__(
@@ -80,9 +79,24 @@ class EqualizationLossV2(SigmoidLoss):
             ignored=1 - negative_weights,
             positive_weights=positive_weights,
         )
-        if self.training and torch.is_grad_enabled():
-            self._accumulate(logits, gt_classes, positive_weights, negative_weights)
         return {"loss_cls": losses.sum() / max(len(logits), 1)}
+
+    def logit_statistics(
+        self, logits: torch.Tensor, gt_classes: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        positive_weights, negative_weights = self.weights()
+        positive = torch.zeros_like(positive_weights)
+        negative = torch.zeros_like(negative_weights)
+        for rows in row_blocks(logits):
+            own = gt_classes[rows, None]
+            gradients = float32_or_better(logits[rows]).sigmoid()
+            own_gradients = 1 - gradients.gather(1, own)
+            positive.scatter_add_(0, own[:, 0], own_gradients[:, 0].double())
+            negative += gradients.scatter_(1, own, 0).sum(dim=0, dtype=torch.float64)
+        return {
+            "positive_gradients": (positive * positive_weights)[:-1],
+            "negative_gradients": (negative * negative_weights)[:-1],
+        }
 
     def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights of the positive and of the negative terms of each logit, float64 (K + 1,)."""
@@ -108,21 +122,3 @@ class EqualizationLossV2(SigmoidLoss):
         return (
             f"num_classes={self.num_classes}, gamma={self.gamma}, mu={self.mu}, alpha={self.alpha}"
         )
-
-    @torch.no_grad()
-    def _accumulate(self, logits, gt_classes, positive_weights, negative_weights) -> None:
-        """Add the gradients of this step's samples on all ranks to the statistics."""
-        step = positive_weights.new_zeros(2, self.num_logits)
-        positive, negative = step
-        for rows in row_blocks(logits):
-            own = gt_classes[rows, None]
-            gradients = float32_or_better(logits[rows]).sigmoid()
-            own_gradients = 1 - gradients.gather(1, own)
-            positive.scatter_add_(0, own[:, 0], own_gradients[:, 0].double())
-            negative += gradients.scatter_(1, own, 0).sum(dim=0, dtype=torch.float64)
-        positive *= positive_weights
-        negative *= negative_weights
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(step)
-        self.positive_gradients += positive[:-1]
-        self.negative_gradients += negative[:-1]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 
 from .base import SoftmaxLoss, class_vector, float32_or_better
 from .weighted_softmax import weighted_softmax_loss
@@ -83,15 +82,12 @@ class SeesawLoss(SoftmaxLoss):
         # Fixed counts follow from this run's settings, so no checkpoint may replace them.
         self.register_buffer("cumulative_counts", initial, persistent=counts == "online")
 
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        if self.counts == "online" and self.training and torch.is_grad_enabled():
-            self._count(gt_classes)
-        return super().losses(logits, gt_classes, annotated_classes)
+    def label_statistics(self, gt_classes: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.counts == "fixed":
+            return {}
+        counts = gt_classes.new_zeros(self.num_classes + 1)
+        counts.scatter_add_(0, gt_classes, torch.ones_like(gt_classes))
+        return {"cumulative_counts": counts[: self.num_columns]}
 
     def sample_counts(self) -> torch.Tensor | None:
         return self.cumulative_counts[: self.num_classes] if self.counts == "online" else None
@@ -101,15 +97,6 @@ class SeesawLoss(SoftmaxLoss):
             f"num_classes={self.num_classes}, p={self.p}, q={self.q}, eps={self.eps}, "
             f"objectness={self.objectness}, counts={self.counts}"
         )
-
-    @torch.no_grad()
-    def _count(self, gt_classes: torch.Tensor) -> None:
-        """Add the samples of all ranks to the counts. Every rank must take part in every step."""
-        step = self.cumulative_counts.new_zeros(self.num_classes + 1)
-        step.scatter_add_(0, gt_classes, torch.ones_like(gt_classes))
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(step)
-        self.cumulative_counts += step[: len(self.cumulative_counts)]
 
     def class_loss(
         self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor

@@ -4,15 +4,17 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..losses.step_statistics import sum_over_ranks
+
 
 class ClassGradients(nn.Module):
     r"""
     Sums, over training, of :math:`|\partial L / \partial z_{rj}|` for every class j, apart for
     the samples r of the class (positive) and for all other samples, background included (negative).
-    The losses of Seesaw and EQL v2 are about their ratio. L is what a process minimises: the sum
-    of all its losses, with their weights.
+    The losses of Seesaw and EQL v2 are about their ratio. L is what training minimises: the sum of
+    all losses, with their weights, averaged over processes and over the passes of a step.
 
-    A step is complete after :func:`add_step`.
+    A step is complete after :func:`add_step`, whatever its number of passes.
 
     Args:
         num_classes: K.
@@ -56,9 +58,10 @@ def class_gradients(model: nn.Module) -> list[ClassGradients]:
 @torch.no_grad()
 def add_step(model: nn.Module, loss_scale: float = 1.0) -> None:
     """
-    Add the step's sums of all processes, in one all-reduce, to every :class:`ClassGradients` of a
-    model. Not part of the backward pass, where processes need not agree on the order of DDP's own
-    all-reduces and this one. Every process must call it in every step.
+    Add what the step's passes have collected on all processes, in one all-reduce, to every
+    :class:`ClassGradients` of a model. Not part of the backward pass, where processes need not
+    agree on the order of DDP's own all-reduces and this one. Every process must call it in every
+    step.
 
     Args:
         model: with at least one :class:`ClassGradients`.
@@ -67,8 +70,10 @@ def add_step(model: nn.Module, loss_scale: float = 1.0) -> None:
     """
     modules = class_gradients(model)
     sums = torch.stack([module.step_sums for module in modules]) / loss_scale
+    (sums,) = sum_over_ranks([sums])
     if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(sums)
+        # DDP averages gradients; the collected ones are those of each process's own loss.
+        sums /= dist.get_world_size()
     sums = torch.where(torch.isfinite(sums).all(), sums, 0)
     for module, step_sums in zip(modules, sums, strict=True):
         module.sums += step_sums

@@ -137,7 +137,9 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         else:
             gt_classes = torch.empty(0, dtype=torch.int64, device=logits.device)
             proposal_boxes = gt_boxes = logits.new_empty(0, 4)
-        self.accuracy.update(self.loss.predicted_classes(logits), gt_classes, get_event_storage())
+        if torch.is_grad_enabled():
+            predicted_classes = self.loss.predicted_classes(logits)
+            self.accuracy.update(predicted_classes, gt_classes, get_event_storage())
         if self.class_gradients is not None:
             self.class_gradients.watch(logits, gt_classes)
         losses = self.loss(logits, gt_classes, self._annotated_classes(proposals))

@@ -1,9 +1,13 @@
 """ROI heads whose box predictors take their loss from MODEL.ROI_BOX_HEAD.CLS_LOSS."""
 
+import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
 
+from ..losses import summed_together
 from .fast_rcnn import LongTailFastRCNNOutputLayers
 from .fast_rcnn_inference import fast_rcnn_inference_topk
 
@@ -35,20 +39,48 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
         return ret
 
     def _forward_box(self, features, proposals, targets=None):
-        """As the base class, but its inference calls :func:`fast_rcnn_inference_topk`."""
-        if self.training:
-            return super()._forward_box(features, proposals, targets)
+        """
+        As the base class, but the losses of all stages sum their statistics over ranks together,
+        and inference calls :func:`fast_rcnn_inference_topk`.
+        """
         features = [features[name] for name in self.box_in_features]
         image_sizes = [x.image_size for x in proposals]
-        boxes, stage_probs = None, []
+        boxes, outputs = None, []
         for stage, predictor in enumerate(self.box_predictor):
             if stage > 0:
                 proposals = self._create_proposals_from_boxes(boxes, image_sizes)
+                if self.training:
+                    proposals = self._match_and_label_boxes(proposals, stage, targets)
             predictions = self._run_stage(features, proposals, stage)
             boxes = predictor.predict_boxes(predictions, proposals)
-            stage_probs.append(predictor.predict_probs(predictions, proposals))
+            outputs.append((predictions, proposals))
+        if self.training:
+            return self._box_losses(outputs)
+        return self._box_detections(outputs, boxes, image_sizes)
+
+    def _box_losses(self, outputs: list[tuple]) -> dict[str, torch.Tensor]:
+        """The losses of all stages, from each one's predictions and labelled proposals."""
+        losses = {}
+        gt_classes = [torch.cat([x.gt_classes for x in proposals]) for _, proposals in outputs]
+        with summed_together([x.loss for x in self.box_predictor], gt_classes):
+            stages = zip(self.box_predictor, outputs, strict=True)
+            for stage, (predictor, output) in enumerate(stages):
+                with get_event_storage().name_scope(f"stage{stage}"):
+                    stage_losses = predictor.losses(*output)
+                losses |= {f"{name}_stage{stage}": loss for name, loss in stage_losses.items()}
+        return losses
+
+    def _box_detections(
+        self, outputs: list[tuple], boxes: list[torch.Tensor], image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
+        """Detections of each image: the last stage's boxes with the mean of all stages' scores."""
+        stage_probs = [
+            predictor.predict_probs(*output)
+            for predictor, output in zip(self.box_predictor, outputs, strict=True)
+        ]
         # A factor rather than a division, which would round some scores differently.
         probs = [sum(probs) * (1.0 / self.num_cascade_stages) for probs in zip(*stage_probs)]
+        predictor = self.box_predictor[-1]
         detections, _ = fast_rcnn_inference_topk(
             boxes,
             probs,

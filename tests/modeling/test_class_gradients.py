@@ -67,6 +67,31 @@ def test_sums_in_double_precision(dtype):
     assert module.sums[1].item() == (number - 1) * 0.5 + 2.0**-11
 
 
+def test_passes_of_a_step_add_up_to_one_pass_over_all():
+    """A quarter of the loss in each of four passes, one of them without samples."""
+    passes, whole = ClassGradients(K), ClassGradients(K)
+    for rows in (slice(0, 1), slice(1, 3), slice(3, 3), slice(3, 4)):
+        backward(passes, GRADIENTS[rows] / 4, GT_CLASSES[rows])
+    add_step(passes)
+    backward(whole, GRADIENTS / 4)
+    add_step(whole)
+    assert torch.equal(passes.sums, whole.sums)
+    assert passes.sums.tolist() == [[x / 4 for x in POSITIVE], [x / 4 for x in NEGATIVE]]
+
+
+def test_step_with_one_pass_that_overflows_is_left_out_as_a_whole():
+    module = ClassGradients(K)
+    backward(module)
+    infinite = GRADIENTS.clone()
+    infinite[0, 1] = float("inf")
+    features = torch.zeros_like(infinite, requires_grad=True)
+    logits = features * 1
+    module.watch(logits, GT_CLASSES)
+    (logits * infinite).sum().backward()
+    add_step(module)
+    assert not module.sums.any() and not module.step_sums.any()
+
+
 def test_no_samples():
     module = ClassGradients(K)
     backward(module, GRADIENTS[:0], GT_CLASSES[:0])
@@ -150,6 +175,27 @@ def test_every_loss_and_stage(tmp_path, roi_heads, name):
         assert stage.sums[0].sum() > 0
 
 
+@pytest.mark.parametrize("roi_heads", ["LongTailROIHeads", "LongTailCascadeROIHeads"])
+def test_gradient_accumulation(tmp_path, roi_heads):
+    """Two passes over half of the loss give the mean of what each gives by itself."""
+    settings = ["MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS", True]
+    model = build_model(tiny_config(tmp_path, roi_heads, *settings)).train()
+    batches = [training_batch(((0, 2),)), training_batch(((4, 5),))]
+
+    def sums_after(passes, num_passes):
+        for stage in class_gradients(model):
+            stage.sums.zero_()
+        with EventStorage():
+            for index in passes:
+                torch.manual_seed(index)  # of the sampled proposals
+                (sum(model(batches[index]).values()) / num_passes).backward()
+        add_step(model)
+        return torch.stack([stage.sums for stage in class_gradients(model)])
+
+    alone = sums_after([0], 1), sums_after([1], 1)
+    torch.testing.assert_close(sums_after([0, 1], 2), (alone[0] + alone[1]) / 2)
+
+
 def test_off_by_default(tmp_path):
     model = build_model(tiny_config(tmp_path))
     assert class_gradients(model) == []
@@ -175,7 +221,8 @@ def test_two_ranks(tmp_path):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     mp.spawn(run_rank, args=(port, tmp_path), nprocs=2)
-    expected = torch.tensor([POSITIVE, NEGATIVE], dtype=torch.float64)
+    # Halved, as the loss that DDP minimises is the mean over ranks.
+    expected = torch.tensor([POSITIVE, NEGATIVE], dtype=torch.float64) / 2
     for rank in range(2):
         sums = torch.load(tmp_path / f"{rank}.pt")
         assert torch.equal(sums["0.sums"], (1 + 2 + 1) * expected)

@@ -28,23 +28,32 @@ def confident_logits(num_logits, classes):
     return logits
 
 
-def logged_by_predictor(name, predicted, gt_classes):
-    """What a predictor logs in the last step of a period."""
-    predictor = LongTailFastRCNNOutputLayers(
+def predictor_of(name):
+    return LongTailFastRCNNOutputLayers(
         ShapeSpec(channels=2),
         box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)),
         num_classes=K,
         loss=build_loss(name, K, **STATISTICS),
         class_groups=GROUPS,
     )
+
+
+def confident_step(predictor, predicted, gt_classes):
+    """Predictions and proposals."""
     proposals = Instances((64, 64))
     proposals.proposal_boxes = Boxes(torch.tensor([[0.0, 0, 9, 9]] * len(gt_classes)))
     proposals.gt_boxes = proposals.proposal_boxes
     proposals.gt_classes = torch.tensor(gt_classes)
     logits = confident_logits(predictor.loss.num_logits, predicted)
     deltas = torch.zeros(len(gt_classes), 4 * K)
+    return (logits, deltas), [proposals]
+
+
+def logged_by_predictor(name, predicted, gt_classes):
+    """What a predictor logs in the last step of a period."""
+    predictor = predictor_of(name)
     with EventStorage(PERIOD - 1) as storage:
-        predictor.losses((logits, deltas), [proposals])
+        predictor.losses(*confident_step(predictor, predicted, gt_classes))
         return values(storage)
 
 
@@ -124,6 +133,62 @@ def test_logs_the_average_of_each_period():
     assert [iteration for iteration, x in enumerate(logged) if x] == [PERIOD - 1, 2 * PERIOD - 1]
     assert logged[PERIOD - 1]["fg_cls_accuracy"] == 4 / (PERIOD + 3)
     assert logged[-1]["fg_cls_accuracy"] == 1
+
+
+def history(accuracy, steps, start=0):
+    """
+    The storage after iterations of several passes, (predicted, labels) each; and what writers take
+    from it.
+    """
+    with EventStorage(start) as storage:
+        for passes in steps:
+            for predicted, gt_classes in passes:
+                accuracy.update(torch.tensor(predicted), torch.tensor(gt_classes), storage)
+            storage.step()
+    written = storage.latest_with_smoothing_hint(20)
+    return {key.removeprefix("fast_rcnn/"): value for key, (value, _) in written.items()}, storage
+
+
+# Two passes an iteration: the second of two samples, and wrong in the last iteration.
+PASSES = [[([0], [0]), ([1, 1], [1, 1])]] * (PERIOD - 1) + [[([0], [0]), ([2, 2], [1, 1])]]
+
+
+def test_several_passes_in_an_iteration():
+    """Every pass counts, and the value that is written is that over all of them."""
+    written, storage = history(ClassificationAccuracy(2), PASSES)
+    right = 3 * PERIOD - 2
+    assert written["cls_accuracy"] == right / (3 * PERIOD)
+    assert written["false_negative"] == 2 / (3 * PERIOD)
+    assert storage.latest()["fast_rcnn/cls_accuracy"] == (right / (3 * PERIOD), PERIOD - 1)
+
+
+def test_next_period_starts_with_its_first_pass():
+    accuracy = ClassificationAccuracy(2)
+    history(accuracy, PASSES)
+    # The first pass of the new period's first iteration counts, as well as the second.
+    steps = [[([2], [0]), ([0], [0])]] + [[([0], [0])] * 2] * (PERIOD - 1)
+    written, _ = history(accuracy, steps, start=PERIOD)
+    assert written["cls_accuracy"] == 1 - 1 / (2 * PERIOD)
+
+
+@pytest.mark.parametrize("stop", [1, 7, PERIOD - 1, PERIOD, PERIOD + 3])
+def test_resumed_run_goes_on_with_its_sums(stop):
+    """The sums are all that a checkpoint needs, wherever in a period it was written."""
+    steps = PASSES + PASSES[::-1]
+    expected, _ = history(ClassificationAccuracy(2), steps)
+    first, resumed = ClassificationAccuracy(2), ClassificationAccuracy(2)
+    history(first, steps[:stop])
+    resumed.sums.copy_(first.sums)
+    assert history(resumed, steps[stop:], start=stop)[0] == expected
+
+
+def test_validation_passes_do_not_count():
+    """Training mode without gradients, as validation losses are computed."""
+    predictor = predictor_of("softmax_ce")
+    with EventStorage(PERIOD - 1) as storage, torch.no_grad():
+        predictor.losses(*confident_step(predictor, [0, 1], [0, 2]))
+        assert values(storage) == {}
+    assert not predictor.accuracy.sums.any()
 
 
 def test_period_is_that_of_the_writers():

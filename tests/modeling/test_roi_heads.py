@@ -117,6 +117,32 @@ def test_cascade_stages_count_on_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("roi_heads", ROI_HEADS)
+@pytest.mark.parametrize("name", ["seesaw", "eql_v2"])
+def test_one_sum_over_ranks_for_all_stages(tmp_path, monkeypatch, roi_heads, name):
+    """In a training step one, with the statistics of every stage; in passes to validate none."""
+    sums = []
+    monkeypatch.setattr(
+        "eql_seesaw.losses.step_statistics.sum_over_ranks",
+        lambda tensors: sums.append(len(tensors)) or tensors,
+    )
+    model = build(tmp_path, roi_heads, name)
+    per_stage = {"seesaw": 1, "eql_v2": 2}[name]
+    train_step(model, training_batch())
+    assert [x for x in sums if x] == [per_stage * len(box_predictors(model))]
+    sums.clear()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad(), EventStorage():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        losses = model(training_batch())  # still in training mode
+        model.eval()(training_batch())
+    assert any(key.startswith("loss_cls") for key in losses) and not any(sums)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("roi_heads", ROI_HEADS)
 def test_annotated_classes_reach_the_loss_of_every_predictor(tmp_path, roi_heads):
     """Every proposal of an image gets the row of that image, whatever object it matches."""
     model = build(tmp_path, roi_heads, "eql")
