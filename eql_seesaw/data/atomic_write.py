@@ -9,7 +9,9 @@ from typing import IO, Any
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_file(
+    path: str | os.PathLike, mode: str = "w", durable: bool = False
+) -> Iterator[IO[Any]]:
     """
     A file to write, which replaces ``path`` at the end of the ``with`` block.
 
@@ -18,16 +20,32 @@ def atomic_file(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: file in a folder that exists.
         mode: "w" for text in UTF-8, its line ends written as they are, or "wb".
+        durable: wait until the disk has it, so that a power cut leaves the old or the new file.
     """
     partial = f"{os.fspath(path)}.{os.getpid()}.partial"
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         with open(partial, mode, **text) as f:
             yield f
+            if durable:
+                f.flush()
+                os.fsync(f.fileno())
         os.replace(partial, path)
+        if durable:
+            _sync_folder(os.path.dirname(partial) or ".")
     finally:
         with contextlib.suppress(OSError):
             os.remove(partial)
+
+
+def _sync_folder(folder: str) -> None:
+    """Wait until the disk knows of the files' names, where the file system can say so."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -20,19 +20,28 @@ class ClassAwareTrainingSampler(Sampler):
     same stream, and each takes the indices ``rank, rank + world size, ...`` of it.
 
     Args:
-        dataset_dicts: dataset in Detectron2's standard format, with contiguous class ids. Images
-            without annotations and classes without images are never drawn; crowd annotations
-            (``iscrowd`` = 1), which training leaves out, do not count.
+        class_images: the indices of each class's images, of :meth:`images_of_classes`.
         seed: the same in all processes; None for a random one that they agree on.
-
-    Attributes:
-        images: the indices of each class's images, for the classes that have any.
-
-    Raises:
-        ValueError: there are no annotations.
     """
 
-    def __init__(self, dataset_dicts: Sequence[dict[str, Any]], seed: int | None = None):
+    def __init__(self, class_images: Sequence[torch.Tensor], seed: int | None = None):
+        self.class_images = class_images
+        self.seed = comm.shared_random_seed() if seed is None else seed
+        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
+
+    @staticmethod
+    def images_of_classes(dataset_dicts: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
+        """
+        Args:
+            dataset_dicts: dataset in Detectron2's standard format, with contiguous class ids.
+
+        Returns:
+            For each class that has any, the indices of its images, int64. Crowd annotations
+            (``iscrowd`` = 1), which training leaves out, do not count.
+
+        Raises:
+            ValueError: there are no annotations.
+        """
         images = defaultdict(list)
         for index, image in enumerate(dataset_dicts):
             annotations = image.get("annotations", ())
@@ -40,16 +49,14 @@ class ClassAwareTrainingSampler(Sampler):
                 images[class_id].append(index)
         if not images:
             raise ValueError("ClassAwareTrainingSampler: there are no annotations to sample by")
-        self.images = [torch.tensor(images[class_id]) for class_id in sorted(images)]
-        self.seed = comm.shared_random_seed() if seed is None else seed
-        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
+        return [torch.tensor(images[class_id]) for class_id in sorted(images)]
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(self._stream(), self.rank, None, self.world_size)
 
     def _stream(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed)
-        images = [_shuffled_forever(indices, generator) for indices in self.images]
+        images = [_shuffled_forever(indices, generator) for indices in self.class_images]
         for index in _shuffled_forever(torch.arange(len(images)), generator):
             yield next(images[index])
 

@@ -1,25 +1,85 @@
 """Detectron2's dataset mapper, whose errors say which image they are about."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pycocotools.mask as mask_util
 from detectron2.data import DatasetMapper
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from .annotation_file import shorten
 
 
 class NamedImageDatasetMapper(DatasetMapper):
     """
-    Detectron2's mapper; what it cannot read is named.
+    Detectron2's mapper; what it cannot read is named. In training it looks at the boxes and masks
+    that it uses, since a polygon with NaN or an incomplete RLE is only found out in the model, if
+    at all.
 
     Raises (when called):
         ValueError: the image is missing, unreadable or of another size than the annotation file
-            says. One line with image id and file.
+            says, or one of its annotations is broken. One line with image id and file.
     """
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         try:
+            _check_file(dataset_dict["file_name"])
+            if self.is_train:
+                self._check_annotations(dataset_dict)
             return super().__call__(dataset_dict)
-        # Pillow raises SyntaxError for some broken files.
-        except (OSError, ValueError, SyntaxError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(
-                f"image {dataset_dict.get('image_id')}, {dataset_dict['file_name']}: {reason}"
-            ) from error
+        except MemoryError:
+            raise
+        # The decoders of images and masks raise many kinds.
+        except Exception as error:
+            raise ValueError(unreadable_message(dataset_dict, error)) from error
+
+    def _check_annotations(self, dataset_dict: dict[str, Any]) -> None:
+        for annotation in dataset_dict.get("annotations", ()):
+            if annotation.get("iscrowd", 0):
+                continue  # not used
+            if not _are_finite(annotation["bbox"]):
+                raise ValueError(f"a box is {shorten(annotation['bbox'])}")
+            if self.use_instance_mask:
+                _check_segmentation(annotation.get("segmentation"), dataset_dict)
+
+
+def unreadable_message(dataset_dict: dict[str, Any], error: Exception) -> str:
+    """One line that names the image and says what is wrong; that of ``error`` if it does so."""
+    name = f"image {dataset_dict.get('image_id')}, {dataset_dict.get('file_name')}: "
+    reason = " ".join(str(error).split())
+    # Pillow raises SyntaxError for some broken files.
+    if not reason or not isinstance(error, (OSError, ValueError, SyntaxError)):
+        reason = ": ".join(filter(None, (type(error).__name__, reason)))
+    return reason if reason.startswith(name) else name + reason
+
+
+def _check_file(file_name: str) -> None:
+    # Where a PNG breaks while its EXIF data are read, Detectron2 goes on with a black picture.
+    with PathManager.open(file_name, "rb") as f, Image.open(f) as image:
+        if image.format == "PNG":
+            image.verify()
+
+
+def _check_segmentation(segmentation: Any, dataset_dict: dict[str, Any]) -> None:
+    if not segmentation:
+        raise ValueError("an annotation has no segmentation, but MODEL.MASK_ON is True")
+    if isinstance(segmentation, dict):
+        size = [dataset_dict["height"], dataset_dict["width"]]
+        if list(segmentation["size"]) != size:
+            raise ValueError(f"an RLE is of size {segmentation['size']}, the image of {size}")
+        # Of a mask that ends early, pycocotools fills the rest with whatever is in memory.
+        decoded = mask_util.decode(segmentation)
+        if np.count_nonzero(decoded) != mask_util.area(segmentation):
+            raise ValueError(f"an RLE is broken: {shorten(segmentation['counts'])}")
+    else:
+        for polygon in segmentation:
+            if len(polygon) < 6 or len(polygon) % 2:
+                raise ValueError(f"a polygon has {len(polygon)} numbers")
+            if not _are_finite(polygon):
+                raise ValueError(f"a polygon is {shorten(polygon)}")
+
+
+def _are_finite(values: Sequence[float]) -> bool:
+    return bool(np.isfinite(np.asarray(values, dtype=np.float64)).all())

@@ -3,6 +3,8 @@
 import difflib
 import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -16,7 +18,9 @@ def register_datasets(cfg: CfgNode) -> None:
     Register the datasets of ``DATASETS.REGISTER``, and check the names in ``DATASETS.TRAIN`` and
     ``DATASETS.TEST``. Annotation files are read later, when Detectron2 asks for the dataset.
 
-    A name that this function registered before is replaced.
+    A name that this function registered before is replaced. Other datasets in TRAIN and TEST that
+    have an annotation file and an image folder are from now on refused, when they are loaded, if
+    a file name leads out of that folder.
 
     Raises:
         ValueError: an entry of ``DATASETS.REGISTER`` is malformed or takes the name of a dataset
@@ -33,6 +37,8 @@ def register_datasets(cfg: CfgNode) -> None:
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             _check_files(cfg, f"DATASETS.{key}", name)
+            if not is_own_dataset(name):
+                _stay_in_image_folder(name)
 
 
 def register_instances(name: str, json_file: str, image_root: str) -> None:
@@ -47,6 +53,30 @@ def register_instances(name: str, json_file: str, image_root: str) -> None:
     loader = functools.partial(load_instances_json, json_file, image_root, name)
     DatasetCatalog.register(name, loader)
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="lvis")
+
+
+def _stay_in_image_folder(name: str) -> None:
+    """Detectron2's loaders join folder and file name unseen; :func:`load_instances_json` looks."""
+    metadata, loader = MetadataCatalog.get(name), DatasetCatalog[name]
+    is_checked = isinstance(loader, functools.partial) and loader.func is _load_in_image_folder
+    if is_checked or not (metadata.get("json_file") and metadata.get("image_root")):
+        return
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, functools.partial(_load_in_image_folder, loader, name))
+
+
+def _load_in_image_folder(load: Callable[[], list[dict[str, Any]]], name: str) -> list[dict]:
+    dataset_dicts = load()
+    metadata = MetadataCatalog.get(name)
+    folder = os.path.join(os.path.abspath(metadata.image_root), "")
+    for image in dataset_dicts:
+        # As written: links within the folder may well lead elsewhere.
+        if not os.path.abspath(image["file_name"]).startswith(folder):
+            raise ValueError(
+                f"{metadata.json_file}: image {image.get('image_id')}: '{image['file_name']}' "
+                f"leads out of the image folder {metadata.image_root}"
+            )
+    return dataset_dicts
 
 
 def is_own_dataset(name: str) -> bool:

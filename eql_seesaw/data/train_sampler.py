@@ -2,41 +2,63 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.data.samplers import (
+    RandomSubsetTrainingSampler,
+    RepeatFactorTrainingSampler,
+    TrainingSampler,
+)
 from torch.utils.data import Sampler
 
 from .class_aware_sampler import ClassAwareTrainingSampler
 
 logger = logging.getLogger(__name__)
 
-# Samplers that look at annotations, and are built here. Others are left to Detectron2.
-SAMPLERS = ("RepeatFactorTrainingSampler", "ClassAwareTrainingSampler")
 
-
-def build_train_sampler(cfg: CfgNode, dataset_dicts: Sequence[dict[str, Any]]) -> Sampler:
+def build_train_sampler(
+    cfg: CfgNode, dataset_dicts: Sequence[dict[str, Any]]
+) -> Callable[[int], Sampler]:
     """
     The sampler that DATALOADER.SAMPLER_TRAIN names. Logs in one line what it does to the data, so
     that iterations can be read as epochs.
 
     Args:
-        cfg: DATALOADER.SAMPLER_TRAIN is one of :data:`SAMPLERS`.
+        cfg: DATALOADER.SAMPLER_TRAIN is one of ``eql_seesaw.config.TRAIN_SAMPLERS``.
         dataset_dicts: training set in Detectron2's standard format.
+
+    Returns:
+        A function from the seed, the same in all processes, to the sampler of this process, which
+        gives indices into ``dataset_dicts`` without end. It does not keep ``dataset_dicts``.
+
+    Raises:
+        ValueError: there are no annotations to sample by, or the subset is empty.
     """
-    name, num_images = cfg.DATALOADER.SAMPLER_TRAIN, len(dataset_dicts)
-    seed = cfg.SEED if cfg.SEED >= 0 else None
+    name, size = cfg.DATALOADER.SAMPLER_TRAIN, len(dataset_dicts)
     drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH
     training = f"training draws {drawn:,}"
-    if name == "ClassAwareTrainingSampler":
-        sampler = ClassAwareTrainingSampler(dataset_dicts, seed)
+    if name == "TrainingSampler":
+        logger.info(f"{name}: {training}, {drawn / size:.3g} times the {size:,} images")
+        return lambda seed: TrainingSampler(size, seed=seed)
+    if name == "RandomSubsetTrainingSampler":
+        ratio, subset = cfg.DATALOADER.RANDOM_SUBSET_RATIO, _subset_size(cfg, size)
         logger.info(
-            f"{name}: {len(sampler.images):,} classes with images are drawn equally often; "
-            f"{training}, {drawn / num_images:.3g} times the {num_images:,} images"
+            f"{name}: {training}, {drawn / subset:.3g} times {subset:,} of the {size:,} images"
         )
-        return sampler
+        return lambda seed: RandomSubsetTrainingSampler(
+            size, ratio, seed_shuffle=seed, seed_subset=seed
+        )
+    if name == "ClassAwareTrainingSampler":
+        class_images = ClassAwareTrainingSampler.images_of_classes(dataset_dicts)
+        logger.info(
+            f"{name}: {len(class_images):,} classes with images are drawn equally often; "
+            f"{training}, {drawn / size:.3g} times the {size:,} images"
+        )
+        return lambda seed: ClassAwareTrainingSampler(class_images, seed)
+    if name != "RepeatFactorTrainingSampler":
+        raise ValueError(f"DATALOADER.SAMPLER_TRAIN is {name!r}, and there is no such sampler")
     threshold = cfg.DATALOADER.REPEAT_THRESHOLD
     with _without_line_per_category():
         repeat_factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
@@ -44,10 +66,35 @@ def build_train_sampler(cfg: CfgNode, dataset_dicts: Sequence[dict[str, Any]]) -
         )
     epoch = repeat_factors.double().sum().item()
     logger.info(
-        f"{name}: with threshold {threshold:g} an epoch over {num_images:,} images has "
-        f"{epoch:,.0f}; {training}, {drawn / epoch:.3g} such epochs"
+        f"{name}: with threshold {threshold:g} an epoch over {size:,} images has {epoch:,.0f}; "
+        f"{training}, {drawn / epoch:.3g} such epochs"
     )
-    return RepeatFactorTrainingSampler(repeat_factors, seed=seed)
+    return lambda seed: RepeatFactorTrainingSampler(repeat_factors, seed=seed)
+
+
+def sampler_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Name and settings of the sampler, as plain values: what it draws depends on them."""
+    name, loader = cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER
+    settings: dict[str, Any] = {"sampler": name}
+    if name == "RepeatFactorTrainingSampler":
+        settings |= {
+            "repeat_threshold": loader.REPEAT_THRESHOLD,
+            "repeat_sqrt": loader.REPEAT_SQRT,
+        }
+    if name == "RandomSubsetTrainingSampler":
+        settings["subset_ratio"] = loader.RANDOM_SUBSET_RATIO
+    return settings
+
+
+def _subset_size(cfg: CfgNode, num_images: int) -> int:
+    ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
+    size = int(num_images * ratio)
+    if not 0 < size <= num_images:
+        raise ValueError(
+            f"DATALOADER.RANDOM_SUBSET_RATIO is {ratio:g}, which leaves {size} of {num_images} "
+            "images; it must be at most 1, and leave at least one"
+        )
+    return size
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ DATASET = [image(2), image(), image(0, 2, 2), image(5), image(5, 2), image(0, is
 
 
 def draw(number, seed=0, dataset=DATASET):
-    return list(itertools.islice(ClassAwareTrainingSampler(dataset, seed), number))
+    class_images = ClassAwareTrainingSampler.images_of_classes(dataset)
+    return list(itertools.islice(ClassAwareTrainingSampler(class_images, seed), number))
 
 
 def test_frequencies():
@@ -51,16 +52,16 @@ def test_ranks_share_one_stream(monkeypatch, world_size):
 
 def test_random_seed_comes_from_all_ranks(monkeypatch):
     monkeypatch.setattr(comm, "shared_random_seed", lambda: 7)
-    sampler = ClassAwareTrainingSampler(DATASET)
+    sampler = ClassAwareTrainingSampler(ClassAwareTrainingSampler.images_of_classes(DATASET))
     assert list(itertools.islice(sampler, 30)) == draw(30, seed=7)
 
 
 def test_starts_over_with_each_iterator():
-    sampler = ClassAwareTrainingSampler(DATASET, 0)
+    sampler = ClassAwareTrainingSampler(ClassAwareTrainingSampler.images_of_classes(DATASET), 0)
     assert list(itertools.islice(sampler, 20)) == list(itertools.islice(sampler, 20))
 
 
 @pytest.mark.parametrize("dataset", [[], [image()], [image(0, iscrowd=1)]])
 def test_nothing_to_draw(dataset):
     with pytest.raises(ValueError, match="no annotations"):
-        ClassAwareTrainingSampler(dataset)
+        ClassAwareTrainingSampler.images_of_classes(dataset)

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets.lvis import register_lvis_instances
 
 from eql_seesaw.config import add_long_tail_config
 from eql_seesaw.data.register import (
@@ -112,3 +114,56 @@ def test_own_and_other_datasets():
     cfg = make_cfg({})
     assert find_dataset(cfg, "DATASETS.TRAIN", "birds") == ("x.json", "images")
     assert find_dataset(cfg, "DATASETS.TRAIN", "by_code") is None
+
+
+LVIS_IMAGE = {"id": 1, "height": 10, "width": 10, "neg_category_ids": []}
+
+
+@pytest.mark.parametrize(
+    ("coco_url", "is_refused"),
+    [
+        ("http://x/../../etc/passwd", False),  # the last two parts stay in the folder
+        ("http://x/val2017/../passwd", True),
+        ("http://x/../passwd", True),
+        ("http://x/val2017/..", True),
+        ("http://x/val2017/1.jpg", False),
+    ],
+)
+def test_detectron2s_loaders_stay_in_the_image_folder(tmp_path, coco_url, is_refused):
+    json_file = tmp_path / "lvis.json"
+    images = [{**LVIS_IMAGE, "coco_url": coco_url}]
+    json_file.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    (tmp_path / "images").mkdir()
+    register_lvis_instances("lvis_v1_small", {}, str(json_file), f"{tmp_path}/images/")
+    for _ in range(2):
+        register_datasets(make_cfg({}, test=("lvis_v1_small",)))
+    assert not is_own_dataset("lvis_v1_small")
+    if not is_refused:
+        (image,) = DatasetCatalog.get("lvis_v1_small")
+        assert image["file_name"].startswith(f"{tmp_path}/images/")
+        return
+    with pytest.raises(ValueError) as info:
+        DatasetCatalog.get("lvis_v1_small")
+    message = str(info.value)
+    assert message.startswith(f"{json_file}: image 1: '{tmp_path}/images/")
+    assert message.endswith(f"leads out of the image folder {tmp_path}/images/")
+
+
+@pytest.mark.parametrize("file_name", ["/etc/passwd", "../passwd", "a/../../passwd"])
+def test_detectron2s_coco_loader_stays_in_the_image_folder(tmp_path, file_name):
+    json_file = tmp_path / "coco.json"
+    write_json(tmp_path, ["tit"])
+    content = json.loads((tmp_path / "x.json").read_text())
+    content["images"][0]["file_name"] = file_name
+    json_file.write_text(json.dumps(content))
+    register_coco_instances("small", {}, str(json_file), str(tmp_path))
+    register_datasets(make_cfg({}, train=("small",)))
+    with pytest.raises(ValueError, match="image 1: '.*passwd' leads out of the image folder"):
+        DatasetCatalog.get("small")
+
+
+def test_datasets_by_code_are_left_alone(tmp_path):
+    image = {"file_name": "anywhere.jpg", "image_id": 1}
+    DatasetCatalog.register("by_code", lambda: [image])
+    register_datasets(make_cfg({}, train=("by_code",)))
+    assert DatasetCatalog.get("by_code") == [image]

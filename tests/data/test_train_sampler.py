@@ -7,7 +7,14 @@ import torch
 from detectron2.config import get_cfg
 
 from eql_seesaw.data.class_aware_sampler import ClassAwareTrainingSampler
-from eql_seesaw.data.train_sampler import build_train_sampler
+from eql_seesaw.data.train_sampler import build_train_sampler, sampler_settings
+
+SAMPLERS = (
+    "TrainingSampler",
+    "RandomSubsetTrainingSampler",
+    "RepeatFactorTrainingSampler",
+    "ClassAwareTrainingSampler",
+)
 
 
 def dataset():
@@ -20,11 +27,18 @@ def dataset():
 def config(name, **settings):
     cfg = get_cfg()
     cfg.DATALOADER.SAMPLER_TRAIN = name
-    cfg.SEED = 1
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH = 30, 4
     for key, value in settings.items():
         cfg.DATALOADER[key] = value
     return cfg
+
+
+def draw(cfg, number, seed=1):
+    return list(itertools.islice(build_train_sampler(cfg, dataset())(seed), number))
+
+
+def counts(indices):
+    return torch.bincount(torch.tensor(indices), minlength=9).tolist()
 
 
 def test_repeat_factors(caplog):
@@ -34,8 +48,7 @@ def test_repeat_factors(caplog):
     """
     cfg = config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=4 / 9)
     with caplog.at_level(logging.INFO):
-        sampler = build_train_sampler(cfg, dataset())
-    epoch = list(itertools.islice(sampler, 10))
+        epoch = draw(cfg, 10)
     assert sorted(epoch) == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8]
     assert [record.getMessage() for record in caplog.records] == [
         "RepeatFactorTrainingSampler: with threshold 0.444444 an epoch over 9 images has 10; "
@@ -45,14 +58,13 @@ def test_repeat_factors(caplog):
 
 def test_repeat_factors_without_root():
     cfg = config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=4 / 9, REPEAT_SQRT=False)
-    epoch = itertools.islice(build_train_sampler(cfg, dataset()), 12)
-    assert torch.bincount(torch.tensor(list(epoch))).tolist() == [1, 1, 1, 4, 1, 1, 1, 1, 1]
+    assert counts(draw(cfg, 12)) == [1, 1, 1, 4, 1, 1, 1, 1, 1]
 
 
 def test_fractional_repeat_factors_hold_on_average():
     cfg = config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=0.25)
     number = 20_000
-    drawn = torch.tensor(list(itertools.islice(build_train_sampler(cfg, dataset()), number)))
+    drawn = torch.tensor(draw(cfg, number))
     share = 1.5 / (8 + 1.5)  # sqrt(0.25 * 9) = 1.5 times
     deviation = math.sqrt(share * (1 - share) / number)
     assert abs((drawn == 3).double().mean().item() - share) < 4 * deviation
@@ -67,20 +79,57 @@ def test_detectron2s_logger_keeps_its_level():
 
 def test_class_aware(caplog):
     with caplog.at_level(logging.INFO):
-        sampler = build_train_sampler(config("ClassAwareTrainingSampler"), dataset())
+        sampler = build_train_sampler(config("ClassAwareTrainingSampler"), dataset())(1)
     assert isinstance(sampler, ClassAwareTrainingSampler)
     assert list(itertools.islice(sampler, 100)).count(3) >= 50
     assert "2 classes with images are drawn equally often" in caplog.text
     assert "training draws 120, 13.3 times the 9 images" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["ClassAwareTrainingSampler", "RepeatFactorTrainingSampler"])
-def test_seed(name):
-    def draw(seed):
-        cfg = config(name, REPEAT_THRESHOLD=0.3)
-        cfg.SEED = seed
-        return list(itertools.islice(build_train_sampler(cfg, dataset()), 40))
+def test_all_images_in_random_order(caplog):
+    with caplog.at_level(logging.INFO):
+        drawn = draw(config("TrainingSampler"), 18)
+    assert counts(drawn[:9]) == counts(drawn[9:]) == [1] * 9
+    assert drawn[:9] != drawn[9:]
+    assert "TrainingSampler: training draws 120, 13.3 times the 9 images" in caplog.text
 
-    assert draw(5) == draw(5) != draw(6)
-    torch.manual_seed(0)
-    assert draw(-1) != draw(-1)  # Detectron2's "no seed"
+
+def test_random_subset(caplog):
+    with caplog.at_level(logging.INFO):
+        cfg = config("RandomSubsetTrainingSampler", RANDOM_SUBSET_RATIO=0.5)
+        drawn = draw(cfg, 12)
+    assert sorted(counts(drawn)) == [0] * 5 + [3] * 4
+    assert "training draws 120, 30 times 4 of the 9 images" in caplog.text
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.0, 1.2])
+def test_impossible_subset(ratio):
+    cfg = config("RandomSubsetTrainingSampler", RANDOM_SUBSET_RATIO=ratio)
+    with pytest.raises(ValueError, match=f"RANDOM_SUBSET_RATIO is {ratio:g}, .* of 9 images"):
+        build_train_sampler(cfg, dataset())
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_seed(name):
+    cfg = config(name, REPEAT_THRESHOLD=0.3, RANDOM_SUBSET_RATIO=0.6)
+    assert draw(cfg, 40, 5) == draw(cfg, 40, 5) != draw(cfg, 40, 6)
+
+
+def test_unknown_sampler():
+    with pytest.raises(ValueError, match="SAMPLER_TRAIN is 'Best'"):
+        build_train_sampler(config("Best"), dataset())
+
+
+def test_settings_are_those_that_matter():
+    assert sampler_settings(config("TrainingSampler", REPEAT_THRESHOLD=0.3)) == {
+        "sampler": "TrainingSampler"
+    }
+    assert sampler_settings(config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=0.3)) == {
+        "sampler": "RepeatFactorTrainingSampler",
+        "repeat_threshold": 0.3,
+        "repeat_sqrt": True,
+    }
+    assert sampler_settings(config("RandomSubsetTrainingSampler", RANDOM_SUBSET_RATIO=0.5)) == {
+        "sampler": "RandomSubsetTrainingSampler",
+        "subset_ratio": 0.5,
+    }

@@ -1,0 +1,44 @@
+"""Data loading processes that leave signals to the process that they load for."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+# What a scheduler or Ctrl-C sends to a whole process group.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextlib.contextmanager
+def held_signals() -> Iterator[None]:
+    """Around the start of workers, so that none of the signals finds them unprepared."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_parent(worker_id: int) -> None:
+    """
+    The ``worker_init_fn`` of a torch ``DataLoader`` on Linux. The worker ignores SIGINT, SIGUSR1,
+    and SIGTERM of others than its parent; it ends at once where its parent terminates it or dies.
+    """
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if not hasattr(signal, "sigtimedwait"):  # macOS; torch's handler of SIGTERM does without
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return
+    # Blocked, SIGTERM waits for the thread below, which alone can see who sent it.
+    signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        received = signal.sigtimedwait({signal.SIGTERM}, 1.0)
+        if received is not None and received.si_pid == parent:
+            break
+    os._exit(0)

@@ -1,0 +1,172 @@
+"""Images and annotations that cannot be read, as Detectron2's mapper finds them."""
+
+import os
+import zlib
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from PIL import Image
+
+from eql_seesaw.data.dataset_mapper import NamedImageDatasetMapper, unreadable_message
+from tests.data.small_images import annotation, make_cfg, write_images
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A readable image, 24 x 16 (width x height)."""
+    return write_images(tmp_path, 1)[0]
+
+
+def failure(dataset_dict, mask_format="polygon", mask_on=True):
+    cfg = make_cfg()
+    cfg.INPUT.MASK_FORMAT, cfg.MODEL.MASK_ON = mask_format, mask_on
+    with pytest.raises(ValueError) as info:
+        NamedImageDatasetMapper(cfg, True)(dataset_dict)
+    message = str(info.value)
+    name = f"image {dataset_dict['image_id']}, {dataset_dict['file_name']}: "
+    assert message.startswith(name) and "\n" not in message
+    return message.removeprefix(name)
+
+
+def truncated_jpeg(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def truncated_png(path):
+    Image.effect_noise((24, 16), 50).save(path, "PNG")
+    truncated_jpeg(path)
+
+
+def png_with_wrong_checksum(path):
+    Image.effect_noise((24, 16), 50).save(path, "PNG")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IHDR") + 14] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def png_with_a_flipped_bit(path):
+    Image.effect_noise((24, 16), 50).save(path, "PNG")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def gif_cut_off(path):
+    Image.effect_noise((24, 16), 50).save(path, "GIF")
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def huge_png(path):
+    """The header promises more pixels than anything sensible."""
+    Image.effect_noise((24, 16), 50).save(path, "PNG")
+    content = path.read_bytes()
+    start = content.index(b"IHDR")
+    chunk = b"IHDR" + (50_000).to_bytes(4, "big") * 2 + content[start + 12 : start + 17]
+    checksum = zlib.crc32(chunk).to_bytes(4, "big")
+    path.write_bytes(content[:start] + chunk + checksum + content[start + 21 :])
+
+
+def directory(path):
+    path.unlink()
+    path.mkdir()
+
+
+def other_size(path):
+    Image.new("RGB", (16, 24)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "expected"),
+    [
+        (truncated_jpeg, "runcated"),
+        (truncated_png, "runcated"),
+        (png_with_wrong_checksum, "cannot identify image file"),
+        (png_with_a_flipped_bit, "broken PNG file"),
+        (gif_cut_off, ""),
+        (huge_png, "DecompressionBombError"),
+        (directory, "Is a directory"),
+        (other_size, "got (16, 24), expect (24, 16)"),
+        (os.remove, "No such file or directory"),
+        (lambda path: path.write_bytes(b""), "cannot identify image file"),
+        (lambda path: path.write_text("<html>not found</html>"), "cannot identify image file"),
+        (lambda path: path.write_bytes(bytes(1000)), "cannot identify image file"),
+    ],
+)
+def test_broken_files(image, tmp_path, corrupt, expected):
+    corrupt(tmp_path / "0.jpg")
+    assert expected in failure(image)
+
+
+def rle(size=(16, 24), counts=None):
+    if counts is not None:
+        return {"size": list(size), "counts": counts}
+    return mask_util.encode(np.asfortranarray(np.ones(size, np.uint8)))
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"bbox": [1, 2, NAN, 4]}, "a box is [1, 2, nan, 4]"),
+        ({"bbox": [1, 2, INFINITY, 4]}, "a box is [1, 2, inf, 4]"),
+        ({"bbox": "box"}, "could not convert string"),
+        ({"segmentation": [[1, 2, NAN, 4, 5, 6]]}, "a polygon is [1, 2, nan, 4, 5, 6]"),
+        ({"segmentation": [[1, 2, "3", 4, None, 6]]}, "a polygon is [1, 2, '3', 4, None, 6]"),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "a polygon has 5 numbers"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "a polygon has 4 numbers"),
+        ({"segmentation": []}, "has no segmentation, but MODEL.MASK_ON"),
+        ({"segmentation": rle()}, "mask_format=='polygon'"),
+        ({"category_id": "cat"}, "invalid literal for int()"),
+        ({"bbox_mode": None}, "NotImplementedError: Conversion from BoxMode None"),
+    ],
+)
+def test_broken_annotations(image, change, expected):
+    image["annotations"].append({**annotation(0), **change})
+    assert expected in failure(image)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "expected"),
+    [
+        (rle((16, 25)), "an RLE is of size [16, 25], the image of [16, 24]"),
+        (rle(counts=mask_util.encode(np.ones((16, 20), np.uint8, "F"))["counts"]), "RLE"),
+        (rle(counts=mask_util.encode(np.ones((16, 30), np.uint8, "F"))["counts"]), "RLE"),
+        (rle(counts=5), "TypeError"),
+        ({"size": [16, 24]}, "KeyError: 'counts'"),
+        ({"counts": b"oo"}, "KeyError: 'size'"),
+    ],
+)
+def test_broken_rle(image, segmentation, expected):
+    image["annotations"].append(annotation(0, segmentation=segmentation))
+    assert expected in failure(image, mask_format="bitmask")
+
+
+def test_what_is_not_used_may_be_broken(image):
+    image["annotations"].append(annotation(0, iscrowd=1, segmentation=rle((9, 9)), bbox=[NAN] * 4))
+    mapped = NamedImageDatasetMapper(make_cfg(), True)(image)
+    assert len(mapped["instances"]) == 1
+    image["annotations"] = [annotation(0, segmentation=None)]
+    cfg = make_cfg()
+    cfg.MODEL.MASK_ON = False
+    assert len(NamedImageDatasetMapper(cfg, True)(image)["instances"]) == 1
+    assert "instances" not in NamedImageDatasetMapper(make_cfg(), False)(image)
+
+
+def test_good_masks_in_both_forms(image):
+    cfg = make_cfg()
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    counts = {**rle(), "counts": rle()["counts"].decode()}
+    image["annotations"] = [annotation(0), annotation(1, segmentation=rle()), annotation(2)]
+    image["annotations"].append(annotation(0, segmentation=counts))
+    assert len(NamedImageDatasetMapper(cfg, True)(image)["instances"].gt_masks) == 4
+
+
+def test_an_image_is_named_once(image):
+    message = unreadable_message(image, EOFError())
+    assert message == f"image 100, {image['file_name']}: EOFError"
+    assert unreadable_message(image, ValueError(message)) == message
+    assert unreadable_message({}, zlib.error("a\n b")) == "image None, None: error: a b"
