@@ -1,14 +1,24 @@
 import json
+import os
+import socket
 
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+import torch.distributed as dist
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 from PIL import Image
+from torch import nn
 
 from eql_seesaw.data.register import register_instances
-from eql_seesaw.engine import LongTailCheckpointer, build_checkpointer
-from eql_seesaw.engine.checkpoint import CheckpointError, class_metadata
+from eql_seesaw.engine import LongTailCheckpointer
+from eql_seesaw.engine.checkpoint import (
+    CheckpointError,
+    build_checkpointer,
+    class_metadata,
+    training_set_description,
+)
 from eql_seesaw.predict import main
 from tests.modeling.tiny_model import tiny_config
 
@@ -168,3 +178,315 @@ def test_file_that_holds_something_else(tmp_path):
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="list.pth holds no weights"):
         build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "list.pth"))
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+class Detector(nn.Module):
+    """As much of one as a checkpointer looks at."""
+
+    def __init__(self, value, num_classes=3):
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+        self.box_predictor = nn.Module()
+        self.box_predictor.cls_score = nn.Linear(2, num_classes)
+        self.box_predictor.loss = nn.BatchNorm1d(num_classes, affine=False)
+        self.box_predictor.class_gradients = nn.BatchNorm1d(num_classes, affine=False)
+        for tensor in self.state_dict().values():
+            tensor.fill_(value)
+
+    def values(self):
+        state = {key: tensor.flatten()[0].item() for key, tensor in self.state_dict().items()}
+        parts = {"backbone": [], "cls_score": [], "loss": [], "class_gradients": []}
+        for key, value in state.items():
+            parts[next(part for part in parts if f"{part}." in key)].append(value)
+        return {part: values[0] for part, values in parts.items() if len(set(values)) == 1}
+
+
+class Trainer:
+    def __init__(self):
+        self.loaded = None
+
+    def state_dict(self):
+        return {"iteration": 4, "_trainer": {"iteration": 4, "optimizer": {"state": {}}}}
+
+    def load_state_dict(self, state):
+        self.loaded = state
+
+
+COUNTED = {
+    "dataset_names": ["symbols"],
+    "is_counted": True,
+    "num_images": 7,
+    "image_counts": [1, 2, 4],
+    "instance_counts": [1, 5, 4],
+}
+
+
+class TestResume:
+    @pytest.fixture
+    def run(self, tmp_path):
+        """``run(loss=..., training_set=..., ...)``: a checkpointer of a run with these."""
+
+        def build(loss="seesaw", training_set=COUNTED, value=1, num_classes=3, **settings):
+            return LongTailCheckpointer(
+                Detector(value, num_classes),
+                str(tmp_path),
+                classifier={
+                    "MODEL.ROI_BOX_HEAD.CLS_LOSS": loss,
+                    "MODEL.ROI_HEADS.NUM_CLASSES": num_classes,
+                },
+                is_training=True,
+                training_set=training_set,
+                trainer=Trainer(),
+                **settings,
+            )
+
+        build(value=7).save("model_0000004", iteration=4)
+        return build
+
+    def resume(self, checkpointer):
+        checkpointer.resume_or_load("", resume=True)
+        return checkpointer.model.values(), checkpointer.checkpointables["trainer"].loaded
+
+    all_loaded = dict.fromkeys(("backbone", "cls_score", "loss", "class_gradients"), 7)
+
+    def test_same(self, run, caplog):
+        checkpointer = run()
+        assert self.resume(checkpointer) == (self.all_loaded, Trainer().state_dict())
+        assert not warnings(caplog) and checkpointer.has_checkpoint()
+
+    def test_nothing_to_resume(self, run, tmp_path):
+        for name in os.listdir(tmp_path):
+            (tmp_path / name).unlink()
+        checkpointer = run()
+        assert self.resume(checkpointer)[1] is None and not checkpointer.has_checkpoint()
+
+    def test_without_resume_weights_alone_are_loaded(self, run, tmp_path):
+        checkpointer = run()
+        weights = str(tmp_path / "model_0000004.pth")
+        checkpointer.resume_or_load(weights, resume=False)
+        assert checkpointer.model.values()["backbone"] == 7
+        assert checkpointer.checkpointables["trainer"].loaded is None
+
+    def test_older_checkpoint(self, run, tmp_path, caplog):
+        run(value=8).save("model_0000009", iteration=9)
+        (tmp_path / "model_0000009.pth").write_bytes(b"")
+        assert self.resume(run())[0] == self.all_loaded
+        assert "model_0000009.pth (an empty file); trying an older checkpoint" in caplog.text
+
+    @pytest.mark.fault(
+        "`--resume` with another loss or number of classes",
+        "One line with both values, and how to go on all the same",
+    )
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"loss": "eql"}, "CLS_LOSS seesaw, but here it is eql; set SOLVER.RESUME_CHANGED"),
+            ({"num_classes": 4}, "NUM_CLASSES 3, but here it is 4; set SOLVER.RESUME_CHANGED"),
+        ],
+    )
+    def test_changed_classifier(self, run, tmp_path, changes, message):
+        """It is not a reason to take an older file."""
+        run("eql", value=8).save("model_0000003", iteration=3)
+        run(value=7).save("model_0000004", iteration=4)
+        with pytest.raises(CheckpointError, match=f"--resume: .*04.pth .*{message} True") as error:
+            self.resume(run(**changes))
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.fault(
+        "`--resume` with another loss and SOLVER.RESUME_CHANGED True",
+        "A warning; classifier, statistics and optimizer start anew, the rest and the iteration go "
+        "on",
+    )
+    @pytest.mark.parametrize("changes", [{"loss": "eql"}, {"num_classes": 4}])
+    def test_changed_classifier_as_asked(self, run, caplog, changes):
+        values, state = self.resume(run(resume_changed=True, **changes))
+        assert values == {"backbone": 7, "cls_score": 1, "loss": 1, "class_gradients": 1}
+        assert state == {"iteration": 4, "_trainer": {"iteration": 4}}
+        (message,) = [line for line in warnings(caplog) if "RESUME_CHANGED" in line]
+        assert "but here it is" in message and "optimizer start anew" in message
+
+    def test_other_classes_as_asked(self, run):
+        metadata = {"thing_classes": ["a", "b", "c"], "category_ids": [1, 2, 3]}
+        run(value=7, metadata=metadata).save("model_0000004", iteration=4)
+        other = {**metadata, "thing_classes": ["a", "c", "b"]}
+        with pytest.raises(CheckpointError, match="other classes: 'b', .* is 'c'; set SOLVER"):
+            self.resume(run(metadata=other))
+        values, _ = self.resume(run(metadata=other, resume_changed=True))
+        assert (values["backbone"], values["cls_score"]) == (7, 1)
+
+    def test_same_loss_with_another_number_of_logits(self, run):
+        """As Seesaw's with and without objectness."""
+        other = run()
+        other.model.box_predictor.cls_score = nn.Linear(2, 5)
+        with pytest.raises(CheckpointError, match="no .*cls_score.weight that fits .*; set SOLVER"):
+            self.resume(other)
+        other.resume_changed = True
+        _, state = self.resume(other)
+        assert "optimizer" not in state["_trainer"] and other.model.values()["loss"] == 1
+
+    def test_loss_and_training_set_changed(self, run, caplog):
+        changed = {"loss": "eql", "training_set": self.other}
+        with pytest.raises(CheckpointError, match="here it is eql, and it was trained on symbols"):
+            self.resume(run(**changed))
+        assert self.resume(run(resume_changed=True, **changed))[0]["cls_score"] == 1
+        assert len([line for line in warnings(caplog) if "RESUME_CHANGED" in line]) == 1
+
+    def test_asked_but_nothing_changed(self, run, caplog):
+        values, state = self.resume(run(resume_changed=True))
+        assert values == self.all_loaded and "optimizer" in state["_trainer"]
+        assert not warnings(caplog)
+
+    other = {**COUNTED, "dataset_names": ["lvis"], "num_images": 8, "instance_counts": [1, 6, 4]}
+
+    @pytest.mark.fault(
+        "`--resume` with another training set",
+        "One line with both, and how to go on all the same; then all is loaded, with a warning",
+    )
+    def test_changed_training_set(self, run, caplog):
+        with pytest.raises(CheckpointError) as error:
+            self.resume(run(training_set=self.other))
+        assert str(error.value).endswith(
+            "04.pth was trained on symbols (7 images, 10 instances), but here it is lvis "
+            "(8 images, 11 instances); set SOLVER.RESUME_CHANGED True to go on all the same"
+        )
+        values, state = self.resume(run(training_set=self.other, resume_changed=True))
+        assert values == self.all_loaded and "optimizer" in state["_trainer"]
+        assert "but here it is lvis (8 images, 11 instances); as SOLVER" in caplog.text
+
+    def test_training_sets_of_the_same_size(self, run):
+        other = {**COUNTED, "instance_counts": [1, 4, 5]}
+        with pytest.raises(CheckpointError, match="with 5 instances of class 1, .* with 4 instan"):
+            self.resume(run(training_set=other))
+
+    def test_only_the_name_changed(self, run):
+        renamed = {**COUNTED, "dataset_names": ["symbols_on_another_disk"]}
+        assert self.resume(run(training_set=renamed))[0] == self.all_loaded
+        # Statistics of a file say nothing of the images.
+        with pytest.raises(CheckpointError, match="symbols .* here it is symbols_on_another_disk"):
+            self.resume(run(training_set={**renamed, "is_counted": False}))
+
+    def test_checkpoint_of_an_older_version(self, run):
+        run(training_set=None, value=7).save("model_0000004", iteration=4)
+        assert self.resume(run(training_set=self.other))[0] == self.all_loaded
+
+    def test_training_set_is_no_matter_for_a_new_run(self, run, tmp_path):
+        checkpointer = run(training_set=self.other)
+        checkpointer.load(str(tmp_path / "model_0000004.pth"), checkpointables=[])
+        assert checkpointer.model.values()["backbone"] == 7
+
+
+def test_description_of_a_training_set(tmp_path, dataset):
+    """The same wherever the files are and whatever the dataset is called."""
+    categories = [{"id": i, "name": f"class {i}"} for i in (7, 2, 40)]
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 9, "width": 9} for i in range(3)]
+    annotations = [
+        {"id": i, "image_id": i // 2, "category_id": 7, "bbox": [1, 1, 3, 3], "area": 9}
+        for i in range(3)
+    ]
+    content = {"categories": categories, "images": images, "annotations": annotations}
+    found = []
+    try:
+        for name in ("here", "there"):
+            path = tmp_path / f"{name}.json"
+            path.write_text(json.dumps(content))
+            register_instances(f"checkpoint_{name}", str(path), str(tmp_path / name))
+            settings = ("DATASETS.TRAIN", (f"checkpoint_{name}",), "MODEL.ROI_HEADS.NUM_CLASSES", 3)
+            cfg = tiny_config(tmp_path, "LongTailROIHeads", *settings).clone()
+            cfg.defrost()
+            cfg.DATASETS.CLASS_STATISTICS = ""
+            found.append(training_set_description(cfg))
+    finally:
+        for name in ("here", "there"):
+            DatasetCatalog.data.pop(f"checkpoint_{name}", None)
+            MetadataCatalog.pop(f"checkpoint_{name}", None)
+    assert found[0] == {
+        "dataset_names": ["checkpoint_here"],
+        "is_counted": True,
+        "num_images": 2,
+        "image_counts": [0, 2, 0],
+        "instance_counts": [0, 3, 0],
+    }
+    assert found[1] == {**found[0], "dataset_names": ["checkpoint_there"]}
+
+
+class TestRanks:
+    """Two processes resume."""
+
+    def run(self, work, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        torch.multiprocessing.start_processes(
+            _rank, (port, work, str(folder)), nprocs=2, start_method="fork"
+        )
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        checkpointer = LongTailCheckpointer(
+            Detector(7), str(tmp_path), classifier={}, is_training=True
+        )
+        for iteration in (4, 9):
+            checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+        return tmp_path
+
+    def test_all_take_the_same_file(self, folder):
+        (folder / "model_0000009.pth").write_bytes(b"")
+        self.run(_resume_iteration_4, folder)
+
+    def test_all_end_where_none_can_be_read(self, folder):
+        for number in (4, 9):
+            (folder / f"model_{number:07d}.pth").write_bytes(b"")
+        self.run(_find_none_readable, folder)
+
+    @pytest.mark.fault(
+        "OUTPUT_DIR is on a disk that one of the machines does not see",
+        "`--resume` ends on all of them with one line that says so",
+    )
+    def test_folder_that_one_does_not_see(self, folder):
+        (folder / "elsewhere").mkdir()
+        self.run(_look_elsewhere, folder)
+
+    def test_only_the_first_writes(self, tmp_path):
+        self.run(_save_own_value, tmp_path)
+        weights = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
+        assert weights["backbone.bias"].tolist() == [0, 0]
+
+
+def _rank(rank, port, work, folder):
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    comm.create_local_process_group(2)
+    work(folder)
+    comm.synchronize()
+    dist.destroy_process_group()
+
+
+def _resume(folder):
+    model = Detector(comm.get_rank())
+    checkpointer = LongTailCheckpointer(model, folder, classifier={}, is_training=True)
+    return checkpointer.resume_or_load("", resume=True)
+
+
+def _resume_iteration_4(folder):
+    assert _resume(folder)["iteration"] == 4
+
+
+def _find_none_readable(folder):
+    with pytest.raises(CheckpointError, match="no checkpoint in .* can be read"):
+        _resume(folder)
+
+
+def _look_elsewhere(folder):
+    os.chdir(os.path.join(folder, "elsewhere") if comm.get_rank() else folder)
+    with pytest.raises(CheckpointError, match="model_0000009.pth is not there for all processes"):
+        _resume(".")
+
+
+def _save_own_value(folder):
+    model = Detector(comm.get_rank())
+    LongTailCheckpointer(model, folder, classifier={}, is_training=True).save("model_final")
