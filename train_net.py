@@ -11,6 +11,7 @@ from eql_seesaw.engine import (
     LongTailTrainer,
     argument_parser,
     build_checkpointer,
+    check_output_dir,
     launch,
     load_config,
     log_next_steps,
@@ -37,5 +38,7 @@ if __name__ == "__main__":
     args = argument_parser(__doc__).parse_args()
     with one_line_errors():
         # Mistakes in config and data are found here, before processes start or files are written.
-        set_up_data(load_config(args.config_file, args.opts), args.eval_only)
+        cfg = load_config(args.config_file, args.opts)
+        set_up_data(cfg, args.eval_only)
+        check_output_dir(cfg, resume=args.resume or args.eval_only)
         launch(main, args)

@@ -16,9 +16,8 @@ TRAIN_SAMPLERS = (
     "RepeatFactorTrainingSampler",
     "ClassAwareTrainingSampler",
     "RandomSubsetTrainingSampler",
-    "WeightedTrainingSampler",
-    "WeightedCategoryTrainingSampler",
 )
+UNREADABLE_IMAGES = ("stop", "skip")
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
@@ -117,6 +116,20 @@ def add_long_tail_config(cfg: CN) -> None:
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.
     cfg.MODEL.ROI_MASK_HEAD.TEMPERATURE = 20.0
 
+    # Stop at a training image or annotation that cannot be read, or skip it: another image takes
+    # its place, and skipped_images.csv and the end of the log say which were skipped.
+    cfg.DATALOADER.UNREADABLE_IMAGES = "stop"
+
+    # Forward and backward passes per step; each has IMS_PER_BATCH / ACCUMULATION_STEPS images.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Batch that the schedule was written for: with another IMS_PER_BATCH the learning rate is
+    # scaled with the batch, and iterations against it. 0 to leave the schedule alone.
+    cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
+    # Keep this many of the newest numbered checkpoints (model_0004999.pth); 0 for all.
+    cfg.SOLVER.MAX_CHECKPOINTS = 0
+    # Let --resume go on although loss, classes or training set are not those of the checkpoint.
+    cfg.SOLVER.RESUME_CHANGED = False
+
     # Detections per image that LVIS evaluation keeps.
     cfg.TEST.LVIS_MAX_DETECTIONS = 300
     # hotcoco, or lvis for the official package: the same numbers, much slower.
@@ -199,6 +212,26 @@ def validate_config(cfg: CN) -> None:
         raise ValueError(
             f"DATALOADER.REPEAT_THRESHOLD is {threshold}, with which {sampler} repeats nothing; "
             "it must be positive, for LVIS 0.001"
+        )
+    if cfg.DATALOADER.UNREADABLE_IMAGES not in UNREADABLE_IMAGES:
+        raise ValueError(
+            f"DATALOADER.UNREADABLE_IMAGES is {cfg.DATALOADER.UNREADABLE_IMAGES!r}; "
+            f"it must be {' or '.join(UNREADABLE_IMAGES)}"
+        )
+    solver = cfg.SOLVER
+    for key, lowest in (
+        ("IMS_PER_BATCH", 1),
+        ("ACCUMULATION_STEPS", 1),
+        ("REFERENCE_IMS_PER_BATCH", 0),
+        ("MAX_CHECKPOINTS", 0),
+        ("CHECKPOINT_PERIOD", 1),
+    ):
+        if solver[key] < lowest:
+            raise ValueError(f"SOLVER.{key} is {solver[key]}; it must be at least {lowest}")
+    if solver.IMS_PER_BATCH % solver.ACCUMULATION_STEPS:
+        raise ValueError(
+            f"SOLVER.ACCUMULATION_STEPS is {solver.ACCUMULATION_STEPS}; it must divide "
+            f"SOLVER.IMS_PER_BATCH, {solver.IMS_PER_BATCH}"
         )
     for node, key in ((box_head, "ROI_BOX_HEAD"), (cfg.MODEL.ROI_MASK_HEAD, "ROI_MASK_HEAD")):
         if node.TEMPERATURE <= 0:

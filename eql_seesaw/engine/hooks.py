@@ -1,9 +1,12 @@
 """Training hooks."""
 
+import csv
 import dataclasses
+import io
 import json
 import logging
 import os
+from collections import Counter
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -33,6 +36,67 @@ class BestCheckpointer(hooks.BestCheckpointer):
     def load_state_dict(self, state_dict: dict) -> None:
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
+
+
+class Evaluation(hooks.EvalHook):
+    """Detectron2's hook, but none after a training that stopped or failed at its last step."""
+
+    def after_train(self):
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+
+class SkippedImages(HookBase):
+    """
+    Keeps a list of the training images that were skipped because they could not be read
+    (DATALOADER.UNREADABLE_IMAGES "skip"), ``skipped_images.csv``, and sums it up after training.
+    """
+
+    def __init__(self, output_dir: str):
+        """
+        Args:
+            output_dir: folder for the file, which all processes add to.
+        """
+        self.path = os.path.join(output_dir, "skipped_images.csv")
+
+    def before_train(self):
+        # What was skipped after the checkpoint that a resumed run goes on from comes again.
+        if comm.is_main_process() and os.path.exists(self.path):
+            kept = [row for row in self._rows() if int(row[0]) < self.trainer.start_iter]
+            with atomic_file(self.path) as f:
+                csv.writer(f).writerows(kept)
+        comm.synchronize()
+
+    def after_step(self):
+        if not self.trainer.unreadable:
+            return
+        text = io.StringIO()
+        for message in self.trainer.unreadable:
+            logger.warning(f"skipped {message}")
+            csv.writer(text).writerow([self.trainer.iter, message])
+        # In one piece, so that lines of several processes do not mix.
+        with open(self.path, "a", encoding="utf-8", newline="") as f:
+            f.write(text.getvalue())
+
+    def after_train(self):
+        if self.trainer.iter < self.trainer.max_iter:
+            return  # stopped or failed
+        comm.synchronize()  # all have written
+        if not comm.is_main_process() or not os.path.exists(self.path):
+            return
+        counts = Counter(message for _, message in self._rows())
+        if counts:
+            lines = [f"  {count} x {message}" for message, count in counts.most_common(20)]
+            lines += [f"  and {len(counts) - 20} more in {self.path}"] * (len(counts) > 20)
+            logger.warning(
+                f"skipped {counts.total()} times, {len(counts)} training images that could not be "
+                "read:\n" + "\n".join(lines)
+            )
+
+    def _rows(self) -> list[list[str]]:
+        with open(self.path, encoding="utf-8", newline="") as f:
+            # A line that a killed process did not finish is not counted.
+            return [row for row in csv.reader(f) if len(row) == 2]
 
 
 class SampleCountsSummary(HookBase):
@@ -67,8 +131,8 @@ class SampleCountsSummary(HookBase):
             self._log()
 
     def after_train(self):
-        if self.trainer.iter + 1 < self.trainer.max_iter:
-            return  # training failed
+        if self.trainer.iter < self.trainer.max_iter:
+            return  # stopped or failed
         self._log()
         counts = dict(sample_counts(self.trainer.model))
         for index, instance_counts in enumerate(counts.values()):
@@ -110,15 +174,13 @@ class GradientStatistics(HookBase):
         self.loss_scale = 1.0
 
     def before_step(self):
-        scaler = getattr(self.trainer._trainer, "grad_scaler", None)
-        if scaler is not None:
-            self.loss_scale = scaler.get_scale()
+        self.loss_scale = self.trainer.loss_scale
 
     def after_step(self):
         add_step(self.trainer.model, self.loss_scale)
 
     def after_train(self):
-        if self.trainer.iter + 1 < self.trainer.max_iter or not comm.is_main_process():
+        if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
             return
         stages = class_gradients(self.trainer.model)
         for index, stage in enumerate(stages):

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -10,91 +11,115 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from detectron2.engine import default_argument_parser
-from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessRaisedException
 
-# For collectives. While rank 0 evaluates, which may take long, the others wait in one.
-TIMEOUT = timedelta(hours=6)
-
-# What torchrun sets for each of the processes it starts.
-TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+from ..evaluation.rank_barrier import wait_for_all
+from .error_messages import EXPECTED_ERRORS, RankLost, last_line, rank_lost
+from .placement import Placement, find_placement
+from .processes import ProcessFailed, run_processes
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
-    """Detectron2's parser (--config-file, --num-gpus, --resume, --eval-only, KEY VALUE ...)."""
+    """
+    Detectron2's parser (--config-file, --num-gpus, --resume, --eval-only, KEY VALUE ...), and
+    --timeout.
+    """
     parser = default_argument_parser(epilog=description)
     parser.epilog, parser.description = None, description
+    parser.set_defaults(dist_url="auto")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="MINUTES",
+        help="end when another process does not answer for so long (default: 30)",
+    )
     return parser
 
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     """
-    Run ``main(args)`` in every process of the job: in this one if torchrun started it, otherwise in
-    ``args.num_gpus`` processes that Detectron2 starts. Without a GPU, ``num_gpus`` is the number of
-    CPU processes, which talk over gloo.
+    Run ``main(args)`` in every process of the job: in this one if torchrun or srun started it,
+    otherwise in ``args.num_gpus`` processes started here. Without a GPU, ``num_gpus`` is the number
+    of CPU processes, which talk over gloo. In them, ``args.placement`` is their
+    :class:`~eql_seesaw.engine.placement.Placement`.
 
     Args:
         main: a function of a module (it is pickled).
-        args: of Detectron2's ``default_argument_parser``.
+        args: of :func:`argument_parser`.
 
     Raises:
-        ValueError: more GPUs are asked for than the machine has.
+        ValueError: arguments, variables and machine do not fit together.
+        ProcessFailed, SystemExit: as ``run_processes``.
+        RankLost: another rank has ended or stalls, where torchrun or srun started this one.
     """
-    if all(name in os.environ for name in TORCHRUN_VARIABLES):
-        _join_torchrun()
-        _run(main, args)
+    if not args.timeout > 0:
+        raise ValueError(f"--timeout is {args.timeout:g} minutes; it must be more than 0")
+    placement = find_placement(args, os.environ)
+    if placement.is_started:
+        _run(main, args, placement)
         return
-    available = torch.cuda.device_count()
-    if 0 < available < args.num_gpus:
-        raise ValueError(f"--num-gpus {args.num_gpus}, but this machine has {available}")
-    detectron2_launch(
-        _run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(main, args),
-        timeout=TIMEOUT,
-    )
+    placements = [placement.of_local_rank(i) for i in range(placement.local_world_size)]
+    run_processes(_run, [(main, args, each) for each in placements], first_rank=placement.rank)
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """
-    End the program with one line on stderr, and status 1, where config, data or weights are wrong:
-    on ValueError, OSError and ImportError, also of a process that :func:`launch` started.
+    End the program with one line on stderr, and status 1, where config, data, weights, disk or
+    numbers are wrong, or another process has failed; of errors that nobody expects, with a
+    traceback. Ctrl-C ends it with status 130.
     """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
-        lines = str(error).strip().splitlines()
-        # The error of a data loader's worker ends with the worker's traceback.
-        sys.exit(f"error: {lines[-1].removeprefix('ValueError: ')}" if lines else repr(error))
-    except ProcessRaisedException as error:
-        last_line = str(error).strip().splitlines()[-1]
-        name, _, reason = last_line.partition(": ")
-        if not name.endswith(("ValueError", "FileNotFoundError", "ImportError", "CheckpointError")):
-            raise
-        sys.exit(f"error: {reason}")
+    except (*EXPECTED_ERRORS, RankLost) as error:
+        sys.exit(f"error: {last_line(error)}")
+    except ProcessFailed as error:
+        sys.exit(f"{error.traceback}error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
-def _run(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+def _run(main: Callable[[argparse.Namespace], object], args, placement: Placement) -> None:
+    args.placement = placement
+    timeout = timedelta(minutes=args.timeout)
     try:
+        if placement.world_size > 1:
+            _join(placement, timeout)
         main(args)
+    except RuntimeError as error:
+        lost = rank_lost(error, timeout)
+        if lost is None:
+            raise
+        raise lost from error
     finally:
-        # A process that ends with the group's threads running may be aborted.
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _leave()
 
 
-def _join_torchrun() -> None:
-    """Make torchrun's process group the one that Detectron2 uses."""
-    if int(os.environ["WORLD_SIZE"]) == 1:
-        return
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=TIMEOUT)
-    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-    comm.synchronize()
+def _join(placement: Placement, timeout: timedelta) -> None:
+    """Make torch's process group, and what Detectron2's ``comm`` needs."""
+    if placement.backend == "nccl":
+        torch.cuda.set_device(placement.device)
+    try:
+        dist.init_process_group(
+            placement.backend,
+            init_method=placement.init_method,
+            rank=placement.rank,
+            world_size=placement.world_size,
+            timeout=timeout,
+        )
+    except dist.DistError as error:
+        raise ConnectionError(
+            f"rank {placement.rank} of {placement.world_size} did not find the others at "
+            f"{placement.init_method}: {last_line(error)}"
+        ) from error
+    comm.create_local_process_group(placement.local_world_size)
+    wait_for_all()
+
+
+def _leave() -> None:
+    """A process that ends with the group's threads running may be aborted."""
+    # After an error NCCL would wait for the other ranks.
+    if dist.is_initialized() and (sys.exc_info()[0] is None or dist.get_backend() == "gloo"):
+        dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import glob
 import logging
 import os
 
@@ -16,9 +17,11 @@ from ..config import add_long_tail_config, validate_config
 from ..data.class_statistics import get_class_statistics
 from ..data.register import find_dataset, register_datasets
 from ..data.same_categories import check_same_categories
+from ..data.train_loader import images_of_pass
 from ..evaluation.hotcoco_engine import check_max_detections
 from ..evaluation.lvis_evaluation import ENGINES
 from ..evaluation.results_table import METRICS
+from .schedule import describe_step, scale_from_reference
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +34,14 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
 
     Returns:
         The frozen config; no data is touched. A config for "cuda" (Detectron2's default) on a
-        machine without a GPU runs on the CPU.
+        machine without a GPU runs on the CPU. Its schedule is scaled to the batch where
+        SOLVER.REFERENCE_IMS_PER_BATCH asks for it.
 
     Raises:
         ValueError: an unknown key or a wrong value, in one line.
         FileNotFoundError: no such file.
     """
-    cfg = merge_config(config_file, overrides)
+    cfg = scale_from_reference(merge_config(config_file, overrides))
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     validate_config(cfg)
@@ -140,20 +144,44 @@ def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
     return cfg
 
 
+def check_output_dir(cfg: CfgNode, resume: bool) -> None:
+    """
+    Raises:
+        ValueError: a new run would write over the checkpoints of an earlier one.
+    """
+    checkpoints = sorted(glob.glob(os.path.join(glob.escape(cfg.OUTPUT_DIR), "*.pth")))
+    if checkpoints and not resume:
+        raise ValueError(
+            f"OUTPUT_DIR has {checkpoints[-1]} of an earlier run; give --resume to go on with that "
+            "run, or another OUTPUT_DIR"
+        )
+
+
 def set_up(args: argparse.Namespace) -> CfgNode:
     """
     Everything that a process does before it trains or evaluates: config, datasets, loggers, seed,
     and the config written to OUTPUT_DIR.
 
     Args:
-        args: of Detectron2's ``default_argument_parser``.
+        args: of :func:`~eql_seesaw.engine.argument_parser`, as :func:`~eql_seesaw.engine.launch`
+            gives them to ``main``.
     """
     cfg = load_config(args.config_file, args.opts)
+    step = "" if args.eval_only else describe_step(cfg, images_of_pass(cfg))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="eql_seesaw")
     cfg = set_up_data(cfg, args.eval_only)
     default_setup(cfg, args)
-    where = "on CPU" if cfg.MODEL.DEVICE == "cpu" else f"on {torch.cuda.get_device_name()}"
-    logger.info(f"{comm.get_world_size()} process(es) {where}")
+    gpu = "" if cfg.MODEL.DEVICE == "cpu" else f" ({torch.cuda.get_device_name()})"
+    logger.info(f"{args.placement.describe()}{gpu}")
+    if step:
+        logger.info(step)
+        written_for = merge_config(args.config_file, args.opts).SOLVER
+        if cfg.SOLVER.REFERENCE_IMS_PER_BATCH != written_for.REFERENCE_IMS_PER_BATCH:
+            logger.info(
+                f"scaled from batch {written_for.REFERENCE_IMS_PER_BATCH}, learning rate "
+                f"{written_for.BASE_LR:g}, {written_for.MAX_ITER} iterations, "
+                "by SOLVER.REFERENCE_IMS_PER_BATCH"
+            )
     if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and torch.cuda.is_available():
         raise ValueError(
             "MODEL.DEVICE is cpu, but several processes on a machine with GPUs talk over NCCL; "

@@ -6,21 +6,14 @@ import os
 import weakref
 from collections.abc import Iterator
 
+import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
-from detectron2.engine import (
-    AMPTrainer,
-    DefaultTrainer,
-    SimpleTrainer,
-    TrainerBase,
-    create_ddp_model,
-)
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from torch import nn
 
 from ..config import loss_arguments
@@ -28,23 +21,24 @@ from ..data.annotated_classes import AnnotatedClassesMapper
 from ..data.class_names import class_names
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
-from ..data.train_sampler import SAMPLERS, build_train_sampler
+from ..data.loader_workers import leave_signals_to_parent
+from ..data.train_loader import TrainLoader, build_train_loader
 from ..evaluation import LongTailLVISEvaluator, draw_evaluation
+from ..evaluation.rank_barrier import wait_for_all
 from ..evaluation.report import write_report
-from ..modeling import (
-    LongTailFastRCNNOutputLayers,
-    NormedLinear,
-    freeze_all_but_classifiers,
-    model_summary,
+from ..modeling import freeze_all_but_classifiers, model_summary
+from .checkpoint import build_checkpointer
+from .checkpoint_files import last_good_checkpoint
+from .hooks import (
+    BestCheckpointer,
+    Evaluation,
+    GradientStatistics,
+    SampleCountsSummary,
+    SkippedImages,
 )
-from .checkpoint import (
-    CLS_LOSS,
-    DECOUPLED,
-    NORMED_CLASSIFIER,
-    LongTailCheckpointer,
-    class_metadata,
-)
-from .hooks import BestCheckpointer, GradientStatistics, SampleCountsSummary
+from .metrics_log import MetricsWindow, ResumableJSONWriter, WholeStepsWriter
+from .stop_signals import StopSignals, TrainingStopped
+from .train_step import AccumulatingTrainer, NonFiniteLossError
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +63,115 @@ class LongTailTrainer(DefaultTrainer):
         data_loader = self.build_train_loader(cfg)
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
-        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer_class(model, data_loader, optimizer)
+        self._trainer = AccumulatingTrainer(
+            model,
+            data_loader,
+            optimizer,
+            num_passes=cfg.SOLVER.ACCUMULATION_STEPS,
+            mixed_precision=cfg.SOLVER.AMP.ENABLED,
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = build_checkpointer(cfg, model, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        # Images drawn before start_iter, by all processes together.
+        self._start_images = 0
         self.cfg = cfg
+        self.signals = StopSignals()
         # Reads and checks the annotations to evaluate on now, not after hours of training.
         for dataset_name in cfg.DATASETS.TEST:
             self.build_evaluator(cfg, dataset_name)
         self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """
+        As Detectron2's: with ``resume`` go on from the newest good checkpoint in OUTPUT_DIR, its
+        place in the stream of images included; otherwise start with MODEL.WEIGHTS.
+        """
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        loader = self.data_loader
+        images_per_pass = loader.stream["images_per_pass"] * loader.stream["world_size"]
+        loader.start_at(self._start_images // images_per_pass)
+
+    def train(self):
+        """
+        As Detectron2's.
+
+        Raises:
+            TrainingStopped: a signal asked for it; the checkpoint to go on from is saved.
+            NonFiniteLossError: a loss is NaN or infinite; no checkpoint has seen it.
+        """
+        with self.signals:
+            return super().train()
+
+    def run_step(self) -> None:
+        # From the place in training alone, so that a resumed run draws what the first would have.
+        place = (self.data_loader.stream["seed"], self.iter, comm.get_rank())
+        seed_all_rng(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        self._trainer.asked_to_stop = bool(self.signals.requested)
+        try:
+            super().run_step()
+        except NonFiniteLossError as error:
+            last = last_good_checkpoint(self.cfg.OUTPUT_DIR)
+            raise NonFiniteLossError(f"{error}; {last}") from None
+
+    def after_step(self) -> None:
+        if self._trainer.asked_to_stop and self.iter + 1 < self.max_iter:
+            # Evaluation, which may take long, is left to the run that goes on.
+            for hook in self._hooks_before_checkpoint:
+                hook.after_step()
+            self._save()
+            comm.synchronize()  # none ends before the checkpoint is there
+            raise TrainingStopped
+        super().after_step()
+
+    def before_train(self) -> None:
+        super().before_train()
+        self._finish_last_step()
+
+    def after_train(self) -> None:
+        # Detectron2 counts one further where no step was left to do.
+        self.iter = min(self.iter, self.max_iter)
+        super().after_train()
+
+    def state_dict(self) -> dict:
+        num_steps = min(self.iter + 1, self.max_iter) - self.start_iter
+        images = self._start_images + num_steps * self.cfg.SOLVER.IMS_PER_BATCH
+        return {**super().state_dict(), "images": images, "stream": self.data_loader.stream}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        if "optimizer" not in state_dict["_trainer"]:
+            rates = self.scheduler.get_last_lr()
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        self.start_iter = self.iter + 1
+        images = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
+        self._start_images = state_dict.get("images", images)  # not in older checkpoints
+        saved = state_dict.get("stream", {})
+        if self.cfg.SEED < 0 and "seed" in saved:
+            self.data_loader.set_seed(saved["seed"])
+        here = self.data_loader.stream
+        changed = [
+            f"{key} {value} there, {here.get(key)} here"
+            for key, value in saved.items()
+            if here.get(key) != value
+        ]
+        if changed:
+            logger.warning(
+                f"the stream of images is not that of the checkpoint ({', '.join(changed)}); it "
+                f"goes on after {self._start_images:,} images, some may come twice or not at all"
+            )
+
+    @property
+    def loss_scale(self) -> float:
+        """What mixed precision multiplies the loss with; 1.0 without it."""
+        return self._trainer.grad_scaler.get_scale()
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Images of this process that were skipped in the last step, one line each."""
+        return self._trainer.unreadable
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -90,24 +182,18 @@ class LongTailTrainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         arguments = loss_arguments(cfg, cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
         keep_annotated = arguments.get("keep_annotated", False)
         mapper = AnnotatedClassesMapper if keep_annotated else NamedImageDatasetMapper
-        dataset = sampler = None
-        if cfg.DATALOADER.SAMPLER_TRAIN in SAMPLERS:
-            dataset = get_detection_dataset_dicts(
-                cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-            )
-            sampler = build_train_sampler(cfg, dataset)
-        return build_detection_train_loader(
-            cfg, mapper=mapper(cfg, is_train=True), dataset=dataset, sampler=sampler
-        )
+        return build_train_loader(cfg, mapper=mapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = NamedImageDatasetMapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader.worker_init_fn = leave_signals_to_parent
+        return loader
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> LongTailLVISEvaluator:
@@ -129,6 +215,7 @@ class LongTailTrainer(DefaultTrainer):
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict:
         """As Detectron2's; then, unless ``evaluators`` are given, pictures and reports."""
+        wait_for_all()  # so that all know each other before rank 0 has long work of its own
         is_own = evaluators is None
         if is_own:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
@@ -140,51 +227,68 @@ class LongTailTrainer(DefaultTrainer):
         if is_own and comm.is_main_process():
             for dataset_name in cfg.DATASETS.TEST:
                 show_evaluation(cfg, inference_folder(cfg, dataset_name))
-        comm.synchronize()  # all go on, or end, together
+        wait_for_all()  # all go on, or end, together
         return results
 
     def build_hooks(self) -> list:
-        period = self.cfg.TEST.EVAL_PERIOD
-        ret = super().build_hooks()
-        if self.cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS:
-            # First, so that checkpoints hold the step that they are of.
-            ret.insert(0, GradientStatistics(self.cfg.OUTPUT_DIR))
+        """Detectron2's hooks and ours; those after the checkpointer can be run again for a step."""
+        cfg, period = self.cfg, self.cfg.TEST.EVAL_PERIOD
+        replaced = hooks.EvalHook | hooks.PeriodicWriter | hooks.PeriodicCheckpointer
+        before = [hook for hook in super().build_hooks() if not isinstance(hook, replaced)]
+        before += [MetricsWindow(self.model), SkippedImages(cfg.OUTPUT_DIR)]
+        if cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS:
+            before.append(GradientStatistics(cfg.OUTPUT_DIR))
+        after = [Evaluation(period, self._evaluate)]
         if not comm.is_main_process():
-            return ret
-        # The writers stay last, so that they see what the others put into the storage.
-        metric = self.cfg.TEST.BEST_METRIC
-        if metric and self.cfg.DATASETS.TEST:
-            ret.insert(-1, BestCheckpointer(period, self.checkpointer, metric))
-        statistics = class_statistics(self.cfg)
-        names = class_names(self.cfg.DATASETS.TRAIN[0])
-        ret.insert(-1, SampleCountsSummary(period, statistics, names, self.cfg.OUTPUT_DIR))
-        return ret
+            self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
+            return before + after
+        checkpointer = hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+        if cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
+            after.append(BestCheckpointer(period, self.checkpointer, cfg.TEST.BEST_METRIC))
+        statistics = class_statistics(cfg)
+        names = class_names(cfg.DATASETS.TRAIN[0])
+        after.append(SampleCountsSummary(period, statistics, names, cfg.OUTPUT_DIR))
+        # Last, to see what the others put into the storage.
+        after.append(WholeStepsWriter(self.writers))
+        self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
+        return [*before, checkpointer, *after]
 
+    def build_writers(self) -> list:
+        self.metrics_writer = ResumableJSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
+        self.writers = [
+            CommonMetricPrinter(self.max_iter),
+            self.metrics_writer,
+            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+        ]
+        return self.writers
 
-def build_checkpointer(
-    cfg: CfgNode, model: nn.Module, trainer: TrainerBase | None = None
-) -> LongTailCheckpointer:
-    """A checkpointer for training with ``trainer``, or for evaluation without one."""
-    checkpointables = {} if trainer is None else {"trainer": trainer}
-    predictor = next(m for m in model.modules() if isinstance(m, LongTailFastRCNNOutputLayers))
-    is_normed = isinstance(predictor.cls_score, NormedLinear)
-    classifier = {
-        CLS_LOSS: cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS,
-        "MODEL.ROI_HEADS.NUM_CLASSES": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
-        NORMED_CLASSIFIER: is_normed,
-        "MODEL.ROI_BOX_HEAD.TEMPERATURE": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE if is_normed else 1.0,
-        # A classifier trained anew is like any other.
-        DECOUPLED: "scale" if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "scale" else "none",
-    }
-    return LongTailCheckpointer(
-        model,
-        cfg.OUTPUT_DIR,
-        classifier=classifier,
-        is_training=trainer is not None,
-        decoupled=cfg.MODEL.ROI_BOX_HEAD.DECOUPLED,
-        metadata=class_metadata(cfg.DATASETS.TRAIN[0]) if trainer is not None else None,
-        **checkpointables,
-    )
+    def _evaluate(self) -> dict:
+        try:
+            with self.signals.at_once():
+                self._last_eval_results = self.test(self.cfg, self.model)
+        except TrainingStopped:
+            is_due = (self.iter + 1) % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0
+            if self.start_iter <= self.iter < self.max_iter - 1 and not is_due:
+                self._save()  # others are saved already
+            raise
+        return self._last_eval_results
+
+    def _finish_last_step(self) -> None:
+        """
+        What comes after the checkpoint in a step, evaluation and metrics, where the run that saved
+        it did not get as far.
+        """
+        is_done = comm.is_main_process() and self.metrics_writer.go_back(self.start_iter - 1)
+        if self.start_iter == 0 or comm.all_gather(is_done)[0]:
+            return
+        self.iter = self.storage.iter = self.start_iter - 1
+        for hook in self._hooks_after_checkpoint:
+            hook.after_step()
+        self.iter = self.storage.iter = self.start_iter
+
+    def _save(self) -> None:
+        self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        logger.info(f"stopped by a signal after iteration {self.iter}; --resume goes on")
 
 
 def show_evaluation(cfg: CfgNode, folder: str) -> None:

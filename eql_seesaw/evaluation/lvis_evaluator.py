@@ -25,6 +25,7 @@ from .fixed_ap import evaluate_fixed_ap
 from .ground_truth import load_ground_truth
 from .lvis_evaluation import LVISEvaluation, build_engine
 from .matches import Matcher
+from .rank_barrier import wait_for_all
 from .results import ResultsWriter, concatenate_results
 from .results_table import results_table
 
@@ -157,7 +158,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict:
         """
-        Evaluate what was processed, and forget it.
+        Evaluate what was processed, and forget it. All ranks return together, however long one of
+        them takes.
 
         Returns:
             {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf",
@@ -166,6 +168,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             "segm_fixed" and "boundary". A metric without ground truth is left out. {} on ranks
             that do not report.
         """
+        self._wait_for_all()  # some images take longer than others
         self._iou_types = self._iou_types_of_all_ranks()
         if self._evaluation is None:
             self._start(self._iou_types)
@@ -176,9 +179,19 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         for file_names in self._all_gather(self._file_names):
             self._file_names.update(file_names)
         is_complete = self._write_results() if self._output_dir else False
-        if not self._reports:
-            self._forget()
-            return {}
+        metrics = self._report(num_results, is_complete) if self._reports else {}
+        self._forget()
+        self._wait_for_all()
+        return metrics
+
+    def _forget(self):
+        self._evaluation = None
+        self._iou_types = ("bbox",)
+        self._writer = None
+        self._file_names = {}
+
+    def _report(self, num_results, is_complete):
+        """Compute, log and write the numbers of what is gathered here."""
         self._warn_if_incomplete(num_results)
         finished = self._evaluation.finish()
         if self._fixed_ap and is_complete:
@@ -195,14 +208,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             f"at most {self._max_detections} detections each, by {self._engine_version}):\n"
             f"{results_table(metrics)}"
         )
-        self._forget()
         return metrics
-
-    def _forget(self):
-        self._evaluation = None
-        self._iou_types = ("bbox",)
-        self._writer = None
-        self._file_names = {}
 
     def _start(self, iou_types):
         self._iou_types = iou_types
@@ -230,6 +236,11 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     def _all_gather(self, value):
         return comm.all_gather(value) if self._distributed else [value]
 
+    def _wait_for_all(self):
+        """Where one rank has more to do than the others."""
+        if self._distributed:
+            wait_for_all()
+
     def _gather(self, evaluation):
         """Bring what all ranks have matched together on rank 0."""
         if not self._distributed or comm.get_world_size() == 1:
@@ -240,6 +251,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         states = comm.gather(state, dst=0)
         if self._reports:
             evaluation.merge(states[1:])
+        self._wait_for_all()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         self._logger.info(
             f"rank {comm.get_rank()} evaluated {num_images} images and sent {size / 2**20:.1f} "
@@ -264,8 +276,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 )
             with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
                 concatenate_results(filter(os.path.exists, paths), f)
-        if self._distributed:
-            comm.synchronize()  # the others' files are gone with their writers
+        self._wait_for_all()  # the others' files are gone with their writers
         return not missing
 
     def _warn_if_incomplete(self, num_results):

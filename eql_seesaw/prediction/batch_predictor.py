@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..data.register import find_dataset, register_instances
 from ..engine.checkpoint import class_metadata
-from ..engine.trainer import build_checkpointer
+from ..engine.checkpoint import build_checkpointer
 from ..evaluation.drawing import draw_objects
 
 logger = logging.getLogger(__name__)

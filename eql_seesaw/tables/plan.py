@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from ..data.register import find_dataset
+from ..engine.checkpoint_files import has_checkpoint
+from ..engine.schedule import scale_to_batch
 from .run_state import RunState, read_run_state
-from .schedule import batch_settings, default_batch, scale_to_batch
+from .schedule import batch_settings, default_batch
 from .table import Table
 from .table_runs import GENERATED_DATASET, TableRun, expected_config, train_command
 
@@ -88,7 +90,7 @@ def describe_plan(
             "longer."
         )
     for run, cfg, state, batch in zip(runs, configs, states, batches, strict=True):
-        resume = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
+        resume = has_checkpoint(run.folder)
         lines += ["", f"# {run}: {state.reason or 'finished'}"]
         if state.metrics is None and not state.conflict:
             threads = "OMP_NUM_THREADS=1 " if scale == "mini" else ""
@@ -109,7 +111,7 @@ def run_batch(
     if run.scale == "mini":
         return cfg.SOLVER.IMS_PER_BATCH
     # An iteration number means another number of images with another batch.
-    is_started = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
+    is_started = has_checkpoint(run.folder)
     if is_started and state.batch:
         batch, origin = state.batch, f"{run} was started with"
     else:

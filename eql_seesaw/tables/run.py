@@ -12,14 +12,15 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from ..engine.checkpoint_files import has_checkpoint
 from .plan import missing_files, run_batch, where_files_come_from
 from .run_state import read_run_state
 from .schedule import batch_settings
 from .table_runs import TableRun, expected_config, train_command, write_config_file
 
 TRAIN_LOG = "train_net.txt"
-# For a training to end by itself when it is interrupted.
-SECONDS_TO_END = 10
+# For a training that is interrupted to finish its step and save.
+SECONDS_TO_END = 60
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -149,7 +150,7 @@ def _end(processes):
 
 def _command(run, cfg, state, num_gpus, images_per_batch):
     batch = run_batch(run, cfg, state, num_gpus, images_per_batch)
-    resume = os.path.exists(os.path.join(run.folder, "last_checkpoint"))
+    resume = has_checkpoint(run.folder)
     return [sys.executable, *train_command(run, num_gpus, resume, batch_settings(cfg, batch))]
 
 

@@ -8,18 +8,23 @@ import os
 import yaml
 from detectron2.config import CfgNode
 
+from ..engine.schedule import scale_to_batch
 from ..engine.setup import merge_config
-from .schedule import scale_to_batch
 from .table_runs import TableRun, expected_config
 
 # These change neither training nor AP.
 FREE_KEYS = {
     "CUDNN_BENCHMARK",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.UNREADABLE_IMAGES",
     "MODEL.DEVICE",
     "MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS",
     "OUTPUT_DIR",
+    "SOLVER.ACCUMULATION_STEPS",
     "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.MAX_CHECKPOINTS",
+    "SOLVER.REFERENCE_IMS_PER_BATCH",
+    "SOLVER.RESUME_CHANGED",
     "TEST.BEST_METRIC",
     "TEST.BOUNDARY_AP",
     "TEST.EVAL_PERIOD",

@@ -55,7 +55,8 @@ def test_log_says_what_decides_the_results(train_net, overrides, tmp_path):
     assert "EqualizationLoss" in log and "6 classes, 6 logits" in log
     assert "2 of 2 rare, 2 of 2 common, 0 of 2 frequent" in log
     assert "class-agnostic boxes" in log and "class-agnostic masks" in log
-    assert "process(es) on" in log
+    assert "one process, on cpu" in log
+    assert "a step is 2 images: 1 process(es) x 1 pass(es) x 2; learning rate" in log
     last_words = log[log.index("Files to look at:") :]
     for name in ("metrics.json", "per_category.csv", "predictions.png"):
         path = next(word for word in last_words.split() if word.endswith(name))

@@ -1,0 +1,111 @@
+"""Metrics that go on after a resume as if nothing had happened."""
+
+import itertools
+import json
+import os
+
+from detectron2.engine import HookBase, hooks
+from detectron2.utils.events import EventWriter, JSONWriter
+
+from ..modeling import LongTailFastRCNNOutputLayers
+
+# Detectron2's writers write at this period, and the median of as many iterations.
+PERIOD = 20
+
+
+class ResumableJSONWriter(JSONWriter):
+    """Detectron2's writer of metrics.json, which can go back to an earlier iteration."""
+
+    def __init__(self, json_file: str):
+        """
+        Args:
+            json_file: new data will be appended if the file exists.
+        """
+        super().__init__(json_file, window_size=PERIOD)
+        self.json_file = json_file
+
+    def go_back(self, iteration: int) -> bool:
+        """
+        Delete what was written after an iteration, and a last line that is not complete.
+
+        Args:
+            iteration: the last one that counts; -1 for none.
+
+        Returns:
+            Whether the line of that iteration is there.
+        """
+        end, last = 0, -1
+        with open(self.json_file, "rb") as f:
+            for line in f:
+                found = _iteration(line)
+                if found is None or found > iteration:
+                    break
+                end, last = end + len(line), found
+        os.truncate(self.json_file, end)
+        self._last_write = last
+        return last == iteration >= 0
+
+
+class WholeStepsWriter(hooks.PeriodicWriter):
+    """Detectron2's hook, but nothing is written of a step at which training stopped or failed."""
+
+    def __init__(self, writers: list[EventWriter]):
+        super().__init__(writers, PERIOD)
+        self.writers = writers
+
+    def after_train(self):
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+            return
+        for writer in self.writers:
+            writer.close()
+
+
+class MetricsWindow(HookBase):
+    """
+    Keeps in the checkpoint what the next lines of metrics.json will be made of besides the steps to
+    come: the metrics of the last :data:`PERIOD` steps, and accuracies not logged yet.
+    """
+
+    def __init__(self, model):
+        """
+        Args:
+            model: with box predictors of ours.
+        """
+        predictors = [m for m in model.modules() if isinstance(m, LongTailFastRCNNOutputLayers)]
+        self.accuracies = [predictor.accuracy for predictor in predictors]
+        self._loaded: dict = {}
+
+    def state_dict(self) -> dict:
+        storage = self.trainer.storage
+        metrics = {}
+        for name, history in storage.histories().items():
+            newest_first = itertools.takewhile(
+                lambda entry: entry[1] > self.trainer.iter - PERIOD, reversed(history.values())
+            )
+            metrics[name] = {
+                "values": [list(entry) for entry in newest_first][::-1],
+                "smoothing_hint": storage.smoothing_hints()[name],
+            }
+        return {"metrics": metrics, "accuracies": [a.sums.tolist() for a in self.accuracies]}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._loaded = state_dict
+
+    def before_train(self):
+        for name, metric in self._loaded.get("metrics", {}).items():
+            for value, iteration in metric["values"]:
+                self.trainer.storage.put_scalar(
+                    name, value, smoothing_hint=metric["smoothing_hint"], cur_iter=iteration
+                )
+        for accuracy, sums in zip(self.accuracies, self._loaded.get("accuracies", [])):
+            accuracy.sums.copy_(accuracy.sums.new_tensor(sums))
+        self._loaded = {}
+
+
+def _iteration(line: bytes) -> int | None:
+    """Of a line of metrics.json; None where it is not complete."""
+    try:
+        return json.loads(line)["iteration"] if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,48 @@
+"""Learning rate and iterations for another number of images per batch."""
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
+
+
+def scale_to_batch(cfg: CfgNode, images_per_batch: int) -> CfgNode:
+    """
+    A copy for another batch, by Detectron2's linear rule: the learning rate grows with the batch,
+    and iterations shrink, so that as many images are seen.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    # To Detectron2, a config for n workers with one image each.
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = cfg.SOLVER.IMS_PER_BATCH
+    cfg = DefaultTrainer.auto_scale_workers(cfg, images_per_batch)
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
+    # 0.015 rather than 0.015000000000000001, to be typed.
+    cfg.SOLVER.BASE_LR = float(f"{cfg.SOLVER.BASE_LR:.6g}")
+    return cfg
+
+
+def scale_from_reference(cfg: CfgNode) -> CfgNode:
+    """
+    The config with its schedule scaled from SOLVER.REFERENCE_IMS_PER_BATCH, the batch that it was
+    written for, to SOLVER.IMS_PER_BATCH. The reference is then the batch itself, so that the config
+    in OUTPUT_DIR is not scaled again.
+    """
+    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_IMS_PER_BATCH
+    if reference == batch or min(reference, batch) < 1:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.IMS_PER_BATCH = reference
+    cfg = scale_to_batch(cfg, batch)
+    cfg.SOLVER.REFERENCE_IMS_PER_BATCH = batch
+    return cfg
+
+
+def describe_step(cfg: CfgNode, images_per_pass: int) -> str:
+    """What a step is made of, for the log: images, processes, passes, learning rate."""
+    solver = cfg.SOLVER
+    passes = solver.ACCUMULATION_STEPS
+    processes = solver.IMS_PER_BATCH // (passes * images_per_pass)
+    return (
+        f"a step is {solver.IMS_PER_BATCH} images: {processes} process(es) x {passes} pass(es) x "
+        f"{images_per_pass}; learning rate {solver.BASE_LR:g}, {solver.MAX_ITER} iterations"
+    )

@@ -1,0 +1,88 @@
+"""Signals that ask a training run to end."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from detectron2.utils import comm
+
+# Exit status of a run that a signal stopped and that --resume continues: EX_TEMPFAIL of sysexits.h,
+# "try again later".
+STOPPED = 75
+
+# kill, Kubernetes and the end of a Slurm job; Ctrl-C; Slurm's warning (sbatch --signal=USR1@300).
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class TrainingStopped(SystemExit):
+    """Ends the program with status ``STOPPED``."""
+
+    def __init__(self):
+        super().__init__(STOPPED)
+
+
+class StopSignals:
+    """
+    While it is entered, SIGTERM, SIGINT and SIGUSR1 do not end the process but are noted::
+
+        with StopSignals() as signals:
+            for step in steps:
+                step()
+                if signals.requested:
+                    save()
+                    raise TrainingStopped
+                with signals.at_once():
+                    evaluate()
+
+    In a run of one process a second SIGINT, Ctrl-C, raises KeyboardInterrupt; with several, whoever
+    started them deals with it. In a thread other than the main one, where Python handles no
+    signals, it does nothing.
+
+    Attributes:
+        requested: the first signal's name, "" until one came.
+    """
+
+    def __init__(self):
+        self.requested = ""
+        self._is_interrupted = False
+        self._is_at_once = False
+        self._previous = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {s: signal.signal(s, self._handle) for s in SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """
+        For work that need not be finished: a signal, now or noted before, raises TrainingStopped.
+        """
+        self._is_at_once = True
+        try:
+            if self.requested:
+                raise TrainingStopped
+            yield
+        finally:
+            self._is_at_once = False
+
+    def _handle(self, signum, _):
+        is_second_interrupt = signum == signal.SIGINT and self._is_interrupted
+        self._is_interrupted |= signum == signal.SIGINT
+        if is_second_interrupt and comm.get_world_size() == 1:
+            raise KeyboardInterrupt
+        if not self.requested:
+            self.requested = signal.Signals(signum).name
+            if comm.is_main_process() and not self._is_at_once:
+                # Not print: the signal may have come in the middle of one.
+                with contextlib.suppress(OSError):
+                    os.write(2, f"{self.requested}: stops after this step\n".encode())
+        if self._is_at_once:
+            raise TrainingStopped

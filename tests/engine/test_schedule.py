@@ -1,0 +1,54 @@
+"""SOLVER.REFERENCE_IMS_PER_BATCH: the learning rate follows the batch."""
+
+import pytest
+
+from eql_seesaw.engine import load_config
+from eql_seesaw.engine.schedule import describe_step
+from tests.engine.conftest import ROOT
+
+RECIPE = str(ROOT / "configs" / "lvis_v1" / "mask_rcnn_R_50_FPN_2x_seesaw.yaml")
+
+
+def test_quarter_of_the_batch():
+    recipe = load_config(RECIPE, []).SOLVER
+    assert (recipe.IMS_PER_BATCH, recipe.BASE_LR) == (16, 0.02)
+    small = ["SOLVER.IMS_PER_BATCH", "4", "SOLVER.REFERENCE_IMS_PER_BATCH", "16"]
+    solver = load_config(RECIPE, small).SOLVER
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR) == (4, 0.005)
+    assert solver.MAX_ITER == 4 * recipe.MAX_ITER
+    assert solver.STEPS == tuple(4 * step for step in recipe.STEPS)
+    assert solver.WARMUP_ITERS == 4 * recipe.WARMUP_ITERS
+
+
+def test_config_of_a_run_is_not_scaled_again(tmp_path):
+    small = ["SOLVER.IMS_PER_BATCH", "8", "SOLVER.REFERENCE_IMS_PER_BATCH", "16"]
+    cfg = load_config(RECIPE, small)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert load_config(str(tmp_path / "config.yaml"), []).SOLVER == cfg.SOLVER
+
+
+def test_off_by_default():
+    solver = load_config(RECIPE, ["SOLVER.IMS_PER_BATCH", "4"]).SOLVER
+    assert solver.BASE_LR == 0.02
+
+
+def test_description_of_a_step():
+    cfg = load_config(RECIPE, ["SOLVER.ACCUMULATION_STEPS", "4"])
+    text = "a step is 16 images: 2 process(es) x 4 pass(es) x 2; learning rate 0.02, "
+    assert describe_step(cfg, images_per_pass=2).startswith(text)
+
+
+@pytest.mark.parametrize(
+    "key, value, reason",
+    [
+        ("ACCUMULATION_STEPS", "0", "at least 1"),
+        ("ACCUMULATION_STEPS", "3", "must divide"),
+        ("REFERENCE_IMS_PER_BATCH", "-1", "at least 0"),
+        ("MAX_CHECKPOINTS", "-1", "at least 0"),
+        ("CHECKPOINT_PERIOD", "0", "at least 1"),
+        ("IMS_PER_BATCH", "0", "at least 1"),
+    ],
+)
+def test_wrong_values(key, value, reason):
+    with pytest.raises(ValueError, match=f"SOLVER.{key}.*{reason}"):
+        load_config(RECIPE, [f"SOLVER.{key}", value])
