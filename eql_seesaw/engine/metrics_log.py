@@ -11,6 +11,8 @@ from ..modeling import LongTailFastRCNNOutputLayers
 
 # Detectron2's writers write at this period, and the median of as many iterations.
 PERIOD = 20
+# Of the process and the machine, not of the training.
+TIMES = ("data_time", "eta_seconds", "time")
 
 
 class ResumableJSONWriter(JSONWriter):
@@ -80,6 +82,8 @@ class MetricsWindow(HookBase):
         storage = self.trainer.storage
         metrics = {}
         for name, history in storage.histories().items():
+            if name in TIMES:
+                continue
             newest_first = itertools.takewhile(
                 lambda entry: entry[1] > self.trainer.iter - PERIOD, reversed(history.values())
             )

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hooks
@@ -61,7 +62,7 @@ class LongTailTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
+        device_ids = None if cfg.MODEL.DEVICE == "cpu" else [torch.cuda.current_device()]
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
         self._trainer = AccumulatingTrainer(
             model,
@@ -234,7 +235,8 @@ class LongTailTrainer(DefaultTrainer):
         """Detectron2's hooks and ours; those after the checkpointer can be run again for a step."""
         cfg, period = self.cfg, self.cfg.TEST.EVAL_PERIOD
         replaced = hooks.EvalHook | hooks.PeriodicWriter | hooks.PeriodicCheckpointer
-        before = [hook for hook in super().build_hooks() if not isinstance(hook, replaced)]
+        # Detectron2 leaves None for a hook that is switched off.
+        before = [hook for hook in super().build_hooks() if hook and not isinstance(hook, replaced)]
         before += [MetricsWindow(self.model), SkippedImages(cfg.OUTPUT_DIR)]
         if cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS:
             before.append(GradientStatistics(cfg.OUTPUT_DIR))

@@ -13,8 +13,7 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from ..data.register import find_dataset, register_instances
-from ..engine.checkpoint import class_metadata
-from ..engine.checkpoint import build_checkpointer
+from ..engine.checkpoint import build_checkpointer, class_metadata
 from ..evaluation.drawing import draw_objects
 
 logger = logging.getLogger(__name__)

@@ -242,6 +242,9 @@ def test_statistics_of_another_dataset(train_net, overrides, tmp_path):
     )
 
 
+ANNOTATION_LINE = "one line with file and entry, before anything is written"
+
+
 def _short_polygon(content):
     content["annotations"][0]["segmentation"] = [[1, 1, 5, 5]]
 
@@ -257,9 +260,21 @@ def _no_annotations(content):
 @pytest.mark.parametrize(
     "change, pattern",
     [
-        (_short_polygon, r"annotation 1: polygon with 4 numbers"),
-        (_unlisted_category, r"annotation 4: category_id 77"),
-        (_no_annotations, r"train.json.*annotations"),
+        pytest.param(
+            _short_polygon,
+            r"annotation 1: polygon with 4 numbers",
+            marks=pytest.mark.fault("Annotation file: a polygon of two points", ANNOTATION_LINE),
+        ),
+        pytest.param(
+            _unlisted_category,
+            r"annotation 4: category_id 77",
+            marks=pytest.mark.fault("Annotation file: a class that is not listed", ANNOTATION_LINE),
+        ),
+        pytest.param(
+            _no_annotations,
+            r"train.json.*annotations",
+            marks=pytest.mark.fault("Annotation file: no annotations at all", ANNOTATION_LINE),
+        ),
     ],
 )
 def test_broken_annotations(train_net, overrides, symbols, tmp_path, change, pattern):
@@ -268,6 +283,7 @@ def test_broken_annotations(train_net, overrides, symbols, tmp_path, change, pat
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.fault("Annotation file: cut off in the middle", "one line: not complete JSON")
 def test_truncated_json(train_net, overrides, symbols, tmp_path):
     text = (symbols / "symbols_train.json").read_text()
     (tmp_path / "train.json").write_text(text[: len(text) // 2])
@@ -277,7 +293,21 @@ def test_truncated_json(train_net, overrides, symbols, tmp_path):
 
 @pytest.mark.parametrize("num_workers", ["0", "1"])
 @pytest.mark.parametrize(
-    "content, pattern", [(None, "No such file"), (b"not an image", "identify")]
+    "content, pattern",
+    [
+        pytest.param(
+            None,
+            "No such file",
+            marks=pytest.mark.fault("Images are missing", "one line with image and file"),
+        ),
+        pytest.param(
+            b"not an image",
+            "identify",
+            marks=pytest.mark.fault(
+                "Images are of no known format", "one line with image and file"
+            ),
+        ),
+    ],
 )
 def test_missing_and_unreadable_images(
     train_net, overrides, symbols, tmp_path, num_workers, content, pattern
@@ -298,6 +328,11 @@ def test_missing_and_unreadable_images(
     assert not (tmp_path / "output" / "recorded_statistics.json").exists()
 
 
+@pytest.mark.fault(
+    "Weights of another loss (`MODEL.WEIGHTS`, or `--resume`)",
+    "a new training leaves out the classifier and says so; evaluation and `--resume` are refused "
+    "in one line with both losses",
+)
 def test_weights_of_another_loss(train_net, overrides, tmp_path):
     assert train_net("quickstart/softmax_ce.yaml", *overrides) is None
     output = tmp_path / "output"

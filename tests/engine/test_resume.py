@@ -1,0 +1,158 @@
+"""Runs that go on, and steps of several passes, as users type them."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from eql_seesaw.engine import LongTailTrainer
+from tests.crash_test import first_difference
+
+CONFIG = "quickstart/seesaw.yaml"
+NO_EVALUATION = ["DATASETS.TEST", "()"]
+COUNTS = "roi_heads.box_predictor.loss.cumulative_counts"
+
+
+def load(output, name="model_final.pth"):
+    return torch.load(output / name, weights_only=True)
+
+
+def metrics(output):
+    """Lines of metrics.json without what differs from run to run."""
+    lines = [json.loads(line) for line in open(output / "metrics.json")]
+    times = {"eta_seconds", "time", "data_time"}
+    return [{key: value for key, value in line.items() if key not in times} for line in lines]
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The files of the images of every step."""
+    files = []
+    original = LongTailTrainer.build_model.__func__
+
+    def build_model(cls, cfg):
+        model = original(cls, cfg)
+        model.register_forward_pre_hook(
+            lambda _, inputs: files.append([image["file_name"] for image in inputs[0]])
+        )
+        return model
+
+    monkeypatch.setattr(LongTailTrainer, "build_model", classmethod(build_model))
+    return files
+
+
+@pytest.mark.parametrize("seed", ["3", "-1"])
+def test_resumed_run_draws_the_images_that_come_next(train_net, overrides, tmp_path, seen, seed):
+    """With a random seed too: the checkpoint knows it."""
+    run = [*overrides, *NO_EVALUATION, "SEED", seed, "SOLVER.CHECKPOINT_PERIOD", "2"]
+    run += ["SOLVER.MAX_ITER", "5"]
+    assert train_net(CONFIG, *run) is None
+    output = tmp_path / "output"
+    whole = list(seen)
+    assert len(whole) == 5 and len({file for batch in whole for file in batch}) == 10
+    # As after a kill between the checkpoint of iteration 1 and that of iteration 3.
+    for name in ("model_final.pth", "model_0000003.pth"):
+        (output / name).unlink()
+    (output / "last_checkpoint").write_text("model_0000001.pth")
+    seen.clear()
+    assert train_net(CONFIG, "--resume", *run) is None
+    assert seen == whole[2:]
+
+
+def test_other_batch_goes_on_after_the_images_seen(train_net, overrides, tmp_path, seen):
+    run = [*overrides, *NO_EVALUATION, "SEED", "3", "DATALOADER.ASPECT_RATIO_GROUPING", "False"]
+    assert train_net(CONFIG, *run, "SOLVER.MAX_ITER", "6") is None
+    stream = [file for batch in seen for file in batch]
+    seen.clear()
+    first = [*run, "OUTPUT_DIR", str(tmp_path / "second")]
+    assert train_net(CONFIG, *first, "SOLVER.MAX_ITER", "3") is None
+    seen.clear()
+    larger = ["SOLVER.IMS_PER_BATCH", "3", "SOLVER.MAX_ITER", "5"]
+    assert train_net(CONFIG, "--resume", *first, *larger) is None
+    assert [file for batch in seen for file in batch] == stream[6:]
+    log = (tmp_path / "second" / "log.txt").read_text()
+    assert "images_per_pass 2 there, 3 here" in log
+    assert load(tmp_path / "second")["trainer"]["images"] == 12
+
+
+def test_passes_of_a_step(train_net, overrides, tmp_path, seen):
+    """The images of a step are the same in any number of passes, and so is what is counted."""
+    run = [*overrides, *NO_EVALUATION, "SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "1"]
+    run += ["SOLVER.STEPS", "()", "DATALOADER.ASPECT_RATIO_GROUPING", "False"]
+    steps = {}
+    for passes in ("1", "2", "4"):
+        seen.clear()
+        folder = ["OUTPUT_DIR", str(tmp_path / passes), "SOLVER.ACCUMULATION_STEPS", passes]
+        assert train_net(CONFIG, *run, *folder) is None
+        assert len(seen) == int(passes)
+        steps[passes] = [file for batch in seen for file in batch]
+    assert steps["1"] == steps["2"] == steps["4"]
+    log = (tmp_path / "2" / "log.txt").read_text()
+    assert "a step is 4 images: 1 process(es) x 2 pass(es) x 2; learning rate" in log
+    images_per_step = [load(tmp_path / passes)["trainer"]["images"] for passes in steps]
+    assert images_per_step == [4, 4, 4]
+    # Proposals are drawn anew in each pass, but there are as many of them for each image.
+    assert all(load(tmp_path / passes)["model"][COUNTS].sum() > 0 for passes in steps)
+
+
+def test_accumulating_run_is_resumed_exactly(train_net, overrides, tmp_path):
+    run = [*overrides, "SEED", "1", "SOLVER.ACCUMULATION_STEPS", "2", "SOLVER.MAX_ITER", "4"]
+    run += ["SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2", "TEST.BEST_METRIC", ""]
+    assert train_net(CONFIG, *run) is None
+    killed = tmp_path / "killed"
+    again = [*run, "OUTPUT_DIR", str(killed)]
+    assert train_net(CONFIG, *again) is None
+    # As after a kill in the evaluation that follows the checkpoint of iteration 1.
+    (killed / "model_final.pth").unlink()
+    (killed / "model_0000003.pth").unlink()
+    (killed / "last_checkpoint").write_text("model_0000001.pth")
+    (killed / "metrics.json").write_text("")
+    assert train_net(CONFIG, "--resume", *again) is None
+    assert not first_difference(load(tmp_path / "output"), load(killed))
+    assert metrics(tmp_path / "output") == metrics(killed)
+    # What was evaluated at iteration 1 is there, though the resumed run began after it.
+    assert any("bbox/AP" in line for line in metrics(killed)[:-1])
+
+
+def test_finished_run_is_only_evaluated_again(train_net, overrides, tmp_path):
+    assert train_net(CONFIG, *overrides) is None
+    output = tmp_path / "output"
+    before = metrics(output)
+    assert train_net(CONFIG, "--resume", *overrides) is None
+    assert metrics(output) == before
+
+
+@pytest.mark.fault(
+    "An image that cannot be read, with `DATALOADER.UNREADABLE_IMAGES skip`",
+    "another image takes its place; `skipped_images.csv` and the end of the log name it",
+)
+@pytest.mark.parametrize("num_workers", ["0", "2"])
+def test_skipped_images(train_net, overrides, symbols, tmp_path, num_workers):
+    images = tmp_path / "images"
+    images.mkdir()
+    for index, path in enumerate(sorted((symbols / "train").iterdir())):
+        # Every other one is cut short.
+        content = path.read_bytes()
+        (images / path.name).write_bytes(content[: len(content) // 2] if index % 2 else content)
+    run = [
+        *overrides,
+        *NO_EVALUATION,
+        *("DATASETS.REGISTER.symbols_train.IMAGES", str(images)),
+        *("DATALOADER.UNREADABLE_IMAGES", "skip", "DATALOADER.NUM_WORKERS", num_workers),
+        *("SEED", "1", "SOLVER.MAX_ITER", "4"),
+    ]
+    assert train_net(CONFIG, *run) is None
+    output = tmp_path / "output"
+    rows = list(csv.reader(open(output / "skipped_images.csv")))
+    assert rows and all(str(images) in message for _, message in rows)
+    log = (output / "log.txt").read_text()
+    names = {message for _, message in rows}
+    summary = f"skipped {len(rows)} times, {len(names)} training images that could not be read"
+    assert summary in log and all(log.count(name) >= 2 for name in names)
+    # A resumed run counts from its checkpoint on.
+    late = [*rows, ["7", "image 1, of a step after the checkpoint"]]
+    with open(output / "skipped_images.csv", "w", newline="") as f:
+        csv.writer(f).writerows(late)
+    assert train_net(CONFIG, "--resume", *run) is None
+    assert list(csv.reader(open(output / "skipped_images.csv"))) == rows
