@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature imbalance test lint clean
+.PHONY: help set_up quickstart miniature imbalance test crash_test faults lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +35,12 @@ imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another h
 
 test: set_up lint  ## run all tests
 	@$(RUN) -m pytest
+
+crash_test: set_up  ## kill a small training at 20 random moments, resume it, compare it with one left alone
+	@$(RUN) -m tests.crash_test
+
+faults: set_up  ## do what can go wrong, and write docs/faults.md
+	@$(RUN) -m pytest tests -m fault --write-faults=docs/faults.md
 
 lint: set_up  ## check style
 	@$(RUN) -m ruff check .

@@ -12,6 +12,7 @@ from eql_seesaw.engine import (
     argument_parser,
     build_checkpointer,
     check_output_dir,
+    hold_output_dir,
     launch,
     load_config,
     log_next_steps,
@@ -22,16 +23,17 @@ from eql_seesaw.engine import (
 
 
 def main(args):
-    cfg = set_up(args)
-    if args.eval_only:
-        model = LongTailTrainer.build_model(cfg)
-        build_checkpointer(cfg, model).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        return LongTailTrainer.test(cfg, model)
-    trainer = LongTailTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    results = trainer.train()
-    log_next_steps(cfg)
-    return results
+    with hold_output_dir(args):
+        cfg = set_up(args)
+        if args.eval_only:
+            model = LongTailTrainer.build_model(cfg)
+            build_checkpointer(cfg, model).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+            return LongTailTrainer.test(cfg, model)
+        trainer = LongTailTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        results = trainer.train()
+        log_next_steps(cfg)
+        return results
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.faults.table import FaultTableWriter
+
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+
 
 @pytest.fixture(autouse=True)
 def seeded():
@@ -25,6 +29,28 @@ def coco200():
     return folder
 
 
-def pytest_collection_modifyitems(items):
+@pytest.fixture
+def collected(request):
+    """The tests of the files that pytest was called for, also those that -k or -m leave out."""
+    return request.config.stash[COLLECTED]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-faults",
+        type=Path,
+        metavar="FILE",
+        help="end this file with the table of the tests marked fault that passed",
+    )
+
+
+def pytest_configure(config):
+    if document := config.getoption("--write-faults"):
+        config.pluginmanager.register(FaultTableWriter(document))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
     """Fast tests first."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    config.stash[COLLECTED] = list(items)

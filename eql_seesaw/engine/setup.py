@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import glob
 import logging
 import os
 
@@ -142,19 +141,6 @@ def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
         )
     check_same_categories(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     return cfg
-
-
-def check_output_dir(cfg: CfgNode, resume: bool) -> None:
-    """
-    Raises:
-        ValueError: a new run would write over the checkpoints of an earlier one.
-    """
-    checkpoints = sorted(glob.glob(os.path.join(glob.escape(cfg.OUTPUT_DIR), "*.pth")))
-    if checkpoints and not resume:
-        raise ValueError(
-            f"OUTPUT_DIR has {checkpoints[-1]} of an earlier run; give --resume to go on with that "
-            "run, or another OUTPUT_DIR"
-        )
 
 
 def set_up(args: argparse.Namespace) -> CfgNode:

@@ -75,7 +75,7 @@ class AccumulatingTrainer(SimpleTrainer):
             images += batch
             with self._without_exchange() if index + 1 < self.num_passes else _nothing():
                 with torch.autocast("cuda", torch.float16, enabled=self.mixed_precision):
-                    pass_losses = self.model(batch)
+                    pass_losses = self._losses(batch, images)
                 for name, loss in pass_losses.items():
                     mean = loss.detach() / self.num_passes
                     losses[name] = losses[name] + mean if name in losses else mean
@@ -101,6 +101,19 @@ class AccumulatingTrainer(SimpleTrainer):
             self.optimizer.load_state_dict(state_dict["optimizer"])
         if self.mixed_precision and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+    def _losses(self, batch: list[dict], images: list[dict]) -> dict[str, torch.Tensor]:
+        try:
+            return self.model(batch)
+        except FloatingPointError as error:  # Detectron2's, of proposals, before there are losses
+            before = [
+                f"{name} {value:.4g}"
+                for name, (value, _) in get_event_storage().latest().items()
+                if "loss" in name
+            ]
+            reason = " ".join(str(error).split()).rstrip(".")
+            reason += f"; losses of the step before: {', '.join(before) or 'none'}"
+            raise self._error(f"{reason}; {_name_images(images)}") from error
 
     def _without_exchange(self) -> contextlib.AbstractContextManager:
         """Gradients of this pass wait for the last one's to be averaged over processes."""
@@ -131,15 +144,19 @@ class AccumulatingTrainer(SimpleTrainer):
         own = ""
         if not all(map(math.isfinite, losses.values())):
             values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            files = ", ".join(str(image["file_name"]) for image in images)
             where = f"rank {comm.get_rank()}: " if comm.get_world_size() > 1 else ""
-            own = f"{where}{values}; images {files}"
-        found = "; ".join(filter(None, comm.all_gather(own)))
+            own = f"{where}{values}; {_name_images(images)}"
+        raise self._error("; ".join(filter(None, ["a loss is not finite", *comm.all_gather(own)])))
+
+    def _error(self, reason: str) -> NonFiniteLossError:
         learning_rate = self.optimizer.param_groups[0]["lr"]
-        raise NonFiniteLossError(
-            f"iteration {self.iter}: a loss is not finite, learning rate {learning_rate:.4g}; "
-            f"{found}"
+        return NonFiniteLossError(
+            f"iteration {self.iter}, learning rate {learning_rate:.4g}: {reason}"
         )
+
+
+def _name_images(images: list[dict]) -> str:
+    return f"images {', '.join(str(image['file_name']) for image in images)}"
 
 
 def _nothing() -> contextlib.AbstractContextManager:

@@ -216,7 +216,6 @@ class LongTailTrainer(DefaultTrainer):
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict:
         """As Detectron2's; then, unless ``evaluators`` are given, pictures and reports."""
-        wait_for_all()  # so that all know each other before rank 0 has long work of its own
         is_own = evaluators is None
         if is_own:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]

@@ -53,7 +53,7 @@ class Hooked:
 
 
 def run(path, first, last, state=None, go_back_to=-1):
-    """Iterations [first, last), written as Detectron2 does. The state of the hook after the last."""
+    """Iterations [first, last), written as Detectron2 does; the hook's state after the last."""
     hook = MetricsWindow(torch.nn.Identity())
     with EventStorage(first) as storage:
         hook.trainer = Hooked(storage, first)

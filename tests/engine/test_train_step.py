@@ -81,7 +81,7 @@ def test_loss_that_is_not_finite_stops_before_the_weights_change(value):
             trainer.run_step()
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     message = str(error.value)
-    assert message.startswith("iteration 1: a loss is not finite, learning rate 0.1; loss_square ")
+    assert message.startswith("iteration 1, learning rate 0.1: a loss is not finite; loss_square ")
     assert f"loss_absolute {value}" in message and "\n" not in message
     # Those of the step, in both of its passes.
     assert message.endswith("images 4.jpg, 5.jpg, 6.jpg, 7.jpg")

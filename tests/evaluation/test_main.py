@@ -96,14 +96,37 @@ def test_registered_dataset_with_groups_of_the_training_set(run, files):
     ).replace('"', "")
 
 
+RESULTS_LINE = "one line with file and value; nothing is written"
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda text: text[:-30], "results.json: not a whole JSON file"),
-        (lambda text: text.replace('"score": 0', '"score": NaN, "x": 0', 1), "NaN or Infinity at"),
-        (lambda text: text.replace('"image_id": ', '"image_id": 9'), "the file of another dataset"),
-        (lambda text: text.replace("[120, 160]", "[160, 120]"), "has a mask of size [160, 120]"),
-        (lambda text: text.replace('"category_id": 2,', '"category_id": 99,'), "category_id 99"),
+        pytest.param(
+            lambda text: text[:-30],
+            "results.json: not a whole JSON file",
+            marks=pytest.mark.fault("Detections (`results.json`): cut off", RESULTS_LINE),
+        ),
+        pytest.param(
+            lambda text: text.replace('"score": 0', '"score": NaN, "x": 0', 1),
+            "NaN or Infinity at",
+            marks=pytest.mark.fault("Detections: a score of NaN", RESULTS_LINE),
+        ),
+        pytest.param(
+            lambda text: text.replace('"image_id": ', '"image_id": 9'),
+            "the file of another dataset",
+            marks=pytest.mark.fault("Detections: of another dataset", RESULTS_LINE),
+        ),
+        pytest.param(
+            lambda text: text.replace("[120, 160]", "[160, 120]"),
+            "has a mask of size [160, 120]",
+            marks=pytest.mark.fault("Detections: a mask of another size", RESULTS_LINE),
+        ),
+        pytest.param(
+            lambda text: text.replace('"category_id": 2,', '"category_id": 99,'),
+            "category_id 99",
+            marks=pytest.mark.fault("Detections: an unknown class", RESULTS_LINE),
+        ),
     ],
 )
 def test_bad_results(run, files, change, message):

@@ -1,0 +1,89 @@
+"""The folder that a run writes into."""
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import glob
+import os
+import tempfile
+from collections.abc import Iterator
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..data.atomic_write import remove_partial
+from .setup import load_config
+
+# Locked for as long as a training runs; empty.
+LOCK = ".lock"
+# Room for the first lines of a log, without which nobody would learn what went wrong.
+BYTES_NEEDED = 2**16
+
+
+def check_output_dir(cfg: CfgNode, resume: bool) -> None:
+    """
+    Raises:
+        ValueError: a new run would write over the checkpoints of an earlier one.
+    """
+    checkpoints = sorted(glob.glob(os.path.join(glob.escape(cfg.OUTPUT_DIR), "*.pth")))
+    if checkpoints and not resume:
+        raise ValueError(
+            f"OUTPUT_DIR has {checkpoints[-1]} of an earlier run; give --resume to go on with that "
+            "run, or another OUTPUT_DIR"
+        )
+
+
+@contextlib.contextmanager
+def hold_output_dir(args: argparse.Namespace) -> Iterator[None]:
+    """
+    Make OUTPUT_DIR, and keep other trainings out of it in the meantime. An evaluation needs to be
+    able to write there, no more. All processes take part; the main one looks.
+
+    Args:
+        args: of :func:`~eql_seesaw.engine.argument_parser`.
+
+    Raises:
+        OSError: the folder cannot be written to.
+        ValueError: another training runs there. Both in one line.
+    """
+    folder = load_config(args.config_file, args.opts).OUTPUT_DIR
+    with contextlib.ExitStack() as stack:
+        if comm.is_main_process():
+            stack.enter_context(_locked(folder, is_exclusive=not args.eval_only))
+        comm.synchronize()
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: str, is_exclusive: bool) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            lock = stack.enter_context(open(os.path.join(folder, LOCK), "ab", buffering=0))
+            if is_exclusive:
+                _lock(lock.fileno(), folder)
+                remove_partial(folder)
+            _try_to_write(folder)
+        except OSError as error:
+            raise OSError(f"OUTPUT_DIR {folder}: {error.strerror}") from None
+        yield
+
+
+def _try_to_write(folder: str) -> None:
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as f:
+        # A full disk may take a part only.
+        if f.write(b"\0" * BYTES_NEEDED) < BYTES_NEEDED:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _lock(descriptor: int, folder: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"OUTPUT_DIR {folder}: another training is running there; wait for its end, or give "
+            "another OUTPUT_DIR"
+        ) from None
+    except OSError:
+        pass  # a file system that has no locks

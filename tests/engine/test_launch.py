@@ -1,0 +1,235 @@
+"""Who decides rank, world size, backend and device, by variables and arguments."""
+
+import pytest
+import torch
+
+from eql_seesaw.engine import argument_parser, launch, one_line_errors, slurm
+from eql_seesaw.engine.error_messages import RankLost
+from eql_seesaw.engine.placement import find_placement
+from eql_seesaw.engine.processes import ProcessFailed
+
+TORCHRUN = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "node7",
+    "MASTER_PORT": "29500",
+}
+SRUN = {
+    "SLURM_JOB_ID": "1234",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_TASKS_PER_NODE": "4(x2)",
+    "SLURM_JOB_NODELIST": "node[03-04]",
+}
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """``gpus(n)`` makes this a machine with n GPUs."""
+
+    def pretend(count):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    pretend(0)
+    return pretend
+
+
+def arguments(*options):
+    return argument_parser("").parse_args(options)
+
+
+@pytest.mark.parametrize(
+    "hosts, expanded",
+    [
+        ("gpu1", ["gpu1"]),
+        ("node[03-05,09],gpu-a1", ["node03", "node04", "node05", "node09", "gpu-a1"]),
+        ("n[8-11]", ["n8", "n9", "n10", "n11"]),
+        ("r[0-1]n[1-2]-ib", ["r0n1-ib", "r0n2-ib", "r1n1-ib", "r1n2-ib"]),
+        ("a.b.c,d[001]", ["a.b.c", "d001"]),
+    ],
+)
+def test_host_lists(hosts, expanded):
+    assert slurm.expand_hosts(hosts) == expanded
+
+
+@pytest.mark.parametrize("hosts", ["", "node[", "node[1-", "a,,b", "node[1-2", "node[a]", "a b"])
+def test_broken_host_lists(hosts):
+    with pytest.raises(ValueError, match="node list is"):
+        slurm.expand_hosts(hosts)
+
+
+def test_task_counts():
+    assert slurm.expand_counts("4(x2),3") == [4, 4, 3]
+    assert slurm.expand_counts("8") == [8]
+    with pytest.raises(ValueError, match="TASKS_PER_NODE is '4x2'"):
+        slurm.expand_counts("4x2")
+
+
+def test_one_process(gpus):
+    placement = find_placement(arguments(), {})
+    assert placement.is_started
+    assert (placement.rank, placement.world_size, placement.device) == (0, 1, "cpu")
+    assert placement.describe() == "one process, on cpu"
+    gpus(8)
+    assert find_placement(arguments(), {}).device == "cuda:0"
+
+
+def test_own_processes(gpus):
+    gpus(4)
+    options = ["--num-gpus", "4", "--num-machines", "3", "--machine-rank", "2"]
+    first = find_placement(arguments(*options, "--dist-url", "tcp://node1:2000"), {})
+    assert not first.is_started
+    last = first.of_local_rank(3)
+    assert (first.rank, first.local_rank, first.device) == (8, 0, "cuda:0")
+    assert (last.rank, last.local_rank, last.device) == (11, 3, "cuda:3")
+    assert last.world_size == 12 and last.local_world_size == 4 and last.backend == "nccl"
+    for word in ("rank 11 of 12", "cuda:3", "nccl", "tcp://node1:2000", "3 machine(s)"):
+        assert word in last.describe()
+
+
+def test_own_processes_on_cpu_meet_at_a_free_port(gpus):
+    placement = find_placement(arguments("--num-gpus", "2"), {})
+    assert placement.backend == "gloo" and placement.of_local_rank(1).device == "cpu"
+    host, port = placement.init_method.rsplit(":", 1)
+    assert host == "tcp://127.0.0.1" and int(port) > 1024
+
+
+def test_one_process_on_each_of_two_machines_is_started(gpus):
+    options = ["--num-machines", "2", "--dist-url", "tcp://node1:2000"]
+    assert not find_placement(arguments(*options), {}).is_started
+
+
+def test_torchrun(gpus):
+    gpus(4)
+    placement = find_placement(arguments(), {**SRUN, **TORCHRUN})  # also below srun
+    assert placement.launcher == "torchrun" and placement.is_started
+    assert (placement.rank, placement.world_size) == (5, 8)
+    assert (placement.local_rank, placement.local_world_size) == (1, 4)
+    assert placement.device == "cuda:1" and placement.backend == "nccl"
+
+
+def test_srun(gpus):
+    placement = find_placement(arguments(), SRUN)
+    assert placement.launcher == "srun" and placement.is_started
+    assert (placement.rank, placement.world_size) == (5, 8)
+    assert (placement.local_rank, placement.local_world_size) == (1, 4)
+    assert placement.init_method.startswith("tcp://node03:")
+    # All agree on the port, another job takes another.
+    others = find_placement(arguments(), {**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"})
+    assert others.init_method == placement.init_method
+    next_job = find_placement(arguments(), {**SRUN, "SLURM_JOB_ID": "1235"})
+    next_step = find_placement(arguments(), {**SRUN, "SLURM_STEP_ID": "1"})
+    assert len({p.init_method for p in (placement, next_job, next_step)}) == 3
+
+
+def test_srun_of_a_part_of_the_job(gpus):
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    step |= {"SLURM_STEP_NODELIST": "node04", "SLURM_PROCID": "1"}
+    placement = find_placement(arguments(), {**SRUN, **step})
+    assert (placement.world_size, placement.local_world_size) == (2, 2)
+    assert placement.init_method.startswith("tcp://node04:")
+
+
+def test_srun_with_chosen_master(gpus):
+    chosen = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "2345"}
+    assert find_placement(arguments(), {**SRUN, **chosen}).init_method == "tcp://10.0.0.1:2345"
+
+
+def test_srun_with_tasks_per_node_as_asked_for(gpus):
+    environ = {**SRUN, "SLURM_NTASKS_PER_NODE": "4"}
+    del environ["SLURM_TASKS_PER_NODE"]
+    assert find_placement(arguments(), environ).local_world_size == 4
+
+
+def test_srun_that_shows_each_task_its_own_gpu(gpus):
+    gpus(1)
+    placement = find_placement(arguments(), SRUN)
+    assert placement.device == "cuda:0" and placement.backend == "nccl"
+
+
+@pytest.mark.parametrize("step_id", [None, "4294967291", "4294967290"])
+def test_batch_script_and_salloc_shell_are_not_srun(gpus, step_id):
+    environ = {**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_ID": step_id}
+    if step_id is None:
+        del environ["SLURM_STEP_ID"]
+    placement = find_placement(arguments("--num-gpus", "2"), environ)
+    assert placement.launcher == "train_net.py" and placement.world_size == 2
+
+
+def test_shell_of_srun_pty_may_start_processes(gpus):
+    environ = {**SRUN, "SLURM_NTASKS": "1", "SLURM_TASKS_PER_NODE": "1", "SLURM_PROCID": "0"}
+    assert find_placement(arguments("--num-gpus", "2"), environ).world_size == 2
+
+
+BAD_SETTINGS = {
+    "torchrun and --num-gpus": (["--num-gpus", "2"], TORCHRUN, 0, "--num-gpus 2 under torchrun"),
+    "torchrun and --num-machines": (["--num-machines", "2"], TORCHRUN, 0, "under torchrun.*nnodes"),
+    "srun and --num-gpus": (["--num-gpus", "8"], SRUN, 0, "--num-gpus 8 under srun.*ntasks-per"),
+    "torchrun with more than there are": ([], TORCHRUN, 2, "4 processes, but this machine has 2"),
+    "srun with more than there are": ([], SRUN, 2, "4 processes, but this machine has 2"),
+    "more than there are": (["--num-gpus", "3"], {}, 2, "--num-gpus 3, but this machine has 2"),
+    "no process": (["--num-gpus", "0"], {}, 0, "--num-gpus is 0"),
+    "no machine": (["--num-machines", "0"], {}, 0, "--num-machines is 0"),
+    "machines that cannot meet": (["--num-machines", "2"], {}, 0, "needs --dist-url"),
+    "machine rank": (
+        ["--num-machines", "2", "--machine-rank", "2", "--dist-url", "tcp://a:1"],
+        {},
+        0,
+        "--machine-rank is 2.*from 0 to 1",
+    ),
+    "url": (["--num-gpus", "2", "--dist-url", "node1:2000"], {}, 0, "--dist-url is 'node1:2000'"),
+    "uneven nodes": ([], {**SRUN, "SLURM_TASKS_PER_NODE": "5,3"}, 0, r"\[5, 3\] processes"),
+    "cyclic ranks": ([], {**SRUN, "SLURM_LOCALID": "2"}, 0, "--distribution=block"),
+    "no number": ([], {**TORCHRUN, "RANK": "one"}, 0, "RANK is 'one'"),
+}
+
+
+@pytest.mark.fault("contradicting launch options", "one line that names them")
+@pytest.mark.parametrize("case", BAD_SETTINGS)
+def test_contradictions_are_one_line(gpus, case):
+    options, environ, num_gpus, pattern = BAD_SETTINGS[case]
+    gpus(num_gpus)
+    with pytest.raises(ValueError, match=pattern) as error:
+        find_placement(arguments(*options), environ)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
+def test_timeout_must_be_positive(minutes):
+    with pytest.raises(ValueError, match="--timeout"):
+        launch(print, arguments("--timeout", minutes))
+
+
+def test_main_gets_its_placement(gpus, monkeypatch):
+    for name in (*TORCHRUN, *SRUN):
+        monkeypatch.delenv(name, raising=False)
+    args = arguments()
+    seen = []
+    launch(lambda args: seen.append(args.placement.world_size), args)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (ValueError("wrong"), "error: wrong"),
+        (FloatingPointError("nan in step 3"), "error: nan in step 3"),
+        (RankLost("silence"), "error: silence"),
+        (ProcessFailed("rank 1 has gone"), "error: rank 1 has gone"),
+        (ProcessFailed("rank 1: KeyError: 2", "Traceback ...\n"), "Traceback ...\nerror: rank 1:"),
+        (KeyboardInterrupt(), "130"),
+    ],
+)
+def test_one_line_errors(error, status):
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise error
+    assert str(ended.value.code).startswith(status)
+
+
+def test_unexpected_errors_keep_their_traceback():
+    with pytest.raises(KeyError), one_line_errors():
+        raise KeyError("a mistake of ours")

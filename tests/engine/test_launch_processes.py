@@ -1,0 +1,197 @@
+"""Real processes: how they are started, and how they end together."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.engine.conftest import ROOT
+from tests.engine.test_train_net import free_port
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="these are processes without a GPU"),
+]
+
+PROGRAM = ["-m", "tests.engine.launch_main"]
+OWN = [*PROGRAM, "--num-gpus", "2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
+# What "one rank dying ends the others" may take.
+SECONDS = 60
+
+
+def start(*arguments, **variables):
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_ready(*arguments):
+    """A started program whose two processes are about to do what they are named for."""
+    process = start(*arguments)
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2, process.stderr.read()
+    return process
+
+
+def end(process):
+    """Status, standard output and the last line of standard error."""
+    output, errors = process.communicate(timeout=600)
+    return process.returncode, output, (errors.strip().splitlines() or [""])[-1]
+
+
+def start_torchrun(*arguments):
+    return start(*TORCHRUN, f"--master-port={free_port()}", *arguments)
+
+
+def start_srun(*arguments):
+    """The two processes that srun would start."""
+    job = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2"}
+    job |= {"SLURM_TASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "localhost"}
+    return [start(*arguments, **job, SLURM_PROCID=rank, SLURM_LOCALID=rank) for rank in ("0", "1")]
+
+
+@pytest.mark.parametrize("launcher", ["train_net.py", "torchrun", "srun", "two machines"])
+def test_every_launcher_gives_detectron2_its_ranks(launcher):
+    if launcher == "train_net.py":
+        processes = [start(*OWN, "report")]
+    elif launcher == "torchrun":
+        processes = [start_torchrun(*PROGRAM, "report")]
+    elif launcher == "srun":
+        processes = start_srun(*PROGRAM, "report")
+    else:
+        machines = ["--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}"]
+        processes = [
+            start(*PROGRAM, *machines, "--machine-rank", rank, "report") for rank in ("0", "1")
+        ]
+    ended = [end(process) for process in processes]
+    assert [status for status, _, _ in ended] == [0] * len(ended), ended
+    lines = [json.loads(line) for _, output, _ in ended for line in output.splitlines()]
+    is_two = launcher == "two machines"
+    assert sorted(lines, key=lambda line: line["rank"]) == [
+        {
+            "rank": rank,
+            "size": 2,
+            "local": [0, 1] if is_two else [rank, 2],
+            "sum": 3.0,
+            "launcher": "train_net.py" if is_two else launcher,
+        }
+        for rank in (0, 1)
+    ]
+
+
+FAILURES = {
+    "SIGKILL": r"error: rank 1 \(process \d+\) was killed by SIGKILL, often for want of memory",
+    "exit": r"error: rank 1 \(process \d+\) ended with status 7",
+    "ValueError": r"error: dataset 'x' is empty",
+    "KeyError": r"error: rank 1: KeyError: 'a mistake of ours'",
+}
+
+
+@pytest.mark.fault("a rank dies", "the others end within 60 s, one line says which and how")
+@pytest.mark.parametrize("failure", FAILURES)
+def test_dead_rank_ends_the_others(failure):
+    process = start_ready(*OWN, "fail", failure)
+    output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert re.fullmatch(FAILURES[failure], errors.strip().splitlines()[-1]), errors
+    # What nobody expects comes with its traceback, the rest without any.
+    assert ("Traceback" in errors) == (failure == "KeyError"), errors
+
+
+@pytest.mark.fault("a rank started by torchrun dies", "torchrun ends the others within 60 s")
+def test_dead_rank_under_torchrun():
+    process = start_torchrun(*PROGRAM, "fail", "SIGKILL")
+    output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "SIGKILL" in errors
+
+
+@pytest.mark.fault("a rank stalls", "the others give up after --timeout and say so; it is ended")
+@pytest.mark.parametrize("failure", ["SIGSTOP", "silence"])
+def test_stalled_rank(failure):
+    process = start_ready(*OWN, "--timeout", "0.05", "fail", failure)
+    status, _, line = end(process)
+    assert status == 1
+    assert line.startswith("error: rank 0: another rank did not answer within 0.05 minutes")
+    assert "--timeout" in line
+
+
+@pytest.mark.fault("the process that started the ranks is killed", "the ranks end too")
+def test_killed_launcher():
+    process = start_ready(*OWN, "unprepared")
+    process.kill()
+    # Standard output is at its end when nobody is left to write to it.
+    output, errors = process.communicate(timeout=SECONDS)
+    assert "the process that started this one has ended" in errors
+
+
+@pytest.mark.fault("a signal during training", "status 75 after saving, on all ranks")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_signal_to_the_launcher_stops_training_in_order(name):
+    process = start_ready(*OWN, "train")
+    process.send_signal(signal.Signals[name])
+    status, output, line = end(process)
+    assert status == 75
+    assert output.splitlines() == [f"saved after {name}"] * 2
+    assert line == f"{name}: stops after this step"
+
+
+@pytest.mark.fault("a signal while rank 0 evaluates", "status 75 at once, on all ranks")
+def test_signal_during_evaluation():
+    process = start_ready(*OWN, "evaluate")
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 75
+
+
+@pytest.mark.parametrize("name, expected", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_signal_before_training(name, expected):
+    process = start_ready(*OWN, "unprepared")
+    process.send_signal(signal.Signals[name])
+    output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == expected
+    assert "Traceback" not in errors
+
+
+@pytest.mark.fault("Ctrl-C twice", "the run ends without saving, status 130")
+def test_second_interrupt_ends_a_step_that_does_not():
+    process = start_ready(*OWN, "stuck")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "SIGINT: stops after this step\n"
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 130
+
+
+@pytest.mark.fault("a signal to train_net.py on two processes", "checkpoint saved, status 75")
+def test_training_on_two_processes_is_stopped_and_resumed(overrides, tmp_path):
+    config = ["--config-file", str(ROOT / "configs" / "quickstart" / "seesaw.yaml")]
+    command = ["train_net.py", *config, "--num-gpus", "2"]
+    endless = [*overrides, "SOLVER.MAX_ITER", "100000"]
+    process = start(*command, *endless)
+    # The log writes a line of losses every 20 steps.
+    assert any("total_loss" in line for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    status, _, line = end(process)
+    assert status == 75, line
+    output = tmp_path / "output"
+    last = torch.load(output / (output / "last_checkpoint").read_text(), weights_only=True)
+    one_more = str(last["iteration"] + 2)
+    status, _, line = end(start(*command, "--resume", *overrides, "SOLVER.MAX_ITER", one_more))
+    assert status == 0, line
+    assert (output / "model_final.pth").exists()
+
+
+def test_mistake_of_launching_through_train_net(overrides):
+    config = ["--config-file", str(ROOT / "configs" / "quickstart" / "seesaw.yaml")]
+    status, _, line = end(start("train_net.py", *config, "--num-machines", "2", *overrides))
+    assert status == 1
+    assert line.startswith("error: --num-machines 2 needs --dist-url")

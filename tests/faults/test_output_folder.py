@@ -1,0 +1,95 @@
+"""Folders that cannot be written to, and disks that are full."""
+
+import shutil
+
+import pytest
+
+from .conftest import check_checkpoint, check_error
+
+TWO_CHECKPOINTS = ["SOLVER.CHECKPOINT_PERIOD", "1"]
+
+
+@pytest.mark.fault(
+    "`OUTPUT_DIR` is below a file",
+    "one line, before training starts",
+)
+def test_below_a_file(train_net, overrides, tmp_path):
+    (tmp_path / "file").write_text("something of the user's")
+    extra = ["OUTPUT_DIR", str(tmp_path / "file" / "output")]
+    error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
+    check_error(error, "OUTPUT_DIR .*file/output: Not a directory")
+    assert (tmp_path / "file").read_text() == "something of the user's"
+
+
+@pytest.mark.fault(
+    "`OUTPUT_DIR` is on a file system that is mounted read-only",
+    "one line, before training starts",
+)
+def test_read_only(train_net, overrides, tmp_path, mount):
+    mount(tmp_path / "output", "ro,size=1m")
+    check_error(train_net("quickstart/seesaw.yaml", *overrides), "OUTPUT_DIR .*/output: Read-only")
+
+
+@pytest.mark.fault(
+    "The disk is full when a checkpoint is written",
+    "one line with the file, the bytes it needs and has, and the last good checkpoint, which stays "
+    "as it was; no part of the other is left",
+)
+def test_full_disk(train_net, overrides, tmp_path, mount):
+    mount(tmp_path / "output", "size=150m")  # a checkpoint has 99 MB
+    error = train_net("quickstart/seesaw.yaml", *overrides, *TWO_CHECKPOINTS)
+    check_error(error, r"model_0000001.pth.*\d.*\d.*model_0000000.pth")
+    check_checkpoint(tmp_path / "output" / "model_0000000.pth", 1)
+    names = [path.name for path in (tmp_path / "output").iterdir() if ".pth" in path.name]
+    assert names == ["model_0000000.pth"]
+    assert (tmp_path / "output" / "last_checkpoint").read_text() == "model_0000000.pth"
+
+
+@pytest.mark.fault(
+    "The disk is full from the start",
+    "one line with the folder, before training starts",
+)
+def test_disk_full_from_the_start(train_net, overrides, tmp_path, mount):
+    mount(tmp_path / "output", "size=4k")
+    (tmp_path / "output" / "other.txt").write_text("x" * 4096)
+    error = train_net("quickstart/seesaw.yaml", *overrides)
+    check_error(error, r"OUTPUT_DIR .*output: No space left on device")
+
+
+@pytest.mark.fault(
+    "`OUTPUT_DIR` is deleted in mid-training",
+    "one line at the next checkpoint, which names it",
+)
+def test_deleted(train_net, overrides, tmp_path, after_step):
+    after_step(2, lambda: shutil.rmtree(tmp_path / "output"))
+    error = train_net("quickstart/seesaw.yaml", *overrides)
+    check_error(error, r"OUTPUT_DIR|output/model_final.pth")
+
+
+@pytest.mark.fault(
+    "Another training starts in the same `OUTPUT_DIR`",
+    "one line; the one that runs goes on undisturbed",
+)
+def test_second_run(train_net, overrides, tmp_path, after_step):
+    errors = []
+    arguments = ["quickstart/seesaw.yaml", "--resume", *overrides]
+    after_step(2, lambda: errors.append(train_net(*arguments)))
+    assert train_net(*arguments) is None
+    check_error(*errors, "OUTPUT_DIR.*another")
+    check_checkpoint(tmp_path / "output" / "model_final.pth", 3)
+
+
+@pytest.mark.fault(
+    "A new training starts in the `OUTPUT_DIR` of an earlier one, without `--resume`",
+    "one line; nothing of the earlier one is changed",
+)
+def test_earlier_run(train_net, overrides, tmp_path):
+    assert train_net("quickstart/seesaw.yaml", *overrides) is None
+    before = modified(tmp_path / "output")
+    error = train_net("quickstart/eql.yaml", *overrides)
+    check_error(error, r"OUTPUT_DIR has .*model_final.pth of an earlier run; give --resume")
+    assert modified(tmp_path / "output") == before
+
+
+def modified(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

@@ -1,0 +1,164 @@
+"""What can have happened to a run before it is resumed."""
+
+import json
+import re
+from pathlib import Path
+from signal import SIGTERM, raise_signal
+
+import pytest
+
+from eql_seesaw.engine.stop_signals import STOPPED
+from eql_seesaw.evaluation import LongTailLVISEvaluator
+
+from .conftest import check_checkpoint, check_error, own_annotations, own_images
+
+RUN = ["quickstart/seesaw.yaml"]
+RESUME = [*RUN, "--resume"]
+LONGER = ["SOLVER.MAX_ITER", "5"]
+
+
+@pytest.fixture
+def finished(train_net, overrides, symbols, tmp_path):
+    """Overrides of a run of 3 steps that is done, with annotations of its own; and its folder."""
+    annotations = own_annotations(symbols, tmp_path / "train.json")
+    assert train_net(*RUN, *overrides, *annotations, "SOLVER.CHECKPOINT_PERIOD", "1") is None
+    return [*overrides, *annotations], tmp_path / "output"
+
+
+def metrics(output):
+    return [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+
+
+@pytest.mark.fault(
+    "The annotation file was changed (an annotation fewer), and the run is resumed",
+    "one line; `SOLVER.RESUME_CHANGED True` goes on",
+)
+def test_changed_annotations(train_net, finished, symbols, tmp_path):
+    settings, output = finished
+    before = (output / "model_final.pth").stat().st_mtime_ns
+    own_annotations(symbols, tmp_path / "train.json", lambda content: content["annotations"].pop())
+    error = train_net(*RESUME, *settings, *LONGER)
+    check_error(error, "symbols_train|train.json")
+    check_error(error, "RESUME_CHANGED")
+    assert (output / "model_final.pth").stat().st_mtime_ns == before
+    assert train_net(*RESUME, *settings, *LONGER, "SOLVER.RESUME_CHANGED", "True") is None
+    check_checkpoint(output / "model_final.pth", 5)
+
+
+@pytest.mark.fault(
+    "A class was renamed, and the run is resumed",
+    "one line with both names",
+)
+def test_renamed_class(train_net, finished, symbols, tmp_path):
+    settings, _ = finished
+
+    def rename(content):
+        content["categories"][2]["name"] = "renamed"
+
+    own_annotations(symbols, tmp_path / "train.json", rename)
+    # In the validation set too, or that is what is reported.
+    content = json.loads((symbols / "symbols_val.json").read_text())
+    name = content["categories"][2]["name"]
+    rename(content)
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    val = ["DATASETS.REGISTER.symbols_val.JSON", str(tmp_path / "val.json")]
+    error = train_net(*RESUME, *settings, *val, *LONGER)
+    check_error(error, f"other classes: '{name}', where here it is 'renamed'")
+
+
+@pytest.mark.fault(
+    "`metrics.json` was cut off in the middle of a line, and the run is resumed",
+    "it goes on; every line of the file is whole",
+)
+def test_truncated_metrics(train_net, finished):
+    settings, output = finished
+    text = (output / "metrics.json").read_text()
+    (output / "metrics.json").write_text(text[:-20])
+    assert train_net(*RESUME, *settings, *LONGER) is None
+    iterations = [line["iteration"] for line in metrics(output)]
+    assert iterations == sorted(set(iterations)) and iterations[-1] >= 4
+
+
+@pytest.mark.fault(
+    "`last_checkpoint` names a file that is gone, and the run is resumed",
+    "it goes on from the newest checkpoint that is there, and the log says so",
+)
+def test_last_checkpoint_is_gone(train_net, finished):
+    settings, output = finished
+    (output / (output / "last_checkpoint").read_text().strip()).unlink()
+    assert train_net(*RESUME, *settings, *LONGER) is None
+    check_checkpoint(output / "model_final.pth", 5)
+    log = (output / "log.txt").read_text()
+    assert re.search("last_checkpoint|trying an older checkpoint", log)
+
+
+@pytest.mark.fault(
+    "`last_checkpoint` is empty, and the run is resumed",
+    "it goes on from the newest checkpoint that is there",
+)
+def test_last_checkpoint_is_empty(train_net, finished):
+    settings, output = finished
+    (output / "last_checkpoint").write_text("")
+    assert train_net(*RESUME, *settings, *LONGER) is None
+    check_checkpoint(output / "model_final.pth", 5)
+
+
+@pytest.mark.fault(
+    "`--resume` with an `OUTPUT_DIR` without any checkpoint",
+    "training starts at the beginning, and the log says so",
+)
+def test_nothing_to_resume(train_net, overrides, tmp_path):
+    assert train_net(*RESUME, *overrides) is None
+    check_checkpoint(tmp_path / "output" / "model_final.pth", 3)
+
+
+@pytest.mark.fault(
+    "SIGTERM during an evaluation, and the run is resumed",
+    "exit status 75 at once; the evaluation is made again, with the results of an undisturbed run",
+)
+def test_interrupted_evaluation(train_net, overrides, tmp_path, monkeypatch):
+    undisturbed = tmp_path / "undisturbed"
+    assert train_net(*RUN, *overrides, "OUTPUT_DIR", str(undisturbed)) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(LongTailLVISEvaluator, "evaluate", lambda *_: raise_signal(SIGTERM))
+        assert train_net(*RUN, *overrides) == STOPPED
+    output = tmp_path / "output"
+    folder = Path("inference", "symbols_val")
+    assert not list((output / folder).glob("*"))
+    assert train_net(*RESUME, *overrides) is None
+    for name in ("per_category.csv", "lvis_instances_results.json"):
+        assert (output / folder / name).read_bytes() == (undisturbed / folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "num_workers",
+    [
+        pytest.param(
+            0,
+            marks=pytest.mark.fault(
+                "The images are deleted in mid-training",
+                "one line with the image and its file; the last checkpoint stays",
+            ),
+        ),
+        pytest.param(
+            1,
+            marks=pytest.mark.fault(
+                "... with processes that load data", "the same line, no traceback of theirs"
+            ),
+        ),
+    ],
+)
+def test_deleted_images(train_net, overrides, symbols, tmp_path, after_step, num_workers):
+    extra = own_images(symbols, tmp_path / "images")
+    extra += ["SOLVER.MAX_ITER", "30", "SOLVER.STEPS", "(20,)", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    extra += ["DATALOADER.NUM_WORKERS", str(num_workers)]
+
+    def delete():
+        for path in (tmp_path / "images").iterdir():
+            path.unlink()
+
+    after_step(2, delete)
+    error = train_net(*RUN, *overrides, *extra)
+    check_error(error, r"image \d+, \S+/images/\S+: .*No such file")
+    check_checkpoint(tmp_path / "output" / "model_0000001.pth", 2)
+    assert not (tmp_path / "output" / "model_final.pth").exists()
