@@ -14,7 +14,7 @@ set_up:  ## install everything into .venv
 
 quickstart: set_up  ## generate a dataset, train Seesaw on it, show AP of rare, common and frequent classes
 	@$(RUN) datasets/make_symbols.py --num-classes 30 --root datasets/symbols_30
-	@$(RUN) train_net.py --config-file configs/quickstart/seesaw.yaml
+	@$(RUN) train_net.py --config-file configs/quickstart/seesaw.yaml --resume
 
 MINIATURE := --image-size 96 --plain
 

@@ -14,8 +14,10 @@ DOCUMENTS = (
     "datasets/README.md",
     "docs/classification.md",
     "docs/evaluation.md",
+    "docs/faults.md",
     "docs/miniature.md",
     "docs/tables.md",
+    "docs/training.md",
 )
 
 

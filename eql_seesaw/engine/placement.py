@@ -76,10 +76,16 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
     Raises:
         ValueError: arguments and variables contradict each other or the machine, in one line.
     """
-    if all(name in environ for name in TORCHRUN_VARIABLES):
+    missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
+    if not missing:
         return _of_torchrun(args, environ)
     if slurm.in_step_of_many(environ):
         return _of_srun(args, environ)
+    if "RANK" in environ and environ.get("WORLD_SIZE", "1") != "1":
+        raise ValueError(
+            f"RANK and WORLD_SIZE are set, as by torchrun, but not {', '.join(missing)}: start the "
+            "processes with torchrun, or unset them all"
+        )
     return _of_arguments(args)
 
 

@@ -103,6 +103,7 @@ class LongTailTrainer(DefaultTrainer):
             NonFiniteLossError: a loss is NaN or infinite; no checkpoint has seen it.
         """
         with self.signals:
+            comm.synchronize()  # from here on a signal finds all processes prepared
             return super().train()
 
     def run_step(self) -> None:

@@ -126,6 +126,7 @@ def test_datasets_that_differ_in_their_ids(cfg):
 def test_images_that_switch_the_loss_off_are_named_once(cfg, dataset_dict, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("eql_seesaw"), "propagate", True)
     mapper = AnnotatedClassesMapper(cfg)
+    caplog.clear()  # what Detectron2's mapper says of itself
     mapper(dataset_dict)
     assert not caplog.records
     del dataset_dict["neg_category_ids"]
@@ -142,5 +143,7 @@ def test_one_worker_warns_for_all(cfg, dataset_dict, caplog, monkeypatch):
     for worker_id in (1, 0):
         worker = SimpleNamespace(id=worker_id)
         monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda worker=worker: worker)
-        AnnotatedClassesMapper(cfg)(dataset_dict)
+        mapper = AnnotatedClassesMapper(cfg)
+        caplog.clear()
+        mapper(dataset_dict)
         assert len(caplog.records) == 1 - worker_id

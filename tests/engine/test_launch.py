@@ -184,11 +184,19 @@ BAD_SETTINGS = {
     "url": (["--num-gpus", "2", "--dist-url", "node1:2000"], {}, 0, "--dist-url is 'node1:2000'"),
     "uneven nodes": ([], {**SRUN, "SLURM_TASKS_PER_NODE": "5,3"}, 0, r"\[5, 3\] processes"),
     "cyclic ranks": ([], {**SRUN, "SLURM_LOCALID": "2"}, 0, "--distribution=block"),
+    "half of torchrun": (
+        [],
+        {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a"},
+        0,
+        "not LOCAL_RANK, LOCAL_WORLD_SIZE",
+    ),
     "no number": ([], {**TORCHRUN, "RANK": "one"}, 0, "RANK is 'one'"),
 }
 
 
-@pytest.mark.fault("contradicting launch options", "one line that names them")
+@pytest.mark.fault(
+    "Launch options that contradict each other, half of torchrun's variables", "one line names them"
+)
 @pytest.mark.parametrize("case", BAD_SETTINGS)
 def test_contradictions_are_one_line(gpus, case):
     options, environ, num_gpus, pattern = BAD_SETTINGS[case]
