@@ -73,18 +73,3 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def remove_partial(folder: str | os.PathLike) -> None:
-    """
-    Delete what processes that were killed while they wrote left in a folder and those below it.
-    None may be writing.
-
-    Args:
-        folder: need not exist.
-    """
-    for path in list(Path(folder).rglob("*.partial")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)

@@ -2,13 +2,14 @@
 
 import csv
 import dataclasses
-import io
 import json
 import logging
+import math
 import os
 from collections import Counter
 
 import torch
+from detectron2.checkpoint import Checkpointer
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from torch import nn
@@ -29,13 +30,35 @@ class BestCheckpointer(hooks.BestCheckpointer):
         best = (self.best_metric, self.best_iter)
         # Detectron2 saves a new best model before it notes the metric.
         latest = self.trainer.storage.latest().get(self._val_metric)
-        if latest is not None and (best[0] is None or latest[0] > best[0]):
+        is_number = latest is not None and math.isfinite(latest[0])
+        if is_number and (best[0] is None or latest[0] > best[0]):
             best = latest
         return {"best_metric": best[0], "best_iter": best[1]}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
+
+
+class Checkpoints(hooks.PeriodicCheckpointer):
+    """Detectron2's hook, but a checkpoint also comes before each evaluation, which may be long."""
+
+    def __init__(self, checkpointer: Checkpointer, period: int, eval_period: int):
+        """
+        Args:
+            checkpointer: of the training.
+            period: in iterations.
+            eval_period: TEST.EVAL_PERIOD.
+        """
+        super().__init__(checkpointer, period)
+        self.eval_period = eval_period
+
+    def after_step(self):
+        super().after_step()
+        iteration, num_steps = self.trainer.iter, self.trainer.iter + 1
+        is_evaluated = self.eval_period > 0 and num_steps % self.eval_period == 0
+        if is_evaluated and num_steps % self.period and num_steps < self.trainer.max_iter:
+            self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
 
 
 class Evaluation(hooks.EvalHook):
@@ -55,7 +78,7 @@ class SkippedImages(HookBase):
     def __init__(self, output_dir: str):
         """
         Args:
-            output_dir: folder for the file, which all processes add to.
+            output_dir: folder for the file.
         """
         self.path = os.path.join(output_dir, "skipped_images.csv")
 
@@ -65,24 +88,20 @@ class SkippedImages(HookBase):
             kept = [row for row in self._rows() if int(row[0]) < self.trainer.start_iter]
             with atomic_file(self.path) as f:
                 csv.writer(f).writerows(kept)
-        comm.synchronize()
 
     def after_step(self):
-        if not self.trainer.unreadable:
+        messages = self.trainer.unreadable
+        if not messages or not comm.is_main_process():
             return
-        text = io.StringIO()
-        for message in self.trainer.unreadable:
+        for message in messages:
             logger.warning(f"skipped {message}")
-            csv.writer(text).writerow([self.trainer.iter, message])
-        # In one piece, so that lines of several processes do not mix.
         with open(self.path, "a", encoding="utf-8", newline="") as f:
-            f.write(text.getvalue())
+            csv.writer(f).writerows([self.trainer.iter, message] for message in messages)
 
     def after_train(self):
-        if self.trainer.iter < self.trainer.max_iter:
-            return  # stopped or failed
-        comm.synchronize()  # all have written
-        if not comm.is_main_process() or not os.path.exists(self.path):
+        if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
+            return
+        if not os.path.exists(self.path):
             return
         counts = Counter(message for _, message in self._rows())
         if counts:
@@ -177,7 +196,9 @@ class GradientStatistics(HookBase):
         self.loss_scale = self.trainer.loss_scale
 
     def after_step(self):
-        add_step(self.trainer.model, self.loss_scale)
+        # Mixed precision lowers its factor where it left out the step.
+        is_skipped = self.trainer.loss_scale < self.loss_scale
+        add_step(self.trainer.model, math.inf if is_skipped else self.loss_scale)
 
     def after_train(self):
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():

@@ -7,6 +7,7 @@ import os
 from detectron2.engine import HookBase, hooks
 from detectron2.utils.events import EventWriter, JSONWriter
 
+from ..data.atomic_write import atomic_file
 from ..modeling import LongTailFastRCNNOutputLayers
 
 # Detectron2's writers write at this period, and the median of as many iterations.
@@ -28,24 +29,33 @@ class ResumableJSONWriter(JSONWriter):
 
     def go_back(self, iteration: int) -> bool:
         """
-        Delete what was written after an iteration, and a last line that is not complete.
+        Drop the lines of later iterations, and lines that are not whole.
 
         Args:
-            iteration: the last one that counts; -1 for none.
+            iteration: the last one that counts.
 
         Returns:
-            Whether the line of that iteration is there.
+            Whether a line of that iteration is there.
         """
-        end, last = 0, -1
+        self.close()
         with open(self.json_file, "rb") as f:
-            for line in f:
-                found = _iteration(line)
-                if found is None or found > iteration:
-                    break
-                end, last = end + len(line), found
-        os.truncate(self.json_file, end)
-        self._last_write = last
-        return last == iteration >= 0
+            lines = [(line, _iteration(line)) for line in f]
+        kept = [(line, i) for line, i in lines if i is not None and i <= iteration]
+        if kept != lines:
+            with atomic_file(self.json_file, "wb") as f:
+                f.writelines(line for line, _ in kept)
+        super().__init__(self.json_file, window_size=PERIOD)
+        iterations = [i for _, i in kept]
+        self._last_write = max(iterations, default=-1)
+        return iteration in iterations
+
+    def start_anew(self) -> None:
+        """Keep the lines of an earlier run, if there are any, in a file of their own."""
+        self.close()
+        if os.path.getsize(self.json_file):
+            names = (f"{self.json_file}.{number}" for number in itertools.count(1))
+            os.replace(self.json_file, next(name for name in names if not os.path.exists(name)))
+        super().__init__(self.json_file, window_size=PERIOD)
 
 
 class WholeStepsWriter(hooks.PeriodicWriter):
@@ -103,7 +113,9 @@ class MetricsWindow(HookBase):
                     name, value, smoothing_hint=metric["smoothing_hint"], cur_iter=iteration
                 )
         for accuracy, sums in zip(self.accuracies, self._loaded.get("accuracies", [])):
-            accuracy.sums.copy_(accuracy.sums.new_tensor(sums))
+            sums = accuracy.sums.new_tensor(sums)
+            if sums.shape == accuracy.sums.shape:  # or the classes have changed, as was asked for
+                accuracy.sums.copy_(sums)
         self._loaded = {}
 
 

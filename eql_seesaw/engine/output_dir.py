@@ -4,19 +4,21 @@ import argparse
 import contextlib
 import errno
 import fcntl
-import glob
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..data.atomic_write import remove_partial
+from .checkpoint_files import has_checkpoint
 from .setup import load_config
 
 # Locked for as long as a training runs; empty.
 LOCK = ".lock"
+# The processes that load for a training that is killed hold its lock until they notice.
+SECONDS_TO_UNLOCK = 5.0
 # Room for the first lines of a log, without which nobody would learn what went wrong.
 BYTES_NEEDED = 2**16
 
@@ -26,11 +28,10 @@ def check_output_dir(cfg: CfgNode, resume: bool) -> None:
     Raises:
         ValueError: a new run would write over the checkpoints of an earlier one.
     """
-    checkpoints = sorted(glob.glob(os.path.join(glob.escape(cfg.OUTPUT_DIR), "*.pth")))
-    if checkpoints and not resume:
+    if has_checkpoint(cfg.OUTPUT_DIR) and not resume:
         raise ValueError(
-            f"OUTPUT_DIR has {checkpoints[-1]} of an earlier run; give --resume to go on with that "
-            "run, or another OUTPUT_DIR"
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} has checkpoints of an earlier run; give --resume to go "
+            "on with that run, or another OUTPUT_DIR"
         )
 
 
@@ -49,9 +50,15 @@ def hold_output_dir(args: argparse.Namespace) -> Iterator[None]:
     """
     folder = load_config(args.config_file, args.opts).OUTPUT_DIR
     with contextlib.ExitStack() as stack:
+        error = None
         if comm.is_main_process():
-            stack.enter_context(_locked(folder, is_exclusive=not args.eval_only))
-        comm.synchronize()
+            try:
+                stack.enter_context(_locked(folder, is_exclusive=not args.eval_only))
+            except (OSError, ValueError) as reason:
+                error = reason
+        error = comm.all_gather(error)[0]
+        if error is not None:
+            raise error
         yield
 
 
@@ -63,7 +70,6 @@ def _locked(folder: str, is_exclusive: bool) -> Iterator[None]:
             lock = stack.enter_context(open(os.path.join(folder, LOCK), "ab", buffering=0))
             if is_exclusive:
                 _lock(lock.fileno(), folder)
-                remove_partial(folder)
             _try_to_write(folder)
         except OSError as error:
             raise OSError(f"OUTPUT_DIR {folder}: {error.strerror}") from None
@@ -78,12 +84,17 @@ def _try_to_write(folder: str) -> None:
 
 
 def _lock(descriptor: int, folder: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"OUTPUT_DIR {folder}: another training is running there; wait for its end, or give "
-            "another OUTPUT_DIR"
-        ) from None
-    except OSError:
-        pass  # a file system that has no locks
+    deadline = time.monotonic() + SECONDS_TO_UNLOCK
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"OUTPUT_DIR {folder}: another training is running there; wait for its end, "
+                    "or give another OUTPUT_DIR"
+                ) from None
+            time.sleep(0.1)
+        except OSError:
+            return  # a file system that has no locks

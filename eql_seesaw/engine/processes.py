@@ -20,6 +20,8 @@ from .stop_signals import SIGNALS, STOPPED, TrainingStopped
 _SECONDS_FOR_CAUSE = 5.0
 # Between SIGTERM and SIGKILL, for processes that are to end because another has failed.
 _SECONDS_TO_END = 5.0
+# What a pipe takes before anybody reads it is 64 KiB.
+MAX_CHARACTERS = 6000
 
 
 class ProcessFailed(Exception):
@@ -88,9 +90,12 @@ def _run(writer: Connection, function: Callable[..., object], arguments: tuple) 
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if isinstance(error, (*EXPECTED_ERRORS, RankLost)):
-            report = _Report(last_line(error), is_rank_lost=isinstance(error, RankLost))
+            report = _Report(
+                last_line(error)[:MAX_CHARACTERS], is_rank_lost=isinstance(error, RankLost)
+            )
         else:
-            report = _Report(f"{type(error).__name__}: {error}", traceback.format_exc())
+            message = f"{type(error).__name__}: {error}"
+            report = _Report(message[:MAX_CHARACTERS], traceback.format_exc()[-MAX_CHARACTERS:])
         writer.send(report)
         sys.exit(1)
 

@@ -73,7 +73,7 @@ class AccumulatingTrainer(SimpleTrainer):
             batch = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
             images += batch
-            with self._without_exchange() if index + 1 < self.num_passes else _nothing():
+            with self._without_exchange(index + 1 < self.num_passes):
                 with torch.autocast("cuda", torch.float16, enabled=self.mixed_precision):
                     pass_losses = self._losses(batch, images)
                 for name, loss in pass_losses.items():
@@ -99,7 +99,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self.iter = state_dict["iteration"]
         if "optimizer" in state_dict:
             self.optimizer.load_state_dict(state_dict["optimizer"])
-        if self.mixed_precision and "grad_scaler" in state_dict:
+        if self.mixed_precision and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
     def _losses(self, batch: list[dict], images: list[dict]) -> dict[str, torch.Tensor]:
@@ -115,10 +115,11 @@ class AccumulatingTrainer(SimpleTrainer):
             reason += f"; losses of the step before: {', '.join(before) or 'none'}"
             raise self._error(f"{reason}; {_name_images(images)}") from error
 
-    def _without_exchange(self) -> contextlib.AbstractContextManager:
-        """Gradients of this pass wait for the last one's to be averaged over processes."""
-        is_distributed = isinstance(self.model, DistributedDataParallel)
-        return self.model.no_sync() if is_distributed else _nothing()
+    def _without_exchange(self, is_asked: bool) -> contextlib.AbstractContextManager:
+        """Where asked for, gradients wait for the last pass to be averaged over processes."""
+        if is_asked and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
 
     def _exchange(self, losses: dict[str, torch.Tensor], images: list[dict], data_time: float):
         """Tell the other processes how the step went, and log what they say."""
@@ -157,10 +158,6 @@ class AccumulatingTrainer(SimpleTrainer):
 
 def _name_images(images: list[dict]) -> str:
     return f"images {', '.join(str(image['file_name']) for image in images)}"
-
-
-def _nothing() -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext()
 
 
 def _all_gather(row: torch.Tensor) -> list[list[float]]:

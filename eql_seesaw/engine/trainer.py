@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import random
 import weakref
 from collections.abc import Iterator
 
@@ -13,7 +14,6 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from torch import nn
 
@@ -32,6 +32,7 @@ from .checkpoint import build_checkpointer
 from .checkpoint_files import last_good_checkpoint
 from .hooks import (
     BestCheckpointer,
+    Checkpoints,
     Evaluation,
     GradientStatistics,
     SampleCountsSummary,
@@ -90,6 +91,8 @@ class LongTailTrainer(DefaultTrainer):
         place in the stream of images included; otherwise start with MODEL.WEIGHTS.
         """
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if comm.is_main_process() and not resume:
+            self.metrics_writer.start_anew()
         loader = self.data_loader
         images_per_pass = loader.stream["images_per_pass"] * loader.stream["world_size"]
         loader.start_at(self._start_images // images_per_pass)
@@ -109,7 +112,10 @@ class LongTailTrainer(DefaultTrainer):
     def run_step(self) -> None:
         # From the place in training alone, so that a resumed run draws what the first would have.
         place = (self.data_loader.stream["seed"], self.iter, comm.get_rank())
-        seed_all_rng(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
         self._trainer.asked_to_stop = bool(self.signals.requested)
         try:
             super().run_step()
@@ -122,7 +128,8 @@ class LongTailTrainer(DefaultTrainer):
             # Evaluation, which may take long, is left to the run that goes on.
             for hook in self._hooks_before_checkpoint:
                 hook.after_step()
-            self._save()
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+            logger.info(f"stopped by a signal after iteration {self.iter}; --resume goes on")
             comm.synchronize()  # none ends before the checkpoint is there
             raise TrainingStopped
         super().after_step()
@@ -144,7 +151,7 @@ class LongTailTrainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
         if "optimizer" not in state_dict["_trainer"]:
-            rates = self.scheduler.get_last_lr()
+            rates = self.scheduler.get_lr()
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
         self.start_iter = self.iter + 1
@@ -172,8 +179,10 @@ class LongTailTrainer(DefaultTrainer):
 
     @property
     def unreadable(self) -> list[str]:
-        """Images of this process that were skipped in the last step, one line each."""
-        return self._trainer.unreadable
+        """Images that were skipped in the last step, by all processes, one line each."""
+        if not self._trainer.num_unreadable:
+            return []
+        return [line for lines in comm.all_gather(self._trainer.unreadable) for line in lines]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -244,7 +253,7 @@ class LongTailTrainer(DefaultTrainer):
         if not comm.is_main_process():
             self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
             return before + after
-        checkpointer = hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+        checkpointer = Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, period)
         if cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
             after.append(BestCheckpointer(period, self.checkpointer, cfg.TEST.BEST_METRIC))
         statistics = class_statistics(cfg)
@@ -265,14 +274,8 @@ class LongTailTrainer(DefaultTrainer):
         return self.writers
 
     def _evaluate(self) -> dict:
-        try:
-            with self.signals.at_once():
-                self._last_eval_results = self.test(self.cfg, self.model)
-        except TrainingStopped:
-            is_due = (self.iter + 1) % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0
-            if self.start_iter <= self.iter < self.max_iter - 1 and not is_due:
-                self._save()  # others are saved already
-            raise
+        with self.signals.at_once():
+            self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 
     def _finish_last_step(self) -> None:
@@ -287,10 +290,6 @@ class LongTailTrainer(DefaultTrainer):
         for hook in self._hooks_after_checkpoint:
             hook.after_step()
         self.iter = self.storage.iter = self.start_iter
-
-    def _save(self) -> None:
-        self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-        logger.info(f"stopped by a signal after iteration {self.iter}; --resume goes on")
 
 
 def show_evaluation(cfg: CfgNode, folder: str) -> None:

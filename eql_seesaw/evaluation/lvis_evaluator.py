@@ -168,7 +168,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             "segm_fixed" and "boundary". A metric without ground truth is left out. {} on ranks
             that do not report.
         """
-        self._wait_for_all()  # some images take longer than others
+        if self._distributed:
+            comm.synchronize()  # the ordinary one: a rank that stalls over its images is found
         self._iou_types = self._iou_types_of_all_ranks()
         if self._evaluation is None:
             self._start(self._iou_types)

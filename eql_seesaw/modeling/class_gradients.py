@@ -65,8 +65,8 @@ def add_step(model: nn.Module, loss_scale: float = 1.0) -> None:
 
     Args:
         model: with at least one :class:`ClassGradients`.
-        loss_scale: what mixed precision had multiplied the loss with. A step with gradients that
-            are not finite, which it skips, is left out.
+        loss_scale: what mixed precision had multiplied the loss with; infinite for a step that it
+            left out. Gradients that are not finite are left out too.
     """
     modules = class_gradients(model)
     sums = torch.stack([module.step_sums for module in modules]) / loss_scale

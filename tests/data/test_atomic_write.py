@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from eql_seesaw.data.atomic_write import atomic_file, atomic_folder, remove_partial
+from eql_seesaw.data.atomic_write import atomic_file, atomic_folder
 
 
 @pytest.mark.parametrize(("mode", "content"), [("w", "ä\r\n"), ("wb", "ä\r\n".encode())])
@@ -54,16 +54,3 @@ def test_folder_stays_as_it_was_after_a_failure(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "b", overwrite=True):
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == ["b"] and os.listdir(tmp_path / "b") == ["new"]
-
-
-def test_what_killed_processes_left_is_removed(tmp_path):
-    kept = ["results.json", "partial", "a.partial.json", "below/report/index.html"]
-    removed = ["results.json.12.partial", "below/x.partial", "below/.report.12.partial/index.html"]
-    for name in kept + removed:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    remove_partial(tmp_path)
-    remove_partial(tmp_path / "not_there")
-    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == set(kept)
-    assert not (tmp_path / "below" / ".report.12.partial").exists()

@@ -42,7 +42,8 @@ def _raise_expected():
 
 
 def _raise_unexpected():
-    raise KeyError("a mistake of ours")
+    # Longer than a pipe takes before anybody reads it.
+    raise KeyError("a mistake of ours" + ", and so on" * 10_000)
 
 
 FAILURES = {

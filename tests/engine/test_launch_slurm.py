@@ -33,7 +33,10 @@ def run_job(tmp_path):
     return run
 
 
-SRUN = "srun --kill-on-bad-exit=1 python train_net.py --resume --config-file a file.yaml SEED 1"
+SRUN = (
+    "srun --kill-on-bad-exit=0 --wait=60 python train_net.py --resume --config-file a file.yaml "
+    "SEED 1"
+)
 
 
 @pytest.mark.fault("a Slurm job's time is over", "it saves, requeues itself and goes on")

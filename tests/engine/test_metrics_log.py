@@ -1,6 +1,7 @@
 """metrics.json of a run that was killed and resumed."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,15 @@ def write_lines(path, iterations, tail=b""):
 
 @pytest.mark.parametrize(
     "iteration, kept, is_there",
-    [(-1, 0, False), (19, 1, True), (25, 1, False), (39, 2, True), (59, 3, True), (99, 3, False)],
+    [
+        (-1, 0, False),
+        (0, 0, False),
+        (19, 1, True),
+        (25, 1, False),
+        (39, 2, True),
+        (59, 3, True),
+        (99, 3, False),
+    ],
 )
 def test_lines_of_later_iterations_are_dropped(tmp_path, iteration, kept, is_there):
     path = tmp_path / "metrics.json"
@@ -25,6 +34,42 @@ def test_lines_of_later_iterations_are_dropped(tmp_path, iteration, kept, is_the
     writer = ResumableJSONWriter(str(path))
     assert writer.go_back(iteration) is is_there
     assert path.read_bytes() == b"".join(lines[:kept])
+
+
+def test_lines_that_are_not_in_order(tmp_path):
+    """Detectron2 writes what came before the last step after it."""
+    path = tmp_path / "metrics.json"
+    lines = write_lines(path, [19, 39, 35, 59, 49])
+    writer = ResumableJSONWriter(str(path))
+    assert writer.go_back(59)
+    assert path.read_bytes() == b"".join(lines)
+    assert writer.go_back(40) is False
+    assert path.read_bytes() == b"".join(lines[:3])
+    with EventStorage(41) as storage:
+        storage.put_scalar("loss", 1, cur_iter=36)  # written before
+        storage.put_scalar("other", 1, cur_iter=40)
+        writer.write()
+    assert json.loads(path.read_text().splitlines()[-1]) == {"iteration": 40, "other": 1}
+
+
+def test_line_that_is_broken_in_the_middle_takes_no_other_with_it(tmp_path):
+    path = tmp_path / "metrics.json"
+    lines = write_lines(path, [19, 39, 59])
+    path.write_bytes(lines[0] + b'{"itera{"iteration": 39}\n' + lines[1] + lines[2])
+    assert ResumableJSONWriter(str(path)).go_back(59)
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_new_run_keeps_the_lines_of_an_earlier_one(tmp_path):
+    path = tmp_path / "metrics.json"
+    for number in (1, 2):
+        lines = write_lines(path, [19, 39])
+        writer = ResumableJSONWriter(str(path))
+        writer.start_anew()
+        assert path.read_bytes() == b""
+        assert (tmp_path / f"metrics.json.{number}").read_bytes() == b"".join(lines)
+    writer.start_anew()
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.fault(
@@ -93,3 +138,17 @@ def test_window_is_no_longer_than_needed(tmp_path):
 def test_detectron2s_writer_still_has_what_ours_sets(tmp_path):
     """The subclass relies on it."""
     assert JSONWriter(str(tmp_path / "metrics.json"))._last_write == -1
+
+
+def test_accuracies_of_other_groups_are_left_out():
+    hook = MetricsWindow(torch.nn.Identity())
+    accuracy = SimpleNamespace(sums=torch.zeros(3, 4))
+    hook.accuracies = [accuracy]
+    with EventStorage() as storage:
+        hook.trainer = Hooked(storage, 0)
+        hook.load_state_dict({"accuracies": [torch.ones(3, 2).tolist()]})
+        hook.before_train()
+        assert not accuracy.sums.any()
+        hook.load_state_dict({"accuracies": [torch.ones(3, 4).tolist()]})
+        hook.before_train()
+        assert accuracy.sums.equal(torch.ones(3, 4))

@@ -115,6 +115,24 @@ def test_accumulating_run_is_resumed_exactly(train_net, overrides, tmp_path):
     assert any("bbox/AP" in line for line in metrics(killed)[:-1])
 
 
+def test_checkpoint_comes_before_each_evaluation(train_net, overrides, tmp_path):
+    """So that one that is stopped costs no steps."""
+    periods = ["SOLVER.CHECKPOINT_PERIOD", "4", "TEST.EVAL_PERIOD", "3", "SOLVER.MAX_ITER", "6"]
+    assert train_net(CONFIG, *overrides, *periods) is None
+    names = {path.name for path in (tmp_path / "output").glob("model_*.pth")}
+    numbered = {"model_0000002.pth", "model_0000003.pth"}
+    assert names == {*numbered, "model_final.pth", "model_best.pth"}
+
+
+def test_learning_rate_goes_on_where_the_optimizer_starts_anew(train_net, overrides, tmp_path):
+    run = [*overrides, *NO_EVALUATION, "SOLVER.WARMUP_ITERS", "2", "SOLVER.WARMUP_FACTOR", "0.001"]
+    run += ["SOLVER.BASE_LR", "0.01", "SOLVER.STEPS", "(3,)"]
+    assert train_net(CONFIG, *run, "SOLVER.MAX_ITER", "5") is None
+    changed = ["SOLVER.RESUME_CHANGED", "True", "SOLVER.MAX_ITER", "6"]
+    assert train_net("quickstart/eql.yaml", "--resume", *run, *changed) is None
+    assert metrics(tmp_path / "output")[-1]["lr"] == pytest.approx(0.001)
+
+
 def test_finished_run_is_only_evaluated_again(train_net, overrides, tmp_path):
     assert train_net(CONFIG, *overrides) is None
     output = tmp_path / "output"

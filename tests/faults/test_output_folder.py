@@ -87,7 +87,7 @@ def test_earlier_run(train_net, overrides, tmp_path):
     assert train_net("quickstart/seesaw.yaml", *overrides) is None
     before = modified(tmp_path / "output")
     error = train_net("quickstart/eql.yaml", *overrides)
-    check_error(error, r"OUTPUT_DIR has .*model_final.pth of an earlier run; give --resume")
+    check_error(error, r"OUTPUT_DIR .*output has checkpoints of an earlier run; give --resume")
     assert modified(tmp_path / "output") == before
 
 
