@@ -33,8 +33,9 @@ imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another h
 	@$(RUN) -m eql_seesaw.tables run miniature_imbalance
 	@$(RUN) -m eql_seesaw.tables collect miniature_imbalance
 
-test: set_up lint  ## run all tests
-	@$(RUN) -m pytest
+# Each test process computes with one thread.
+test: set_up lint  ## run all tests, two at a time
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 crash_test: set_up  ## kill a small training at 20 random moments, resume it, compare it with one left alone
 	@$(RUN) -m tests.crash_test
