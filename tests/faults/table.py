@@ -35,7 +35,9 @@ def rows_of_tests(items: Iterable[pytest.Item]) -> list[Row]:
 def format_row(row: Row) -> str:
     """A row in Markdown, for a file in docs/."""
     path, _, name = row.test.partition("::")
-    done, gives = (text.replace("|", "\\|") for text in (row.done, row.gives))
+    done, gives = (
+        text[:1].upper() + text[1:].replace("|", "\\|") for text in (row.done, row.gives)
+    )
     return f"| {done} | {gives} | [`{name}`](../{path}) |\n"
 
 

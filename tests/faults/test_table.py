@@ -65,6 +65,6 @@ def test_rows_are_of_tests_that_passed(pytester):
     document.write_text("Introduction\n\n" + HEADER + "| old | row | [`test_f`](../test_x.py) |\n")
     pytester.runpytest_inprocess("-m", "fault", plugins=[FaultTableWriter(document)])
     assert document.read_text() == (
-        "Introduction\n\n" + HEADER + "| b \\| one | fine | [`test_b`](../test_x.py) |\n"
-        "| a | fine | [`test_a`](../test_x.py) |\n"
+        "Introduction\n\n" + HEADER + "| B \\| one | Fine | [`test_b`](../test_x.py) |\n"
+        "| A | Fine | [`test_a`](../test_x.py) |\n"
     )
