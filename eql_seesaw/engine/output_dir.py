@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import tempfile
 import time
@@ -14,6 +15,8 @@ from detectron2.utils import comm
 
 from .checkpoint_files import has_checkpoint
 from .setup import load_config
+
+logger = logging.getLogger(__name__)
 
 # Locked for as long as a training runs; empty.
 LOCK = ".lock"
@@ -70,6 +73,11 @@ def _locked(folder: str, is_exclusive: bool) -> Iterator[None]:
             lock = stack.enter_context(open(os.path.join(folder, LOCK), "ab", buffering=0))
             if is_exclusive:
                 _lock(lock.fileno(), folder)
+            elif _is_locked(lock.fileno()):
+                logger.warning(
+                    f"OUTPUT_DIR {folder}: a training is running there, and evaluates into the "
+                    "same folder; give another OUTPUT_DIR, and its checkpoint as MODEL.WEIGHTS"
+                )
             _try_to_write(folder)
         except OSError as error:
             raise OSError(f"OUTPUT_DIR {folder}: {error.strerror}") from None
@@ -81,6 +89,15 @@ def _try_to_write(folder: str) -> None:
         # A full disk may take a part only.
         if f.write(b"\0" * BYTES_NEEDED) < BYTES_NEEDED:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
 
 
 def _lock(descriptor: int, folder: str) -> None:

@@ -3,6 +3,16 @@
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 
+SCALED_KEYS = (
+    "SOLVER.IMS_PER_BATCH",
+    "SOLVER.BASE_LR",
+    "SOLVER.MAX_ITER",
+    "SOLVER.STEPS",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+)
+
 
 def scale_to_batch(cfg: CfgNode, images_per_batch: int) -> CfgNode:
     """
@@ -37,6 +47,22 @@ def scale_from_reference(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def scaled_values(cfg: CfgNode, scaled: CfgNode) -> dict[str, tuple[object, object]]:
+    """What scaling changed: {key: (value before, value after)}."""
+    values = {key: (_value(cfg, key), _value(scaled, key)) for key in SCALED_KEYS}
+    return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
+
+
+def describe_scaling(cfg: CfgNode, scaled: CfgNode) -> str:
+    """What :func:`scale_from_reference` made of a config, for the log; "" if nothing."""
+    reference = cfg.SOLVER.REFERENCE_IMS_PER_BATCH
+    changed = scaled_values(cfg, scaled)
+    if not changed:
+        return ""
+    changes = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
+    return f"scaled from a batch of {reference} to {scaled.SOLVER.IMS_PER_BATCH}: {changes}"
+
+
 def describe_step(cfg: CfgNode, images_per_pass: int) -> str:
     """What a step is made of, for the log: images, processes, passes, learning rate."""
     solver = cfg.SOLVER
@@ -44,5 +70,11 @@ def describe_step(cfg: CfgNode, images_per_pass: int) -> str:
     processes = solver.IMS_PER_BATCH // (passes * images_per_pass)
     return (
         f"a step is {solver.IMS_PER_BATCH} images: {processes} process(es) x {passes} pass(es) x "
-        f"{images_per_pass}; learning rate {solver.BASE_LR:g}, {solver.MAX_ITER} iterations"
+        f"{images_per_pass} image(s); learning rate {solver.BASE_LR:g}, {solver.MAX_ITER} "
+        "iterations"
     )
+
+
+def _value(cfg: CfgNode, key: str) -> object:
+    section, name = key.split(".")
+    return cfg[section][name]

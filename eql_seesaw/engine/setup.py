@@ -20,7 +20,7 @@ from ..data.train_loader import images_of_pass
 from ..evaluation.hotcoco_engine import check_max_detections
 from ..evaluation.lvis_evaluation import ENGINES
 from ..evaluation.results_table import METRICS
-from .schedule import describe_step, scale_from_reference
+from .schedule import describe_scaling, describe_step, scale_from_reference
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,9 @@ def merge_config(config_file: str, overrides: list[str]) -> CfgNode:
     if config_file:
         with _one_line_errors(f"config file {config_file}"):
             cfg.merge_from_file(config_file, allow_unsafe=False)
+    for option in overrides:
+        if option.startswith("--"):
+            raise ValueError(f"{option} must stand before the KEY VALUE pairs")
     with _one_line_errors(f"overrides {' '.join(overrides)}"):
         if "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER" in overrides:
             # yacs would hold the key, "auto" or a truth value, to the type that the file gave it.
@@ -161,13 +164,9 @@ def set_up(args: argparse.Namespace) -> CfgNode:
     logger.info(f"{args.placement.describe()}{gpu}")
     if step:
         logger.info(step)
-        written_for = merge_config(args.config_file, args.opts).SOLVER
-        if cfg.SOLVER.REFERENCE_IMS_PER_BATCH != written_for.REFERENCE_IMS_PER_BATCH:
-            logger.info(
-                f"scaled from batch {written_for.REFERENCE_IMS_PER_BATCH}, learning rate "
-                f"{written_for.BASE_LR:g}, {written_for.MAX_ITER} iterations, "
-                "by SOLVER.REFERENCE_IMS_PER_BATCH"
-            )
+        scaling = describe_scaling(merge_config(args.config_file, args.opts), cfg)
+        if scaling:
+            logger.info(scaling)
     if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and torch.cuda.is_available():
         raise ValueError(
             "MODEL.DEVICE is cpu, but several processes on a machine with GPUs talk over NCCL; "

@@ -149,7 +149,13 @@ class LongTailTrainer(DefaultTrainer):
         return {**super().state_dict(), "images": images, "stream": self.data_loader.stream}
 
     def load_state_dict(self, state_dict: dict) -> None:
+        rates = list(self.scheduler.base_lrs)
         super().load_state_dict(state_dict)
+        if rates != self.scheduler.base_lrs:
+            logger.warning(
+                f"the learning rate goes on as it began, {max(self.scheduler.base_lrs):g}; "
+                f"SOLVER.BASE_LR, now {max(rates):g}, has no effect on a resumed run"
+            )
         if "optimizer" not in state_dict["_trainer"]:
             rates = self.scheduler.get_lr()
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -274,8 +280,12 @@ class LongTailTrainer(DefaultTrainer):
         return self.writers
 
     def _evaluate(self) -> dict:
-        with self.signals.at_once():
-            self._last_eval_results = self.test(self.cfg, self.model)
+        try:
+            with self.signals.at_once():
+                self._last_eval_results = self.test(self.cfg, self.model)
+        except TrainingStopped:
+            logger.info("stopped by a signal in an evaluation; --resume begins with it")
+            raise
         return self._last_eval_results
 
     def _finish_last_step(self) -> None:

@@ -89,7 +89,7 @@ def test_passes_of_a_step(train_net, overrides, tmp_path, seen):
         steps[passes] = [file for batch in seen for file in batch]
     assert steps["1"] == steps["2"] == steps["4"]
     log = (tmp_path / "2" / "log.txt").read_text()
-    assert "a step is 4 images: 1 process(es) x 2 pass(es) x 2; learning rate" in log
+    assert "a step is 4 images: 1 process(es) x 2 pass(es) x 2 image(s); learning rate" in log
     images_per_step = [load(tmp_path / passes)["trainer"]["images"] for passes in steps]
     assert images_per_step == [4, 4, 4]
     # Proposals are drawn anew in each pass, but there are as many of them for each image.
@@ -131,6 +131,16 @@ def test_learning_rate_goes_on_where_the_optimizer_starts_anew(train_net, overri
     changed = ["SOLVER.RESUME_CHANGED", "True", "SOLVER.MAX_ITER", "6"]
     assert train_net("quickstart/eql.yaml", "--resume", *run, *changed) is None
     assert metrics(tmp_path / "output")[-1]["lr"] == pytest.approx(0.001)
+
+
+def test_learning_rate_of_the_command_line_has_no_effect(train_net, overrides, tmp_path):
+    run = [*overrides, *NO_EVALUATION, "SOLVER.BASE_LR", "0.01"]
+    assert train_net(CONFIG, *run) is None
+    more = ["SOLVER.BASE_LR", "0.5", "SOLVER.MAX_ITER", "4"]
+    assert train_net(CONFIG, "--resume", *run, *more) is None
+    assert metrics(tmp_path / "output")[-1]["lr"] <= 0.01
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert "goes on as it began, 0.01; SOLVER.BASE_LR, now 0.5, has no effect" in log
 
 
 def test_finished_run_is_only_evaluated_again(train_net, overrides, tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 
 from eql_seesaw.engine import load_config
-from eql_seesaw.engine.schedule import describe_step
+from eql_seesaw.engine.schedule import describe_scaling, describe_step
+from eql_seesaw.engine.setup import merge_config
 from tests.engine.conftest import ROOT
 
 RECIPE = str(ROOT / "configs" / "lvis_v1" / "mask_rcnn_R_50_FPN_2x_seesaw.yaml")
@@ -27,6 +28,17 @@ def test_config_of_a_run_is_not_scaled_again(tmp_path):
     assert load_config(str(tmp_path / "config.yaml"), []).SOLVER == cfg.SOLVER
 
 
+def test_log_names_what_was_scaled():
+    small = ["SOLVER.IMS_PER_BATCH", "4", "SOLVER.REFERENCE_IMS_PER_BATCH", "16"]
+    before, after = merge_config(RECIPE, small), load_config(RECIPE, small)
+    text = describe_scaling(before, after)
+    assert text.startswith("scaled from a batch of 16 to 4: SOLVER.BASE_LR 0.02 -> 0.005, ")
+    steps = tuple(before.SOLVER.STEPS)
+    assert f"SOLVER.STEPS {steps} -> {tuple(4 * step for step in steps)}" in text
+    assert "SOLVER.WARMUP_ITERS 500 -> 2000" in text
+    assert describe_scaling(merge_config(RECIPE, []), load_config(RECIPE, [])) == ""
+
+
 def test_off_by_default():
     solver = load_config(RECIPE, ["SOLVER.IMS_PER_BATCH", "4"]).SOLVER
     assert solver.BASE_LR == 0.02
@@ -34,7 +46,7 @@ def test_off_by_default():
 
 def test_description_of_a_step():
     cfg = load_config(RECIPE, ["SOLVER.ACCUMULATION_STEPS", "4"])
-    text = "a step is 16 images: 2 process(es) x 4 pass(es) x 2; learning rate 0.02, "
+    text = "a step is 16 images: 2 process(es) x 4 pass(es) x 2 image(s); learning rate 0.02, "
     assert describe_step(cfg, images_per_pass=2).startswith(text)
 
 

@@ -56,7 +56,7 @@ def test_log_says_what_decides_the_results(train_net, overrides, tmp_path):
     assert "2 of 2 rare, 2 of 2 common, 0 of 2 frequent" in log
     assert "class-agnostic boxes" in log and "class-agnostic masks" in log
     assert "one process, on cpu" in log
-    assert "a step is 2 images: 1 process(es) x 1 pass(es) x 2; learning rate" in log
+    assert "a step is 2 images: 1 process(es) x 1 pass(es) x 2 image(s); learning rate" in log
     last_words = log[log.index("Files to look at:") :]
     for name in ("metrics.json", "per_category.csv", "predictions.png"):
         path = next(word for word in last_words.split() if word.endswith(name))
@@ -187,6 +187,7 @@ BAD_VALUES = {
     "unknown loss": (["MODEL.ROI_BOX_HEAD.CLS_LOSS", "sesaw"], "CLS_LOSS is 'sesaw'; .*seesaw"),
     "unknown key": (["MODEL.ROI_BOX_HEAD.CLSLOSS", "eql"], "CLSLOSS"),
     "wrong type": (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER|MAX_ITER"),
+    "option after the pairs": (["--resume"], "--resume must stand before the KEY VALUE pairs"),
     "key without value": (["SOLVER.MAX_ITER"], "overrides"),
     "wrong value": (["MODEL.ROI_BOX_HEAD.SEESAW.P", "-1.0"], "ROI_BOX_HEAD.SEESAW: p and q"),
     "wrong number of classes": (
