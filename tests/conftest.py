@@ -1,10 +1,16 @@
 import logging
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.faults.table import FaultTableWriter
+
+# Started in the background by a script, this process ignores Ctrl-C, and so would those that tests
+# start to interrupt them.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COLLECTED = pytest.StashKey[list[pytest.Item]]()
 
@@ -47,6 +53,14 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if document := config.getoption("--write-faults"):
         config.pluginmanager.register(FaultTableWriter(document))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    if report.passed:
+        report.sections.clear()  # the logs of thousands of tests, gigabytes to keep to the end
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -95,9 +95,17 @@ def _run(writer: Connection, function: Callable[..., object], arguments: tuple) 
             )
         else:
             message = f"{type(error).__name__}: {error}"
-            report = _Report(message[:MAX_CHARACTERS], traceback.format_exc()[-MAX_CHARACTERS:])
+            report = _Report(message[:MAX_CHARACTERS], _shortened(traceback.format_exc()))
         writer.send(report)
         sys.exit(1)
+
+
+def _shortened(text: str) -> str:
+    """Its beginning, where a traceback comes from, and its end, what went wrong."""
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    half = MAX_CHARACTERS // 2
+    return f"{text[:half]}\n...\n{text[-half:]}"
 
 
 def _end_with_parent() -> None:
