@@ -90,7 +90,7 @@ class SkippedImages(HookBase):
                 csv.writer(f).writerows(kept)
 
     def after_step(self):
-        messages = self.trainer.unreadable
+        messages = self.trainer.gather_unreadable()
         if not messages or not comm.is_main_process():
             return
         for message in messages:

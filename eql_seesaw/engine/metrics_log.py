@@ -9,9 +9,8 @@ from detectron2.utils.events import EventWriter, JSONWriter
 
 from ..data.atomic_write import atomic_file
 from ..modeling import LongTailFastRCNNOutputLayers
+from ..modeling.classification_accuracy import PERIOD
 
-# Detectron2's writers write at this period, and the median of as many iterations.
-PERIOD = 20
 # Of the process and the machine, not of the training.
 TIMES = ("data_time", "eta_seconds", "time")
 
@@ -76,7 +75,7 @@ class WholeStepsWriter(hooks.PeriodicWriter):
 class MetricsWindow(HookBase):
     """
     Keeps in the checkpoint what the next lines of metrics.json will be made of besides the steps to
-    come: the metrics of the last :data:`PERIOD` steps, and accuracies not logged yet.
+    come: the metrics of the last ``PERIOD`` steps, and accuracies not logged yet.
     """
 
     def __init__(self, model):

@@ -183,9 +183,11 @@ class LongTailTrainer(DefaultTrainer):
         """What mixed precision multiplies the loss with; 1.0 without it."""
         return self._trainer.grad_scaler.get_scale()
 
-    @property
-    def unreadable(self) -> list[str]:
-        """Images that were skipped in the last step, by all processes, one line each."""
+    def gather_unreadable(self) -> list[str]:
+        """
+        Images that were skipped in the last step, by all processes, one line each. Every process
+        must call it.
+        """
         if not self._trainer.num_unreadable:
             return []
         return [line for lines in comm.all_gather(self._trainer.unreadable) for line in lines]
@@ -255,20 +257,19 @@ class LongTailTrainer(DefaultTrainer):
         before += [MetricsWindow(self.model), SkippedImages(cfg.OUTPUT_DIR)]
         if cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS:
             before.append(GradientStatistics(cfg.OUTPUT_DIR))
-        after = [Evaluation(period, self._evaluate)]
-        if not comm.is_main_process():
-            self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
-            return before + after
-        checkpointer = Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, period)
-        if cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
-            after.append(BestCheckpointer(period, self.checkpointer, cfg.TEST.BEST_METRIC))
-        statistics = class_statistics(cfg)
-        names = class_names(cfg.DATASETS.TRAIN[0])
-        after.append(SampleCountsSummary(period, statistics, names, cfg.OUTPUT_DIR))
-        # Last, to see what the others put into the storage.
-        after.append(WholeStepsWriter(self.writers))
+        checkpoints, after = [], [Evaluation(period, self._evaluate)]
+        if comm.is_main_process():
+            checkpointer = self.checkpointer
+            checkpoints.append(Checkpoints(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, period))
+            if cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
+                after.append(BestCheckpointer(period, checkpointer, cfg.TEST.BEST_METRIC))
+            statistics = class_statistics(cfg)
+            names = class_names(cfg.DATASETS.TRAIN[0])
+            after.append(SampleCountsSummary(period, statistics, names, cfg.OUTPUT_DIR))
+            # Last, to see what the others put into the storage.
+            after.append(WholeStepsWriter(self.writers))
         self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
-        return [*before, checkpointer, *after]
+        return [*before, *checkpoints, *after]
 
     def build_writers(self) -> list:
         self.metrics_writer = ResumableJSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
