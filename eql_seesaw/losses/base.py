@@ -219,13 +219,13 @@ class SoftmaxLoss(ClassificationLoss):
         self.num_columns = num_columns
 
     def class_loss(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor
+        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
             logits: (R, L).
             gt_classes: (R,) int64 in [0, C); of no meaning where not included.
-            included: bool (R,), the samples that take part.
+            included: bool (R,), the samples that take part; None for all.
 
         Returns:
             The loss over the first C logits, summed over the included samples; and the other
@@ -241,8 +241,7 @@ class SoftmaxLoss(ClassificationLoss):
     ) -> dict[str, torch.Tensor]:
         num_samples = max(len(logits), 1)
         if not self.objectness:
-            included = torch.ones_like(gt_classes, dtype=torch.bool)
-            class_loss, _ = self.class_loss(logits, gt_classes, included)
+            class_loss, _ = self.class_loss(logits, gt_classes, None)
             return {"loss_cls": class_loss / num_samples}
 
         background = gt_classes == self.num_classes

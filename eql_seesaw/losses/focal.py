@@ -1,9 +1,11 @@
 """Sigmoid focal loss."""
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .base import SigmoidLoss, float32_or_better
+from .base import SigmoidLoss
+from .row_blocks import row_blocks
 
 
 class FocalLoss(SigmoidLoss):
@@ -49,15 +51,56 @@ class FocalLoss(SigmoidLoss):
         gt_classes: torch.Tensor,
         annotated_classes: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        logits = float32_or_better(logits)
-        positive = gt_classes[:, None] == torch.arange(self.num_classes, device=logits.device)
-        signed = torch.where(positive, logits, -logits)
-        log_probabilities = F.logsigmoid(signed)
-        # log (1 - p^) = log p^ - z; unlike powers, exponentials have a gradient everywhere.
-        modulation = (self.gamma * (log_probabilities - signed)).exp()
-        alpha = torch.where(positive, self.alpha, 1 - self.alpha).to(logits.dtype)
-        loss = -(alpha * modulation * log_probabilities).sum()
+        loss = _FocalLoss.apply(logits, gt_classes, self.alpha, self.gamma)
         return {"loss_cls": loss / max(len(logits), 1)}
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, alpha={self.alpha}, gamma={self.gamma}"
+
+
+class _FocalLoss(torch.autograd.Function):
+    """The sum over samples. The gradient is computed with it, block of rows by block of rows."""
+
+    @staticmethod
+    def forward(ctx, logits, gt_classes, alpha, gamma):
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        # The column of a row's own class; any one for background.
+        own, foreground = gt_classes[:, None], gt_classes[:, None] < logits.shape[1]
+        own = own.clamp(max=logits.shape[1] - 1)
+        # bfloat16 has the range of float32, float16 has not.
+        kept_dtype = logits.dtype if logits.dtype == torch.bfloat16 else dtype
+        gradient = torch.empty_like(logits, dtype=kept_dtype)
+        sums = torch.empty(len(logits), 1, dtype=dtype, device=logits.device)
+        for rows in row_blocks(logits):
+            losses, gradients = _terms_of_negatives(logits[rows].to(dtype), gamma)
+            torch.sum(losses, dim=1, keepdim=True, out=sums[rows])
+            torch.mul(gradients, 1 - alpha, out=gradient[rows])
+        # The positive term is that of a negative class with the opposite logit.
+        own_logits = logits.gather(1, own).to(dtype)
+        losses_as_negatives, _ = _terms_of_negatives(own_logits, gamma)
+        losses, gradients = _terms_of_negatives(-own_logits, gamma)
+        sums -= torch.where(foreground, losses_as_negatives, 0)
+        positive = torch.where(foreground, losses, 0).sum()
+        own_gradient = torch.where(
+            foreground, (-alpha * gradients).to(kept_dtype), gradient.gather(1, own)
+        )
+        gradient[torch.arange(len(own), device=own.device), own[:, 0]] = own_gradient[:, 0]
+        ctx.save_for_backward(gradient)
+        ctx.logits_dtype = logits.dtype
+        return alpha * positive + (1 - alpha) * sums.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        (gradient,) = ctx.saved_tensors
+        return (gradient * grad_output).to(ctx.logits_dtype), None, None, None
+
+
+def _terms_of_negatives(logits, gamma):
+    """p^gamma * -log(1 - p), and its derivative by the logit."""
+    losses = F.softplus(logits, threshold=40)
+    probabilities = logits.sigmoid()
+    modulation = probabilities.pow(gamma)
+    gradients = (1 - probabilities).mul_(losses)
+    gradients = torch.add(probabilities, gradients, alpha=gamma, out=gradients).mul_(modulation)
+    return losses.mul_(modulation), gradients

@@ -99,7 +99,7 @@ class SeesawLoss(SoftmaxLoss):
         )
 
     def class_loss(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor
+        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # M_ij = min(N_j^p, N_i^p) / N_i^p and C_ij = max(sigma_j, floor_i)^q / floor_i^q with
         # floor_i = max(sigma_i, eps). The denominators are constants of a row, which a softmax does
@@ -110,8 +110,7 @@ class SeesawLoss(SoftmaxLoss):
         mitigation = log_mitigation.exp()
         log_eps = math.log(self.eps)
 
-        def weighted_exponentials(rows: slice, block: torch.Tensor, out: torch.Tensor):
-            own = gt_classes[rows, None]
+        def weighted_exponentials(own: torch.Tensor, block: torch.Tensor, out: torch.Tensor):
             sigma = torch.softmax(block, dim=1, out=out)
             # The softmax's normaliser, from its largest entry, which cannot underflow.
             log_sum = block.amax(dim=1, keepdim=True) - sigma.amax(dim=1, keepdim=True).log()
@@ -123,5 +122,5 @@ class SeesawLoss(SoftmaxLoss):
             return log_sigma_own + self.q * log_floor + log_mitigation[own]
 
         return weighted_softmax_loss(
-            logits, gt_classes, included.float(), weighted_exponentials, self.num_columns
+            logits, gt_classes, weighted_exponentials, self.num_columns, included
         )

@@ -25,13 +25,14 @@ class SoftmaxCrossEntropy(SoftmaxLoss):
         super().__init__(num_classes, objectness, background)
 
     def class_loss(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor
+        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # A slice costs a copy in the backward pass.
         classes = logits[:, : self.num_columns] if self.objectness else logits
-        labels = gt_classes.masked_fill(~included, IGNORED)
+        if included is not None:
+            gt_classes = gt_classes.masked_fill(~included, IGNORED)
         loss = F.cross_entropy(
-            float32_or_better(classes), labels, ignore_index=IGNORED, reduction="sum"
+            float32_or_better(classes), gt_classes, ignore_index=IGNORED, reduction="sum"
         )
         return loss, logits[:, self.num_columns :]
 

@@ -61,12 +61,11 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
         self.protected_classes = rarity.bool()
 
     def class_loss(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor
+        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         protected = F.pad(self.protected_classes, (0, self.num_columns - self.num_classes))
 
-        def weighted_exponentials(rows: slice, block: torch.Tensor, out: torch.Tensor):
-            own = gt_classes[rows, None]
+        def weighted_exponentials(own: torch.Tensor, block: torch.Tensor, out: torch.Tensor):
             beta = torch.rand(block.shape, device=block.device, generator=self.generator)
             left_out = (beta < self.gamma) & protected
             left_out.scatter_(1, own, False)
@@ -75,7 +74,7 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
             return log_probabilities.gather(1, own)
 
         return weighted_softmax_loss(
-            logits, gt_classes, included.float(), weighted_exponentials, self.num_columns
+            logits, gt_classes, weighted_exponentials, self.num_columns, included
         )
 
     def extra_repr(self) -> str:

@@ -37,10 +37,6 @@ def weighted_sigmoid_loss(
     Returns:
         (R,), float32 or better.
     """
-    if ignored is None:
-        ignored = logits.new_zeros(logits.shape[1], dtype=torch.float32)
-    if ignoring_rows is None:
-        ignoring_rows = torch.ones_like(gt_classes, dtype=torch.bool)
     return _WeightedSigmoidLoss.apply(
         logits, gt_classes, ignored, ignoring_rows, kept, positive_weights
     )
@@ -50,61 +46,56 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, gt_classes, ignored, ignoring_rows, kept, positive_weights):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        row_losses = torch.empty(len(logits), dtype=dtype, device=logits.device)
+        # The column of a row's own class; any one for background.
+        own, foreground = gt_classes[:, None], gt_classes[:, None] < logits.shape[1]
+        own = own.clamp(max=logits.shape[1] - 1)
+        # w_rj is the larger one of 1 - T_j and 1 - E_r.
+        column_weights = None if ignored is None else 1 - ignored.to(dtype)
+        row_weights = None if ignoring_rows is None else 1 - ignoring_rows[:, None].to(dtype)
+        own_weights = 1 if positive_weights is None else positive_weights.to(dtype)[own]
+        sums = torch.empty(len(logits), 1, dtype=dtype, device=logits.device)
+        own_losses, weights_at_own = torch.empty_like(sums), torch.ones_like(sums)
         for rows in row_blocks(logits):
-            block = logits[rows].to(dtype)
-            weights = _weights_of_negatives(rows, ignored.to(dtype), ignoring_rows, kept)
             # -log(1 - p) = softplus(z), and -log p = softplus(z) - z.
-            losses = _softplus(block)
-            own, foreground = _own_class(gt_classes[rows], block)
-            own_weights = 1 if positive_weights is None else positive_weights.to(dtype)[own]
-            positive = losses.gather(1, own) * (own_weights - weights.gather(1, own))
-            positive -= block.gather(1, own) * own_weights
-            row_losses[rows] = losses.mul_(weights).sum(dim=1)
-            row_losses[rows] += torch.where(foreground, positive, 0).squeeze(1)
-        ctx.save_for_backward(logits, gt_classes, ignored, ignoring_rows, kept, positive_weights)
-        return row_losses
+            losses = F.softplus(logits[rows].to(dtype), threshold=40)
+            torch.gather(losses, 1, own[rows], out=own_losses[rows])
+            if column_weights is not None:
+                weights = _weights_of_negatives(rows, column_weights, row_weights, kept)
+                torch.gather(weights.expand_as(losses), 1, own[rows], out=weights_at_own[rows])
+                losses.mul_(weights)
+            torch.sum(losses, dim=1, keepdim=True, out=sums[rows])
+        positive = own_losses * (own_weights - weights_at_own)
+        positive -= logits.gather(1, own).to(dtype) * own_weights
+        ctx.save_for_backward(
+            logits, own, foreground, column_weights, row_weights, kept, positive_weights
+        )
+        return (sums + positive.masked_fill_(~foreground, 0)).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        logits, gt_classes, ignored, ignoring_rows, kept, positive_weights = ctx.saved_tensors
-        dtype = grad_output.dtype
+        logits, own, foreground, column_weights, row_weights, kept, positive_weights = (
+            ctx.saved_tensors
+        )
+        dtype, grad_output = grad_output.dtype, grad_output[:, None]
+        own_grad = (logits.gather(1, own).to(dtype).sigmoid() - 1) * grad_output
+        if positive_weights is not None:
+            own_grad *= positive_weights.to(dtype)[own]
         grad_logits = torch.empty_like(logits)
         for rows in row_blocks(logits):
-            block = logits[rows].to(dtype)
-            weights = _weights_of_negatives(rows, ignored.to(dtype), ignoring_rows, kept)
-            probabilities = block.sigmoid()
-            own, foreground = _own_class(gt_classes[rows], block)
-            positive = probabilities.gather(1, own) - 1
-            if positive_weights is not None:
-                positive *= positive_weights.to(dtype)[own]
-            grad = probabilities.mul_(weights)
-            grad.scatter_(1, own, torch.where(foreground, positive, grad.gather(1, own)))
-            torch.mul(grad, grad_output[rows, None], out=grad_logits[rows])
+            grad = logits[rows].to(dtype).sigmoid()
+            if column_weights is not None:
+                grad.mul_(_weights_of_negatives(rows, column_weights, row_weights, kept))
+            torch.mul(grad, grad_output[rows], out=grad_logits[rows])
+        own_grad = torch.where(foreground, own_grad.to(logits.dtype), grad_logits.gather(1, own))
+        # Not by scatter_, which copies all of a bfloat16 matrix on CPU.
+        grad_logits[torch.arange(len(own), device=own.device), own[:, 0]] = own_grad[:, 0]
         return grad_logits, None, None, None, None, None
 
 
-def _weights_of_negatives(rows, ignored, ignoring_rows, kept):
-    """w_rj for j other than the row's own class, (r, K)."""
-    weights = (ignoring_rows[rows, None].to(ignored.dtype) * ignored).neg_().add_(1)
-    return weights if kept is None else weights.masked_fill_(kept[rows], 1)
-
-
-def _own_class(gt_classes, block):
-    """(r, 1) column of the row's own class, any one for background; (r, 1) whether foreground."""
-    num_classes = block.shape[1]
-    own = gt_classes[:, None]
-    return own.clamp(max=num_classes - 1), own < num_classes
-
-
-def _softplus(x):
-    """log(1 + exp(x)), elementwise."""
-    if x.device.type != "cpu":
-        return F.softplus(x, threshold=40)
-    # On CPU log1p is not vectorised and costs eight times log. With u = exp(-|x|) and v = 1 + u in
-    # floating point, log1p(u) = log(v) + (u - (v - 1)) / v up to rounding.
-    exponential = x.abs().neg_().exp_()
-    rounded = exponential + 1
-    exponential.sub_(rounded - 1).div_(rounded)
-    return rounded.log_().add_(exponential).add_(x.clamp(min=0))
+def _weights_of_negatives(rows, column_weights, row_weights, kept):
+    """w_rj for j other than the row's own class, (r, K) or (K,)."""
+    weights = column_weights
+    if row_weights is not None:
+        weights = torch.maximum(weights, row_weights[rows])
+    return weights if kept is None else weights.masked_fill(kept[rows], 1)
