@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Container
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from .large_json import decode_json
 
 # Beyond this, a coordinate is junk; the comparison is also False for NaN.
-_MAX_COORDINATE = 1e9
+MAX_COORDINATE = 1e9
 
 
 class Problem(NamedTuple):
@@ -30,9 +29,14 @@ def read_annotation_file(json_file: str) -> dict[str, Any]:
     Raises:
         ValueError: the file is not JSON, is cut off, or holds something else.
     """
+    with PathManager.open(json_file, "rb") as f:
+        text = f.read()
+    return parse_annotation_file(text, json_file)
+
+
+def parse_annotation_file(text: bytes, json_file: str) -> dict[str, Any]:
+    """As :func:`read_annotation_file`, where the file has been read."""
     try:
-        with PathManager.open(json_file, "rb") as f:
-            text = f.read()
         try:
             content = decode_json(text)
         except msgspec.DecodeError:
@@ -133,15 +137,15 @@ def image_file_name(image: dict[str, Any], from_coco_url: bool = False) -> str:
         file_name = "/".join(url.split("/")[-2:]) if isinstance(url, str) else None
     if not isinstance(file_name, str) or not file_name:
         raise ValueError('no "file_name" and no "coco_url"')
-    path = PurePosixPath(file_name.replace("\\", "/"))
-    if path.is_absolute() or os.path.isabs(file_name) or ".." in path.parts:
+    path = file_name.replace("\\", "/")
+    if path.startswith("/") or os.path.isabs(file_name) or ".." in path.split("/"):
         raise ValueError(f"'{file_name}' leads out of the image folder")
     return file_name
 
 
 def is_number(value: Any) -> bool:
     """Whether a value from JSON is a finite number that can be a coordinate."""
-    return type(value) in (int, float) and -_MAX_COORDINATE < value < _MAX_COORDINATE
+    return type(value) in (int, float) and -MAX_COORDINATE < value < MAX_COORDINATE
 
 
 def name_problem(category: dict[str, Any]) -> Problem | None:
@@ -155,7 +159,7 @@ def name_problem(category: dict[str, Any]) -> Problem | None:
 def size_problem(image: dict[str, Any]) -> Problem | None:
     """What is wrong with the "height" and "width" of an annotation file's image, if any."""
     size = [image.get("height"), image.get("width")]
-    if all(type(side) is int and 0 < side < _MAX_COORDINATE for side in size):
+    if all(type(side) is int and 0 < side < MAX_COORDINATE for side in size):
         return None
     return Problem(
         "images without a size", f"height and width are {shorten(size)}, not positive integers"
@@ -264,7 +268,7 @@ def _are_numbers(values: list) -> bool:
     """As ``all(map(is_number, values))``, for millions of them; there is at least one value."""
     if not set(map(type, values)) <= {int, float} or math.isnan(sum(values)):
         return False
-    return -_MAX_COORDINATE < min(values) and max(values) < _MAX_COORDINATE
+    return -MAX_COORDINATE < min(values) and max(values) < MAX_COORDINATE
 
 
 def shorten(value: Any) -> str:

@@ -1,13 +1,15 @@
 """Sampling of training images by class."""
 
 import itertools
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.utils import comm
 from torch.utils.data import Sampler
+
+from .annotation_columns import annotation_columns
 
 
 class ClassAwareTrainingSampler(Sampler):
@@ -42,14 +44,12 @@ class ClassAwareTrainingSampler(Sampler):
         Raises:
             ValueError: there are no annotations.
         """
-        images = defaultdict(list)
-        for index, image in enumerate(dataset_dicts):
-            annotations = image.get("annotations", ())
-            for class_id in {x["category_id"] for x in annotations if not x.get("iscrowd", 0)}:
-                images[class_id].append(index)
-        if not images:
+        columns = annotation_columns(dataset_dicts).without_crowds()
+        images, classes = columns.classes_of_images()
+        if not len(images):
             raise ValueError("ClassAwareTrainingSampler: there are no annotations to sample by")
-        return [torch.tensor(images[class_id]) for class_id in sorted(images)]
+        class_starts = np.flatnonzero(np.diff(classes)) + 1
+        return [torch.from_numpy(of_class) for of_class in np.split(images, class_starts)]
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(self._stream(), self.rank, None, self.world_size)

@@ -13,12 +13,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
+from .annotation_columns import annotation_columns
 from .annotation_file import read_annotation_file
 from .atomic_write import atomic_file
 from .class_names import class_names, first_difference
 from .class_statistics_cache import file_stamp, read_cache, write_cache
 from .frequency_groups import frequency_groups
-from .register import is_own_dataset
+from .register import is_own_dataset, load_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +57,8 @@ def count_classes(dataset_dicts: Sequence[dict[str, Any]], num_classes: int) -> 
     Raises:
         ValueError: a class id is outside [0, K).
     """
-    pairs = np.array(
-        [
-            (index, annotation["category_id"])
-            for index, image in enumerate(dataset_dicts)
-            for annotation in image.get("annotations", ())
-            if not annotation.get("iscrowd", 0)
-        ],
-        dtype=np.int64,
-    ).reshape(-1, 2)
-    images, classes = pairs.T
+    columns = annotation_columns(dataset_dicts).without_crowds()
+    images, classes = columns.images, columns.classes
     outside = (classes < 0) | (classes >= num_classes)
     if outside.any():
         first = np.flatnonzero(outside)[0]
@@ -73,12 +66,11 @@ def count_classes(dataset_dicts: Sequence[dict[str, Any]], num_classes: int) -> 
             f"image {dataset_dicts[images[first]].get('image_id')} has class id {classes[first]}, "
             f"outside the {num_classes} classes from 0; check MODEL.ROI_HEADS.NUM_CLASSES"
         )
-    # An image counts once for a class, however many instances of it there are.
-    classes_in_images = np.unique(images * num_classes + classes) % num_classes
+    _, classes_in_images = columns.classes_of_images()
     return ClassStatistics(
         image_counts=np.bincount(classes_in_images, minlength=num_classes),
         instance_counts=np.bincount(classes, minlength=num_classes),
-        num_images=len(np.unique(images)),
+        num_images=np.count_nonzero(np.bincount(images)),
     )
 
 
@@ -213,7 +205,7 @@ def _dataset_statistics(name: str, num_classes: int) -> tuple[ClassStatistics, l
 
     # Taken before reading: a file that changes meanwhile makes the cache stale.
     stamp = file_stamp(json_file)
-    dataset_dicts = DatasetCatalog.get(name)
+    dataset_dicts = load_dataset(name)
     thing_classes = MetadataCatalog.get(name).get("thing_classes")
     _check_num_classes(name, thing_classes, num_classes)
     try:

@@ -2,23 +2,32 @@
 
 import logging
 import os
-from collections.abc import Container
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
-import pycocotools.mask as mask_util
+import msgspec
 from detectron2.data import MetadataCatalog
-from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
 
+from .annotation_columns import annotation_columns
 from .annotation_file import (
     Problem,
     Problems,
     box_problem,
+    entries_by_id,
     image_file_name,
     image_problem,
     name_problem,
-    read_annotation_file,
+    parse_annotation_file,
     reference_problem,
     segmentation_problem,
+)
+from .large_json import paused_garbage_collector
+from .serialized_instances import (
+    RawAnnotation,
+    SerializedInstances,
+    serialize_instances,
+    standard_instance,
 )
 
 logger = logging.getLogger(__name__)
@@ -49,7 +58,73 @@ def load_instances_json(
         ValueError: the file is not such a file. One line names the file, the first offending
             id, and how many have the same problem.
     """
-    content = read_annotation_file(json_file)
+    with paused_garbage_collector():
+        return list(read_instances_json(json_file, image_root, dataset_name))
+
+
+def read_instances_json(
+    json_file: str, image_root: str, dataset_name: str | None = None
+) -> Sequence[dict[str, Any]]:
+    """
+    As :func:`load_instances_json`, but with much less memory: the dicts are made anew whenever
+    one is asked for, by a :class:`~eql_seesaw.data.serialized_instances.SerializedInstances`.
+    A file with unusual values is loaded into a list.
+    """
+    with PathManager.open(json_file, "rb") as f:
+        text = f.read()
+    with paused_garbage_collector():
+        loaded = _serialize_file(text, image_root)
+    if loaded is None:
+        loaded = _load_file(parse_annotation_file(text, json_file), json_file, image_root)
+    dataset, categories = loaded
+    if dataset_name is not None:
+        contiguous_ids = _contiguous_ids(categories)
+        MetadataCatalog.get(dataset_name).set(
+            thing_classes=[categories[category_id]["name"] for category_id in contiguous_ids],
+            thing_dataset_id_to_contiguous_id=contiguous_ids,
+        )
+    num_annotations = len(annotation_columns(dataset).classes)
+    logger.info(
+        "Loaded %d images and %d annotations from %s", len(dataset), num_annotations, json_file
+    )
+    return dataset
+
+
+class _AnnotationFile(msgspec.Struct):
+    images: list[dict[str, Any]]
+    annotations: list[RawAnnotation]
+    categories: list[dict[str, Any]]
+
+
+def _serialize_file(text: bytes, image_root: str) -> tuple[SerializedInstances, dict] | None:
+    """The images and the categories by id; None unless all is as expected."""
+    try:
+        content = msgspec.json.decode(text, type=_AnnotationFile)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    categories, category_problems = entries_by_id(msgspec.structs.asdict(content), "categories")
+    images, image_problems = entries_by_id(msgspec.structs.asdict(content), "images")
+    if category_problems or image_problems or not content.annotations:
+        return None
+    if any(map(name_problem, categories.values())):
+        return None
+    if any(_image_problem(image, categories) for image in images.values()):
+        return None
+    contiguous_ids = _contiguous_ids(categories)
+    records = [_image_record(images[i], image_root, contiguous_ids) for i in sorted(images)]
+    dataset = serialize_instances(records, content.annotations, contiguous_ids)
+    return None if dataset is None else (dataset, categories)
+
+
+def _load_file(
+    content: dict[str, Any], json_file: str, image_root: str
+) -> tuple[list[dict[str, Any]], dict]:
+    """
+    The images and the categories by id, of a file that is not as :func:`_serialize_file` expects.
+
+    Raises:
+        ValueError: it is unusable.
+    """
     problems = Problems(json_file)
     categories = problems.entries(content, "categories")
     images = problems.entries(content, "images")
@@ -65,21 +140,21 @@ def load_instances_json(
         problems.add(f"annotation {annotation_id}", problem)
     problems.raise_first()
 
-    contiguous_ids = {category_id: i for i, category_id in enumerate(sorted(categories))}
-    records = {i: _image_record(images[i], image_root, contiguous_ids) for i in sorted(images)}
+    contiguous_ids = _contiguous_ids(categories)
+    records = {
+        i: {**_image_record(images[i], image_root, contiguous_ids), "annotations": []}
+        for i in sorted(images)
+    }
     for annotation in annotations.values():
         record = records[annotation["image_id"]]
-        record["annotations"].append(_instance(annotation, record, contiguous_ids))
+        category_id = contiguous_ids[annotation["category_id"]]
+        instance = standard_instance(annotation, category_id, record["height"], record["width"])
+        record["annotations"].append(instance)
+    return list(records.values()), categories
 
-    if dataset_name is not None:
-        MetadataCatalog.get(dataset_name).set(
-            thing_classes=[categories[category_id]["name"] for category_id in contiguous_ids],
-            thing_dataset_id_to_contiguous_id=contiguous_ids,
-        )
-    logger.info(
-        "Loaded %d images and %d annotations from %s", len(images), len(annotations), json_file
-    )
-    return list(records.values())
+
+def _contiguous_ids(category_ids: Iterable[int]) -> dict[int, int]:
+    return {category_id: i for i, category_id in enumerate(sorted(category_ids))}
 
 
 def _image_problem(image: dict[str, Any], category_ids: Container[int]) -> Problem | None:
@@ -113,27 +188,8 @@ def _image_record(
         "height": image["height"],
         "width": image["width"],
         "image_id": image["id"],
-        "annotations": [],
     }
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
         if key in image:
             record[key] = [contiguous_ids[category_id] for category_id in image[key]]
     return record
-
-
-def _instance(
-    annotation: dict[str, Any], record: dict[str, Any], contiguous_ids: dict[int, int]
-) -> dict[str, Any]:
-    instance = {
-        "bbox": annotation["bbox"],
-        "bbox_mode": BoxMode.XYWH_ABS,
-        "category_id": contiguous_ids[annotation["category_id"]],
-    }
-    if "iscrowd" in annotation:
-        instance["iscrowd"] = annotation["iscrowd"]
-    segmentation = annotation.get("segmentation")
-    if segmentation:
-        if isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
-            segmentation = mask_util.frPyObjects(segmentation, record["height"], record["width"])
-        instance["segmentation"] = segmentation
-    return instance

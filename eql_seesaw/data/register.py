@@ -3,14 +3,14 @@
 import difflib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .instances_json import load_instances_json
+from .instances_json import load_instances_json, read_instances_json
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -83,6 +83,16 @@ def is_own_dataset(name: str) -> bool:
     """Whether ``name`` was registered by :func:`register_instances`."""
     loader = DatasetCatalog[name] if name in DatasetCatalog else None
     return isinstance(loader, functools.partial) and loader.func is load_instances_json
+
+
+def load_dataset(name: str) -> Sequence[dict[str, Any]]:
+    """
+    As ``DatasetCatalog.get``; what :func:`register_instances` registered is not a list but decoded
+    anew image by image, where its file allows it (:func:`read_instances_json`).
+    """
+    if is_own_dataset(name):
+        return read_instances_json(*DatasetCatalog[name].args)
+    return DatasetCatalog.get(name)
 
 
 def find_dataset(cfg: CfgNode, key: str, name: str) -> tuple[str, str] | None:

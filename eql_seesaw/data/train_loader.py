@@ -1,20 +1,30 @@
 """The training data: a stream of images in which every place depends on the seed alone."""
 
 import itertools
+import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetFromList,
+    MetadataCatalog,
+    get_detection_dataset_dicts,
+    print_instances_class_histogram,
+)
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from .dataset_mapper import NamedImageDatasetMapper
 from .loader_workers import held_signals, leave_signals_to_parent
+from .register import is_own_dataset, load_dataset
+from .serialized_instances import SerializedInstances
 from .stream_dataset import StreamDataset
 from .train_sampler import build_train_sampler, sampler_settings
+
+logger = logging.getLogger(__name__)
 
 # Place of an image: its position in the stream of all processes, and its index in the dataset.
 Place = tuple[int, int]
@@ -119,11 +129,10 @@ def build_train_loader(
     build_sampler = build_train_sampler(cfg, dataset_dicts)
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     return TrainLoader(
-        # Serialised, so that workers share it.
-        DatasetFromList(dataset_dicts, copy=False),
+        _serialized(dataset_dicts),
         NamedImageDatasetMapper(cfg, is_train=True) if mapper is None else mapper,
         build_sampler,
-        is_wide=bytes(map(_is_wide, dataset_dicts)) if grouping else None,
+        is_wide=_are_wide(dataset_dicts) if grouping else None,
         stream={
             "seed": cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
             **sampler_settings(cfg),
@@ -170,7 +179,16 @@ def group_places(
             group.clear()
 
 
-def _load_dataset(cfg: CfgNode) -> list[dict[str, Any]]:
+def _load_dataset(cfg: CfgNode) -> Sequence[dict[str, Any]]:
+    names = cfg.DATASETS.TRAIN
+    if (
+        len(names) == 1
+        and is_own_dataset(names[0])
+        and not (cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.KEYPOINT_ON)
+    ):
+        dataset = load_dataset(names[0])
+        if isinstance(dataset, SerializedInstances):
+            return _with_usable_annotations(dataset, cfg)
     keypoint_head = cfg.MODEL.ROI_KEYPOINT_HEAD
     return get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN,
@@ -178,6 +196,40 @@ def _load_dataset(cfg: CfgNode) -> list[dict[str, Any]]:
         min_keypoints=keypoint_head.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
+
+
+def _with_usable_annotations(dataset: SerializedInstances, cfg: CfgNode) -> SerializedInstances:
+    """What Detectron2's ``get_detection_dataset_dicts`` does, with its lines in the log."""
+    (name,) = cfg.DATASETS.TRAIN
+    num_images = len(dataset)
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        dataset = dataset.with_annotations()
+        if not len(dataset):
+            raise ValueError(f"DATASETS.TRAIN: dataset '{name}' has no annotations to train on")
+        logger.info(
+            f"Removed {num_images - len(dataset)} images with no usable annotations. "
+            f"{len(dataset)} images left."
+        )
+    class_names = MetadataCatalog.get(name).thing_classes
+    annotations = [{"category_id": k} for k in range(len(class_names))]
+    classes = dataset.columns.without_crowds().classes.tolist()
+    print_instances_class_histogram(
+        [{"annotations": [annotations[k] for k in classes]}], class_names
+    )
+    return dataset
+
+
+def _serialized(dataset_dicts: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """In a form that workers share."""
+    if isinstance(dataset_dicts, SerializedInstances):
+        return dataset_dicts
+    return DatasetFromList(dataset_dicts, copy=False)
+
+
+def _are_wide(dataset_dicts: Sequence[dict[str, Any]]) -> bytes:
+    if isinstance(dataset_dicts, SerializedInstances):
+        return dataset_dicts.is_wide.tobytes()
+    return bytes(map(_is_wide, dataset_dicts))
 
 
 def _is_wide(dataset_dict: dict[str, Any]) -> bool:

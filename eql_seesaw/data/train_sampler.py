@@ -1,8 +1,7 @@
 """The choice of DATALOADER.SAMPLER_TRAIN, and what it makes of the training set."""
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -13,7 +12,9 @@ from detectron2.data.samplers import (
 )
 from torch.utils.data import Sampler
 
+from .annotation_columns import annotation_columns
 from .class_aware_sampler import ClassAwareTrainingSampler
+from .repeat_factors import repeat_factors
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +61,15 @@ def build_train_sampler(
     if name != "RepeatFactorTrainingSampler":
         raise ValueError(f"DATALOADER.SAMPLER_TRAIN is {name!r}, and there is no such sampler")
     threshold = cfg.DATALOADER.REPEAT_THRESHOLD
-    with _without_line_per_category():
-        repeat_factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dataset_dicts, threshold, sqrt=cfg.DATALOADER.REPEAT_SQRT
-        )
-    epoch = repeat_factors.double().sum().item()
+    factors = repeat_factors(
+        annotation_columns(dataset_dicts), threshold, sqrt=cfg.DATALOADER.REPEAT_SQRT
+    )
+    epoch = factors.double().sum().item()
     logger.info(
         f"{name}: with threshold {threshold:g} an epoch over {size:,} images has {epoch:,.0f}; "
         f"{training}, {drawn / epoch:.3g} such epochs"
     )
-    return lambda seed: RepeatFactorTrainingSampler(repeat_factors, seed=seed)
+    return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
 
 
 def sampler_settings(cfg: CfgNode) -> dict[str, Any]:
@@ -95,14 +95,3 @@ def _subset_size(cfg: CfgNode, num_images: int) -> int:
             "images; it must be at most 1, and leave at least one"
         )
     return size
-
-
-@contextlib.contextmanager
-def _without_line_per_category() -> Iterator[None]:
-    sampler_logger = logging.getLogger(RepeatFactorTrainingSampler.__module__)
-    level = sampler_logger.level
-    sampler_logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        sampler_logger.setLevel(level)

@@ -6,6 +6,7 @@ from .lvis_evaluator import LongTailLVISEvaluator
 from .lvis_result import LVISResult
 from .pictures import draw_evaluation, draw_predictions
 from .results_table import results_table
+from .rle_postprocessing import with_rles
 
 __all__ = [
     "LVISResult",
@@ -15,4 +16,5 @@ __all__ = [
     "evaluate_lvis",
     "load_ground_truth",
     "results_table",
+    "with_rles",
 ]

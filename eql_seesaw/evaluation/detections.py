@@ -2,11 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from detectron2.structures import BitMasks, BoxMode, Instances
 from hotcoco import mask as mask_util
+
+from .mask_encoding import encode_masks
 
 REGIONS = {"bbox": "bbox", "segm": "segmentation"}
 
@@ -65,6 +69,31 @@ class Detections:
             np.array([result["score"] for result in results], np.float64),
             boxes,
             masks,
+        )
+
+    @classmethod
+    def from_instances(
+        cls, image_id: int, instances: Instances, category_id: Callable[[int], int]
+    ) -> "Detections":
+        """
+        What Detectron2's ``instances_to_coco_json`` makes of them, to the bit.
+
+        Args:
+            image_id: of the image.
+            instances: on any device, with ``pred_boxes``, ``scores``, ``pred_classes`` and,
+                where there are masks, ``pred_masks``, (N, H, W), or ``pred_rles``, a list of
+                compressed RLE.
+            category_id: of a contiguous class.
+        """
+        boxes = instances.pred_boxes.tensor.cpu()
+        boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+        classes = instances.pred_classes.tolist()
+        return cls(
+            image_id,
+            np.array([category_id(k) for k in classes], np.int64),
+            np.array(instances.scores.tolist(), np.float64),
+            boxes.double().numpy(),
+            _rles(instances),
         )
 
     @property
@@ -194,3 +223,12 @@ class Detections:
             raise ValueError(
                 f"{where} has a mask of size {wrong}, but the image is {size} (height, width)."
             )
+
+
+def _rles(instances):
+    if instances.has("pred_rles"):
+        return instances.pred_rles
+    if not instances.has("pred_masks"):
+        return None
+    masks = instances.pred_masks
+    return encode_masks(masks.tensor if isinstance(masks, BitMasks) else torch.as_tensor(masks))

@@ -10,7 +10,6 @@ from functools import cached_property
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
 from ..data.atomic_write import atomic_file
@@ -121,16 +120,13 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         Args:
             inputs: one dict per image, with "image_id" and, for pictures, "file_name".
             outputs: one dict per image, with "instances", an ``Instances`` that has
-                ``pred_boxes``, ``scores``, ``pred_classes`` and, for mask AP, ``pred_masks``.
+                ``pred_boxes``, ``scores``, ``pred_classes`` and, for mask AP, ``pred_masks`` or
+                ``pred_rles`` (see :func:`.rle_postprocessing.with_rles`).
         """
         for image, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to("cpu")
-            results = instances_to_coco_json(instances, image["image_id"])
-            for result in results:
-                result["category_id"] = self._category_id(result["category_id"])
-            # Also of images without detections: mask AP is then 0, not absent.
-            iou_types = ("bbox", "segm") if instances.has("pred_masks") else ("bbox",)
-            detections = Detections.from_results(image["image_id"], results, iou_types)
+            detections = Detections.from_instances(
+                image["image_id"], output["instances"], self._category_id
+            )
             self.add(detections, image.get("file_name"))
 
     def add(self, detections: Detections, file_name: str | None = None) -> None:

@@ -15,6 +15,8 @@ MAX_CANDIDATES_WITH_OFFSETS_GPU = 25_000
 
 # Most images have enough detections among so many times as many candidates.
 CANDIDATES_PER_DETECTION = 4
+# Where nearly all are duplicates, most will be needed: few rounds are faster than small ones.
+GROWTH_PER_ROUND = 16
 
 # Traced, batched_nms would always use offsets; scripted, it decides at each call of the model.
 _batched_nms = torch.jit.script_if_tracing(batched_nms)
@@ -110,7 +112,7 @@ def _inference_single_image(
         kept = chosen[keep]
         if len(kept) == topk or len(candidates) == 0:
             return detections[keep], kept // num_classes
-        num_highest *= CANDIDATES_PER_DETECTION
+        num_highest *= GROWTH_PER_ROUND
 
 
 def _finite_rows(boxes: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

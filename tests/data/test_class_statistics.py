@@ -125,8 +125,10 @@ def test_a_process_counts_and_logs_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)  # no cache file
     json_file = register("counted_once", [[0], [0, 1]], tmp_path)
     loads = []
-    load = class_statistics.DatasetCatalog.get
-    monkeypatch.setattr(DatasetCatalog, "get", lambda name: loads.append(name) or load(name))
+    load = class_statistics.load_dataset
+    monkeypatch.setattr(
+        class_statistics, "load_dataset", lambda name: loads.append(name) or load(name)
+    )
     get_class_statistics(["counted_once"], 3)  # logging is not set up yet
     with caplog.at_level(logging.INFO, "eql_seesaw"):
         for _ in range(3):
@@ -217,7 +219,7 @@ def test_given_file_of_another_dataset(tmp_path, monkeypatch):
     json_file = str(tmp_path / "given.json")
     register("birds", [[0]], tmp_path)
     register("other_birds", [[0]], tmp_path, names=("tit", "swan", "owl"))
-    monkeypatch.setattr(DatasetCatalog, "get", lambda name: pytest.fail("loaded"))
+    monkeypatch.setattr(class_statistics, "load_dataset", lambda name: pytest.fail("loaded"))
     write_class_statistics(statistics, json_file, ["tit", "owl", "swan"])
     assert_equal(get_class_statistics(["birds"], 3, json_file), [5, 0, 200], [5, 0, 200], 205)
     message = r"another dataset: class 1 is 'owl' there and 'swan' in 'other_birds'$"

@@ -1,6 +1,9 @@
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+import torch
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from eql_seesaw.evaluation.detections import Detections
 
@@ -32,6 +35,43 @@ def test_results_and_back():
     assert again.iou_types == ("bbox", "segm")
     boxes = Detections.from_results(4, results, ["bbox"])
     assert boxes.masks is None and boxes.iou_types == ("bbox",)
+
+
+def instances(number, masks=True):
+    found = Instances((30, 40))
+    found.pred_boxes = Boxes(torch.rand(number, 4) * 40)
+    found.scores = torch.rand(number)
+    found.pred_classes = torch.randint(9, (number,))
+    if masks:
+        found.pred_masks = torch.rand(number, 30, 40) < 0.3
+    return found
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("number", [0, 1, 20])
+def test_instances_as_detectron2_writes_them(number, masks):
+    found = instances(number, masks)
+    ours = Detections.from_instances(5, found, lambda k: 3 * k + 1)
+    # Also without detections: mask AP is then 0, not absent.
+    assert ours.iou_types == (("bbox", "segm") if masks else ("bbox",))
+    assert ours.category_ids.dtype == np.int64
+    assert ours.scores.dtype == ours.boxes.dtype == np.float64 and ours.boxes.shape == (number, 4)
+    expected = instances_to_coco_json(found, 5)
+    for result in expected:
+        result["category_id"] = 3 * result["category_id"] + 1
+    assert ours.to_results() == expected
+
+
+def test_instances_with_other_masks():
+    found = instances(4)
+    expected = Detections.from_instances(5, found, int).masks
+    masks = found.pred_masks
+    for other in (BitMasks(masks), masks.float(), masks.numpy()):
+        found.pred_masks = other
+        assert Detections.from_instances(5, found, int).masks == expected
+    found.remove("pred_masks")
+    found.pred_rles = expected
+    assert Detections.from_instances(5, found, int).masks == expected
 
 
 def test_areas():

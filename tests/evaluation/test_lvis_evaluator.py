@@ -24,6 +24,7 @@ from eql_seesaw.evaluation import (
     results_table,
 )
 from eql_seesaw.evaluation.evaluation_files import Evaluation
+from eql_seesaw.evaluation.mask_encoding import encode_masks
 from eql_seesaw.evaluation.matches import Matches
 from eql_seesaw.evaluation.results import ResultsWriter
 
@@ -151,6 +152,18 @@ def test_files(coco_val, tmp_path):
         ["7", "anchor", "common", "50", "3", "66.337", "66.337"],
         ["8", "die", "common", "60", "0", "", ""],
     ]
+
+
+def test_rles_in_place_of_masks(coco_val):
+    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    expected = evaluate(evaluator)
+    evaluator.reset()
+    for i in range(6):
+        found = outputs(i)
+        found.pred_rles = encode_masks(found.pred_masks)
+        found.remove("pred_masks")
+        evaluator.process([{"image_id": 100 + i}], [{"instances": found}])
+    assert evaluator.evaluate() == expected
 
 
 def test_no_detections_at_all(coco_val, tmp_path, caplog):

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+from eql_seesaw.data.annotation_columns import annotation_columns
+from eql_seesaw.data.repeat_factors import repeat_factors
+
+
+def long_tailed_dicts(num_images, num_classes, seed):
+    """With crowds, and images without annotations."""
+    rng = np.random.default_rng(seed)
+    dataset_dicts = []
+    for count in rng.integers(0, 9, num_images):
+        classes = (num_classes * rng.random(count) ** 4).astype(int).tolist()
+        crowds = (rng.random(count) < 0.2).tolist()
+        annotations = [
+            {"category_id": k, "iscrowd": int(crowd)}
+            for k, crowd in zip(classes, crowds, strict=True)
+        ]
+        dataset_dicts.append({"annotations": annotations})
+    return dataset_dicts
+
+
+@pytest.mark.parametrize("sqrt", [True, False])
+@pytest.mark.parametrize("threshold", [0.0, 0.001, 1 / 3, 7.0])
+def test_same_bits_as_detectron2s(threshold, sqrt):
+    for seed, num_images in enumerate((1, 7, 400)):
+        dataset_dicts = long_tailed_dicts(num_images, 90, seed)
+        expected = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dataset_dicts, threshold, sqrt=sqrt
+        )
+        found = repeat_factors(annotation_columns(dataset_dicts), threshold, sqrt)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, expected)
+
+
+def test_crowds_count_as_in_detectron2():
+    dataset_dicts = [{"annotations": [{"category_id": 1, "iscrowd": 1}]}, {"annotations": []}]
+    assert repeat_factors(annotation_columns(dataset_dicts), 2.0, sqrt=False).tolist() == [4, 1]
+
+
+def test_nothing_to_repeat():
+    assert repeat_factors(annotation_columns([{"annotations": []}] * 3), 0.5).tolist() == [1, 1, 1]
+    assert repeat_factors(annotation_columns([]), 0.5).tolist() == []
+
+
+def test_negative_class():
+    dataset_dicts = [{"annotations": [{"category_id": 3}]}, {"annotations": [{"category_id": -1}]}]
+    with pytest.raises(ValueError, match="image 1 of the training set has class id -1"):
+        repeat_factors(annotation_columns(dataset_dicts), 0.5)
