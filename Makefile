@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature imbalance test crash_test faults lint clean
+.PHONY: help set_up quickstart miniature imbalance bench test crash_test faults lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,6 +32,10 @@ imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another h
 	done
 	@$(RUN) -m eql_seesaw.tables run miniature_imbalance
 	@$(RUN) -m eql_seesaw.tables collect miniature_imbalance
+
+bench: set_up  ## measure this project beside its peers, into output/benchmarks; nothing else should run meanwhile
+	@$(RUN) -m eql_seesaw.benchmarks
+	@$(RUN) -m eql_seesaw.benchmarks --device cuda
 
 # Each test process computes with one thread.
 test: set_up lint  ## run all tests, two at a time

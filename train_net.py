@@ -7,22 +7,18 @@ Train or evaluate a detector on long-tailed data.
     torchrun --nproc_per_node 8 train_net.py --config-file ... [KEY VALUE ...]
 """
 
-from eql_seesaw.engine import (
-    LongTailTrainer,
-    argument_parser,
-    build_checkpointer,
-    check_output_dir,
-    hold_output_dir,
-    launch,
-    load_config,
-    log_next_steps,
-    one_line_errors,
-    set_up,
-    set_up_data,
-)
+from eql_seesaw.command_line import argument_parser, one_line_errors
 
 
 def main(args):
+    from eql_seesaw.engine import (
+        LongTailTrainer,
+        build_checkpointer,
+        hold_output_dir,
+        log_next_steps,
+        set_up,
+    )
+
     with hold_output_dir(args):
         cfg = set_up(args)
         if args.eval_only:
@@ -39,6 +35,9 @@ def main(args):
 if __name__ == "__main__":
     args = argument_parser(__doc__).parse_args()
     with one_line_errors():
+        # Not at the top: it takes seconds, for which --help need not wait.
+        from eql_seesaw.engine import check_output_dir, launch, load_config, set_up_data
+
         # Mistakes in config and data are found here, before processes start or files are written.
         cfg = load_config(args.config_file, args.opts)
         set_up_data(cfg, args.eval_only)

@@ -5,15 +5,22 @@ EQL and Seesaw loss for long-tailed detection and segmentation, on top of Detect
 heads and mask head with Detectron2.
 """
 
+import logging
 import warnings
 
 # Detectron2 and torch warn about their own code on every import, which would bury our messages.
 for message in (
     "pkg_resources is deprecated",
+    "`broadcast_buffers` is deprecated",
     r"`?torch\.jit\.",
     r"torch\.meshgrid",
     "The given NumPy array is not writable",
     "__array__ implementation doesn't accept a copy keyword",
 ):
     warnings.filterwarnings("ignore", message=message)
-del message, warnings
+for name in (
+    "torch.fx._symbolic_trace",  # a function that Detectron2 calls will change its meaning
+    "torch.utils.cpp_extension",  # no CUDA, on a machine without a GPU
+):
+    logging.getLogger(name).setLevel(logging.ERROR)
+del logging, message, name, warnings

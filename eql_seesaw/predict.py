@@ -8,26 +8,22 @@ Writes annotated images (or an annotated video), predictions.json with the detec
 format, and images.json with the images and categories that its ids stand for. No dataset is needed.
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detectron2.config import get_cfg
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .engine import load_config, one_line_errors
-from .prediction import (
-    VIDEO_SUFFIXES,
-    BatchPredictor,
-    Video,
-    find_images,
-    predict_images,
-    predict_video,
-    results_files,
-)
+from .command_line import one_line_errors
+
+if TYPE_CHECKING:
+    from .prediction import Video
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -61,13 +57,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="image files, folders or one video, then KEY VALUE ... to change the config",
     )
     args = parser.parse_intermixed_args(arguments)
-    args.inputs, args.opts = _split(args.inputs)
-    if not args.inputs:
-        parser.error("the following arguments are required: INPUT")
     if not 0 <= args.score_threshold <= 1:
         parser.error(f"--score-threshold must be from 0 to 1, got {args.score_threshold}")
     if args.batch_size < 1:
         parser.error(f"--batch-size must be at least 1, got {args.batch_size}")
+    args.inputs, args.opts = _split(args.inputs)
+    if not args.inputs:
+        parser.error("the following arguments are required: INPUT")
     return args
 
 
@@ -76,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     with one_line_errors(), logging_redirect_tqdm():
+        # Not at the top: it takes seconds, for which --help need not wait.
+        from .engine import load_config
+        from .prediction import BatchPredictor, predict_images, predict_video, results_files
+
         # Mistakes are found here, before anything is written.
         video, paths = _open_inputs(args.inputs)
         folder = Path(args.output)
@@ -98,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Inputs, and from the first config key on, the overrides."""
+    from detectron2.config import get_cfg
+
     sections = get_cfg()
     for i, argument in enumerate(arguments):
         if argument.split(".")[0] in sections and not os.path.exists(argument):
@@ -107,6 +109,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _open_inputs(inputs: list[str]) -> tuple[Video | None, list[str]]:
     """The video, or the image files."""
+    from .prediction import VIDEO_SUFFIXES, Video, find_images
+
     videos = [path for path in inputs if path.lower().endswith(VIDEO_SUFFIXES)]
     if not videos:
         return None, find_images(inputs)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from tabulate import tabulate
@@ -36,6 +37,7 @@ from .lvis_like import (
     lvis_like_ground_truth,
     write_results,
 )
+from .row import Row
 
 GROUND_TRUTH, RESULTS = "ground_truth.json", "results.json"
 IOU_TYPES = ("bbox", "segm")
@@ -63,6 +65,55 @@ def main() -> None:
             f"{finish['finish']:.1f} s from the last image to the table; "
             f"peak memory {finish['memory']:.2f} GB"
         )
+
+
+def rows(device: str, quick: bool) -> Iterator[Row]:
+    """See `eql_seesaw.benchmarks`. The work is done on CPU only."""
+    if device != "cpu":
+        return
+    for num_images, num_rounds in ((50, 1),) if quick else ((1000, 3), (5000, 1)):
+        with tempfile.TemporaryDirectory() as folder:
+            generate(folder, num_images)
+            for iou_type in IOU_TYPES:
+                yield from compare(iou_type, folder, num_images, num_rounds)
+
+
+def compare(iou_type: str, folder: str, num_images: int, num_rounds: int) -> Iterator[Row]:
+    """The rows of one IoU type: evaluation alone, and with the loading of both files."""
+    rounds = [
+        {engine: run(f"{engine} {iou_type}", folder) for engine in ("hotcoco", "lvis")}
+        for _ in range(num_rounds)
+    ]
+    seconds = {
+        (engine, steps): [sum(measured[engine][step] for step in steps) for measured in rounds]
+        for engine in ("hotcoco", "lvis")
+        for steps in (("evaluate",), ("load", "evaluate"))
+    }
+    memory, peer_memory = (memory_of_data(rounds[0][engine]) for engine in ("hotcoco", "lvis"))
+    name = "boxes" if iou_type == "bbox" else "masks"
+    for work, steps, limit in (
+        (f"LVIS evaluation of {name}", ("evaluate",), 0.02),
+        (f"LVIS evaluation of {name}, files loaded", ("load", "evaluate"), 0.05),
+    ):
+        yield Row(
+            benchmark="lvis_evaluation",
+            work=work,
+            against="lvis",
+            size=f"{num_images:,} images, 300 detections each, one core",
+            parameters={"num_images": num_images, "num_classes": 1203},
+            seconds=seconds["hotcoco", steps],
+            peer_seconds=seconds["lvis", steps],
+            memory=memory,
+            peer_memory=peer_memory,
+            time_limit=limit,
+            identical=largest_difference("hotcoco", "lvis", iou_type, folder) == 0,
+            note="CPU seconds; memory with the files loaded",
+        )
+
+
+def memory_of_data(measured: dict[str, float]) -> int:
+    """Peak memory in bytes beyond that of the imported packages."""
+    return int((measured["memory"] - measured["memory_before"]) * 2**30)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -109,6 +160,7 @@ def run(what: str, folder: str) -> dict[str, float]:
 def measure(what: str, folder: str) -> None:
     """Measure, save the arrays, and print times and peak memory (GB) as the last line."""
     os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
+    memory_before = peak_memory()
     if what == "evaluator":
         measured = measure_evaluator(folder)
     else:
@@ -120,7 +172,7 @@ def measure(what: str, folder: str) -> None:
         precision, recall = evaluate(*loaded, iou_type)
         measured = {"load": middle - start, "evaluate": time.process_time() - middle}
         np.savez(arrays_file(folder, engine, iou_type), precision=precision, recall=recall)
-    measured["memory"] = peak_memory()
+    measured["memory_before"], measured["memory"] = memory_before, peak_memory()
     print(json.dumps(measured))
 
 
@@ -202,15 +254,19 @@ def row(engine: str, measured: dict[str, dict[str, float]], iou_type: str, folde
     cells = [iou_type, engine, *(f"{ours[key]:.2f}" for key in ("load", "evaluate", "memory"))]
     if engine == "lvis" or official is None:
         return [*cells, "", "", ""]
-    arrays = [np.load(arrays_file(folder, name, iou_type)) for name in (engine, "lvis")]
-    difference = max(
-        np.abs(arrays[0][key] - arrays[1][key]).max() for key in ("precision", "recall")
-    )
+    difference = largest_difference(engine, "lvis", iou_type, folder)
     ratios = (
         official["evaluate"] / ours["evaluate"],
         (official["load"] + official["evaluate"]) / (ours["load"] + ours["evaluate"]),
     )
     return [*cells, *(f"{ratio:.1f}" for ratio in ratios), f"{difference:g}"]
+
+
+def largest_difference(engine: str, other: str, iou_type: str, folder: str) -> float:
+    """Of all precisions and recalls that two engines have measured."""
+    arrays = [np.load(arrays_file(folder, name, iou_type)) for name in (engine, other)]
+    differences = [arrays[0][key] - arrays[1][key] for key in ("precision", "recall")]
+    return float(max(np.abs(difference).max() for difference in differences))
 
 
 def print_table(rows: list, num_images: int) -> None:

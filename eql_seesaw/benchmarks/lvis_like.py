@@ -50,7 +50,7 @@ def lvis_like_ground_truth(num_images: int = NUM_VAL_IMAGES, seed: int = 0) -> d
         drawn = ids[rng.choice(len(ids), num_classes + NEGATIVE_CLASSES_PER_IMAGE, p=probability)]
         positive = np.unique(drawn[:num_classes])
         counts = rng.geometric(1 / objects_per_class, len(positive))
-        boxes = _random_boxes(rng, int(counts.sum()), height, width)
+        boxes = random_boxes(rng, int(counts.sum()), height, width)
         polygons = _polygons(rng, boxes, height, width)
         for k, box, polygon in zip(np.repeat(positive, counts), boxes, polygons, strict=True):
             annotations.append(
@@ -99,7 +99,7 @@ def lvis_like_detections(
         is_near = rng.random(detections_per_image) < min(0.5, 0.02 * len(annotations))
         near = np.array([annotation["bbox"] for annotation in annotations])[follows]
         near = near + rng.normal(scale=0.1, size=near.shape) * near[:, [2, 3, 2, 3]]
-        anywhere = _random_boxes(rng, detections_per_image, height, width)
+        anywhere = random_boxes(rng, detections_per_image, height, width)
         boxes = _inside(np.where(is_near[:, None], near, anywhere), height, width)
 
         classes = np.array([annotation["category_id"] for annotation in annotations])
@@ -144,7 +144,7 @@ def write_results(results_by_image: Iterator[list[dict[str, Any]]], path: str) -
         f.write("\n]\n")
 
 
-def _random_boxes(rng, num_boxes, height, width):
+def random_boxes(rng, num_boxes, height, width):
     """(N, 4) x, y, width, height; sizes as widely spread as LVIS's."""
     sides = np.exp(rng.normal(np.log(40), 0.9, (num_boxes, 2)))
     sides = np.clip(sides, 4, [width, height])

@@ -8,9 +8,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import get_lvis_instances_meta, load_lvis_json
 from detectron2.utils.file_io import PathManager
 
-from .instances_json import load_instances_json, read_instances_json
+from .instances_json import load_instances_json, read_instances_json, read_lvis_as_detectron2
+from .serialized_instances import SerializedInstances
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -86,13 +88,44 @@ def is_own_dataset(name: str) -> bool:
 
 
 def load_dataset(name: str) -> Sequence[dict[str, Any]]:
+    """As ``DatasetCatalog.get``; a :func:`serialized_dataset` where that is possible."""
+    dataset = serialized_dataset(name)
+    return DatasetCatalog.get(name) if dataset is None else dataset
+
+
+def serialized_dataset(name: str) -> SerializedInstances | None:
     """
-    As ``DatasetCatalog.get``; what :func:`register_instances` registered is not a list but decoded
-    anew image by image, where its file allows it (:func:`read_instances_json`).
+    What ``DatasetCatalog.get`` gives, in a fraction of its time and memory: for datasets that
+    :func:`register_instances` or Detectron2's ``register_lvis_instances`` registered. None for
+    others, and where something in the annotation file is unusual.
     """
     if is_own_dataset(name):
-        return read_instances_json(*DatasetCatalog[name].args)
-    return DatasetCatalog.get(name)
+        dataset = read_instances_json(*DatasetCatalog[name].args)
+        return dataset if isinstance(dataset, SerializedInstances) else None
+    return _read_detectron2_lvis(name)
+
+
+def _read_detectron2_lvis(name: str) -> SerializedInstances | None:
+    loader = DatasetCatalog[name]
+    if isinstance(loader, functools.partial) and loader.func is _load_in_image_folder:
+        loader, _ = loader.args
+    if getattr(loader, "__module__", None) != load_lvis_json.__module__:
+        return None
+    metadata = MetadataCatalog.get(name)
+    try:
+        thing_metadata = get_lvis_instances_meta(name)
+    except (AssertionError, ValueError):  # a name without an LVIS version: its loader says so
+        return None
+    if "thing_dataset_id_to_contiguous_id" in thing_metadata:  # LVIS's images, COCO's classes
+        return None
+    if not metadata.image_root.endswith("/"):
+        return None
+    dataset = read_lvis_as_detectron2(
+        PathManager.get_local_path(metadata.json_file), metadata.image_root
+    )
+    if dataset is not None:
+        metadata.set(**thing_metadata)
+    return dataset
 
 
 def find_dataset(cfg: CfgNode, key: str, name: str) -> tuple[str, str] | None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from .dataset_mapper import NamedImageDatasetMapper
 from .loader_workers import held_signals, leave_signals_to_parent
-from .register import is_own_dataset, load_dataset
+from .register import serialized_dataset
 from .serialized_instances import SerializedInstances
 from .stream_dataset import StreamDataset
 from .train_sampler import build_train_sampler, sampler_settings
@@ -181,13 +181,9 @@ def group_places(
 
 def _load_dataset(cfg: CfgNode) -> Sequence[dict[str, Any]]:
     names = cfg.DATASETS.TRAIN
-    if (
-        len(names) == 1
-        and is_own_dataset(names[0])
-        and not (cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.KEYPOINT_ON)
-    ):
-        dataset = load_dataset(names[0])
-        if isinstance(dataset, SerializedInstances):
+    if len(names) == 1 and not (cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.KEYPOINT_ON):
+        dataset = serialized_dataset(names[0])
+        if dataset is not None:
             return _with_usable_annotations(dataset, cfg)
     keypoint_head = cfg.MODEL.ROI_KEYPOINT_HEAD
     return get_detection_dataset_dicts(

@@ -88,6 +88,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         self.resume_changed = resume_changed
         self.max_checkpoints = max_checkpoints
         self._path = ""
+        self._checked_path = ""
         self._resumes = False
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -155,6 +156,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         except (AssertionError, OSError) as error:  # a missing file, on one process and on several
             raise CheckpointError(f"{self._origin}: {error}") from None
         finally:
+            self._checked_path = ""
             self._parsed_url_during_load = None  # the base class forgets it after an error
 
     def _newest_checkpoint(self) -> str:
@@ -162,7 +164,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         path = error = ""
         if comm.is_main_process():
             try:
-                path = newest_checkpoint(self.save_dir)
+                path = self._checked_path = newest_checkpoint(self.save_dir)
             except CheckpointError as reason:
                 error = str(reason)
         path, error = comm.all_gather((path, error))[0]
@@ -192,7 +194,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _torch_load(self, f: str) -> Any:
-        return load_weights_only(f)
+        return load_weights_only(f, is_checked=f == self._checked_path)
 
     def _check_finite(self) -> None:
         tensors = {

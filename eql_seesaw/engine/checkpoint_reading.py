@@ -48,15 +48,19 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return checkpoint
 
 
-def load_weights_only(path: str) -> Any:
+def load_weights_only(path: str, is_checked: bool = False) -> Any:
     """
     What ``torch.save`` wrote, on the CPU, if it holds nothing but tensors and plain values.
+
+    Args:
+        is_checked: the file's checksums have been compared just before.
 
     Raises:
         CheckpointError: in one line.
     """
     try:
-        _check_integrity(path)
+        if not is_checked:
+            _check_integrity(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what unpickling anything but a checkpoint raises is anything
         raise CheckpointError(f"cannot read {path} ({_reason(error)})") from None

@@ -1,23 +1,11 @@
-"""Errors as one line."""
+"""Errors of collectives, in words for users."""
 
 import re
 from datetime import timedelta
 
 from torch.distributed import DistError
 
-# Errors of config, data, weights, disk and numbers. Their message is enough; of others it takes the
-# traceback to understand them.
-EXPECTED_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
-
-
-class RankLost(Exception):
-    """The others cannot be reached: what this process meets when another has failed."""
-
-
-def last_line(error: BaseException) -> str:
-    """The last line of an error's message: a data loader worker's begins with its traceback."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].removeprefix("ValueError: ") if lines else repr(error)
+from ..command_line import RankLost
 
 
 def rank_lost(error: Exception, timeout: timedelta) -> RankLost | None:

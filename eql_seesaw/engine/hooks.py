@@ -192,13 +192,15 @@ class GradientStatistics(HookBase):
         self.output_dir = output_dir
         self.loss_scale = 1.0
 
-    def before_step(self):
+    def before_train(self):
         self.loss_scale = self.trainer.loss_scale
 
     def after_step(self):
-        # Mixed precision lowers its factor where it left out the step.
-        is_skipped = self.trainer.loss_scale < self.loss_scale
+        # Of the next step, read once. Mixed precision lowers it where it left out a step.
+        next_scale = self.trainer.loss_scale
+        is_skipped = next_scale < self.loss_scale
         add_step(self.trainer.model, math.inf if is_skipped else self.loss_scale)
+        self.loss_scale = next_scale
 
     def after_train(self):
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():

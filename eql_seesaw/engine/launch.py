@@ -1,40 +1,22 @@
 """Starting the processes of a training run."""
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
+from ..command_line import last_line, one_line_errors
 from ..evaluation.rank_barrier import wait_for_all
-from .error_messages import EXPECTED_ERRORS, RankLost, last_line, rank_lost
+from .error_messages import rank_lost
 from .placement import Placement, find_placement
-from .processes import ProcessFailed, run_processes
+from .processes import run_processes
 
-
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """
-    Detectron2's parser (--config-file, --num-gpus, --resume, --eval-only, KEY VALUE ...), and
-    --timeout.
-    """
-    parser = default_argument_parser(epilog=description)
-    parser.epilog, parser.description = None, description
-    parser.set_defaults(dist_url="auto")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=30.0,
-        metavar="MINUTES",
-        help="end when another process does not answer for so long (default: 30)",
-    )
-    return parser
+__all__ = ["launch", "one_line_errors"]
 
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -46,7 +28,7 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 
     Args:
         main: a function of a module (it is pickled).
-        args: of :func:`argument_parser`.
+        args: of :func:`~eql_seesaw.command_line.argument_parser`.
 
     Raises:
         ValueError: arguments, variables and machine do not fit together.
@@ -61,24 +43,6 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
         return
     placements = [placement.of_local_rank(i) for i in range(placement.local_world_size)]
     run_processes(_run, [(main, args, each) for each in placements], first_rank=placement.rank)
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """
-    End the program with one line on stderr, and status 1, where config, data, weights, disk or
-    numbers are wrong, or another process has failed; of errors that nobody expects, with a
-    traceback. Ctrl-C ends it with status 130.
-    """
-    try:
-        yield
-    except (*EXPECTED_ERRORS, RankLost) as error:
-        sys.exit(f"error: {last_line(error)}")
-    except ProcessFailed as error:
-        sys.exit(f"{error.traceback}error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
 
 
 def _run(main: Callable[[argparse.Namespace], object], args, placement: Placement) -> None:

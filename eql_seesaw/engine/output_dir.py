@@ -45,7 +45,7 @@ def hold_output_dir(args: argparse.Namespace) -> Iterator[None]:
     able to write there, no more. All processes take part; the main one looks.
 
     Args:
-        args: of :func:`~eql_seesaw.engine.argument_parser`.
+        args: of :func:`~eql_seesaw.command_line.argument_parser`.
 
     Raises:
         OSError: the folder cannot be written to.

@@ -66,7 +66,7 @@ class Placement:
 def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
     """
     Args:
-        args: of :func:`~eql_seesaw.engine.argument_parser`.
+        args: of :func:`~eql_seesaw.command_line.argument_parser`.
         environ: variables of torchrun or srun decide, otherwise ``args``.
 
     Returns:

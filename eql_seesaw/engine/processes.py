@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from .error_messages import EXPECTED_ERRORS, RankLost, last_line
+from ..command_line import EXPECTED_ERRORS, ProcessFailed, RankLost, last_line
 from .stop_signals import SIGNALS, STOPPED, TrainingStopped
 
 # Where one process only says that another is lost, that one's own end is waited for this long.
@@ -22,19 +22,6 @@ _SECONDS_FOR_CAUSE = 5.0
 _SECONDS_TO_END = 5.0
 # What a pipe takes before anybody reads it is 64 KiB.
 MAX_CHARACTERS = 6000
-
-
-class ProcessFailed(Exception):
-    """
-    A process failed, and the others were ended.
-
-    Attributes:
-        traceback: the process's own, "" where the message is enough.
-    """
-
-    def __init__(self, message: str, traceback: str = ""):
-        super().__init__(message)
-        self.traceback = traceback
 
 
 @dataclasses.dataclass(frozen=True)

@@ -152,8 +152,8 @@ def set_up(args: argparse.Namespace) -> CfgNode:
     and the config written to OUTPUT_DIR.
 
     Args:
-        args: of :func:`~eql_seesaw.engine.argument_parser`, as :func:`~eql_seesaw.engine.launch`
-            gives them to ``main``.
+        args: of :func:`~eql_seesaw.command_line.argument_parser`, as
+            :func:`~eql_seesaw.engine.launch` gives them to ``main``.
     """
     cfg = load_config(args.config_file, args.opts)
     step = "" if args.eval_only else describe_step(cfg, images_of_pass(cfg))

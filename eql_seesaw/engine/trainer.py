@@ -26,7 +26,7 @@ from ..data.loader_workers import leave_signals_to_parent
 from ..data.train_loader import TrainLoader, build_train_loader
 from ..evaluation import LongTailLVISEvaluator, draw_evaluation
 from ..evaluation.rank_barrier import wait_for_all
-from ..evaluation.report import write_report
+from ..evaluation.rle_postprocessing import with_rles
 from ..modeling import freeze_all_but_classifiers, model_summary
 from .checkpoint import build_checkpointer
 from .checkpoint_files import last_good_checkpoint
@@ -237,6 +237,7 @@ class LongTailTrainer(DefaultTrainer):
         is_own = evaluators is None
         if is_own:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+            model = with_rles(model)
         try:
             results = super().test(cfg, model, evaluators)
         except Exception:
@@ -314,6 +315,9 @@ def show_evaluation(cfg: CfgNode, folder: str) -> None:
         with _logged_failure(picture):
             draw_evaluation(folder, picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
     if cfg.TEST.REPORT:
+        # A training need not wait for Matplotlib before it begins.
+        from ..evaluation.report import write_report
+
         with _logged_failure(f"the report of {folder}"):
             report = write_report(folder, score_threshold=cfg.TEST.PICTURE_SCORE_THRESH)
             logger.info(f"Report: {report}")

@@ -13,14 +13,10 @@ import os
 import signal
 import sys
 
-import torch
 from tabulate import tabulate
 
-from ..engine.launch import one_line_errors
+from ..command_line import one_line_errors
 from .collect import markdown, measure, published_table, write_table
-from .pictures import draw_table
-from .plan import describe_plan
-from .run import run_all
 from .run_state import read_run_state
 from .table import Row, Table, load_table, table_names
 from .table_runs import (
@@ -139,6 +135,11 @@ def show(args: argparse.Namespace) -> int:
 
 
 def plan(args: argparse.Namespace) -> int:
+    # Here and below, what takes seconds to import is imported where it is needed.
+    import torch
+
+    from .plan import describe_plan
+
     table, runs = _selected_runs(args)
     gpus_here = torch.cuda.device_count()
     num_gpus = args.gpus or gpus_here or USUAL_NUM_GPUS
@@ -150,6 +151,10 @@ def plan(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from .run import run_all
+
     table, runs = _selected_runs(args)
     num_gpus = torch.cuda.device_count()
     is_full = _scale(table, args) == "full"
@@ -174,6 +179,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def collect(args: argparse.Namespace) -> int:
+    from .pictures import draw_table
+
     table = load_table(args.table)
     scale = _scale(table, args)
     measured = measure(table, scale, args.output, args.seeds)

@@ -1,13 +1,15 @@
 """Published numbers beside those of finished runs."""
 
+from __future__ import annotations
+
 import csv
 import dataclasses
 import math
 import os
 import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from ..data.atomic_write import atomic_file
@@ -20,6 +22,9 @@ from .table_runs import (
     row_run,
     seeds_with_folders,
 )
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 SPREAD = "Measured with several seeds: mean ± standard deviation."
 

@@ -1,16 +1,18 @@
 """What stands in a run's folder, and whether it may be shown as measured."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math
 import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import yaml
-from detectron2.config import CfgNode
-
-from ..engine.schedule import scale_to_batch
-from ..engine.setup import merge_config
 from .table_runs import TableRun, expected_config
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 # These change neither training nor AP.
 FREE_KEYS = {
@@ -64,6 +66,10 @@ def read_run_state(run: TableRun) -> RunState:
             if os.path.exists(path):
                 return RunState(reason=f"there is {path}, but no config.yaml", conflict=True)
         return RunState(reason="not run")
+    # Only here, as it takes seconds, which listing tables without runs need not wait for.
+    from ..engine.schedule import scale_to_batch
+    from ..engine.setup import merge_config
+
     try:
         found = merge_config(config_path, [])
     except ValueError as error:
@@ -86,8 +92,7 @@ def read_run_state(run: TableRun) -> RunState:
 
 def config_difference(found: CfgNode, expected: CfgNode, run: TableRun) -> str:
     """The first key in which a run's config differs, with both values, or ""."""
-    # As in a file, where tuples are lists.
-    found, expected = (_flat(yaml.safe_load(cfg.dump())) for cfg in (found, expected))
+    found, expected = _flat(found), _flat(expected)
     # Files of another run are known by its folder, which may have moved as a whole.
     root = os.path.join(run.output, run.scale)
     inputs = {
@@ -109,15 +114,20 @@ def config_difference(found: CfgNode, expected: CfgNode, run: TableRun) -> str:
     return ""
 
 
-def _flat(node, prefix=""):
-    """{dotted key: value}"""
+def _flat(node: Mapping, prefix: str = "") -> dict[str, object]:
+    """{dotted key: value}, as in a file, where tuples are lists."""
     result = {}
     for key, value in node.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             result.update(_flat(value, f"{prefix}{key}."))
         else:
-            result[f"{prefix}{key}"] = value
+            result[f"{prefix}{key}"] = _with_lists(value)
     return result
+
+
+def _with_lists(value: object) -> object:
+    is_sequence = isinstance(value, (list, tuple))
+    return [_with_lists(item) for item in value] if is_sequence else value
 
 
 def _final_metrics(path, cfg):

@@ -1,5 +1,6 @@
 """The papers' tables as data: published numbers, and the config that trains each row."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,12 +170,18 @@ def _read(name: str, folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"no table {name!r}; there are {', '.join(table_names(folder))}")
     path = Path(folder) / f"{name}.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parsed(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: it must hold keys and values")
     return values
+
+
+@functools.cache
+def _parsed(text: str) -> Any:
+    """Tables are read again for every row that has inputs; parsing is what takes time."""
+    return yaml.safe_load(text)
 
 
 def _row(where: str, values: Any, columns: tuple[str, ...], default_seeds: int) -> Row:

@@ -1,16 +1,20 @@
 """The trainings behind a table's rows: their folders, configs and commands."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
-from detectron2.config import CfgNode
 
 from ..data.atomic_write import atomic_file
-from ..engine.setup import load_config
 from .table import Row, Table, load_table
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 SCALES = ("full", "mini")
 # The dataset of tables that are miniatures themselves.
@@ -51,7 +55,7 @@ class TableRun:
     output: str
     seed: int
     is_miniature_of_row: bool
-    inputs: tuple[tuple[str, "TableRun", str], ...]
+    inputs: tuple[tuple[str, TableRun, str], ...]
 
     @property
     def folder(self) -> str:
@@ -166,6 +170,9 @@ def expected_config(run: TableRun) -> CfgNode:
     Raises:
         ValueError, FileNotFoundError: as :func:`load_config`.
     """
+    # Only here, as it takes seconds.
+    from ..engine.setup import load_config
+
     overrides = as_overrides(run.settings)
     if not run.is_miniature_of_row:
         return load_config(run.config_file, overrides)
@@ -212,6 +219,8 @@ def _what_is_trained(cfg):
 
 def _write_miniature(config: str, folder: str) -> str:
     """Write mini.yaml: a row's config with the miniature's dataset, backbone, sizes and solver."""
+    from detectron2.config import CfgNode
+
     content = _without_method(CfgNode.load_yaml_with_base(MINIATURE_CONFIG))
     base = os.path.relpath(os.path.abspath(config), os.path.realpath(folder))
     path = os.path.join(folder, "mini.yaml")

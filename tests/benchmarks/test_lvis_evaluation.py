@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from eql_seesaw.benchmarks import lvis_evaluation
 from eql_seesaw.benchmarks.lvis_like import lvis_like_detections, lvis_like_ground_truth
 
 
@@ -39,3 +40,21 @@ def test_command():
     assert len(rows) == 2
     assert all(float(row[-2]) == 0 for row in rows)  # the largest difference
     assert "from the last image to the table" in process.stdout
+
+
+@pytest.mark.slow
+def test_rows():
+    rows = list(lvis_evaluation.rows("cpu", quick=True))
+    names = [f"LVIS evaluation of {name}" for name in ("boxes", "masks")]
+    assert [row.work for row in rows] == [
+        work for name in names for work in (name, f"{name}, files loaded")
+    ]
+    assert all(row.identical for row in rows)
+    assert [row.time_limit for row in rows] == [0.02, 0.05] * 2
+    for alone, with_files in zip(rows[::2], rows[1::2]):
+        assert alone.seconds < with_files.seconds and alone.peer_seconds < with_files.peer_seconds
+        assert alone.memory > 0 and alone.peer_memory > 0
+
+
+def test_nothing_on_a_gpu():
+    assert not list(lvis_evaluation.rows("cuda", quick=True))

@@ -11,8 +11,10 @@ from eql_seesaw.config import add_long_tail_config
 from eql_seesaw.data.register import (
     find_dataset,
     is_own_dataset,
+    load_dataset,
     register_datasets,
     register_instances,
+    serialized_dataset,
 )
 
 
@@ -167,3 +169,57 @@ def test_datasets_by_code_are_left_alone(tmp_path):
     DatasetCatalog.register("by_code", lambda: [image])
     register_datasets(make_cfg({}, train=("by_code",)))
     assert DatasetCatalog.get("by_code") == [image]
+
+
+@pytest.fixture
+def detectron2_lvis(tmp_path):
+    """A dataset that Detectron2's ``register_lvis_instances`` registered; its content and file."""
+    image = {"height": 9, "width": 8, "not_exhaustive_category_ids": [], "file_name": "other.jpg"}
+    box = {"bbox": [1, 2, 3, 4.5], "segmentation": [[1, 1, 5, 1.5, 5, 5, 1, 5]]}
+    content = {
+        "images": [
+            {**image, "id": i, "coco_url": f"http://x/train2017/{i}.jpg", "neg_category_ids": [3]}
+            for i in (7, 3, 5)
+        ],
+        "annotations": [
+            {**box, "id": i, "image_id": image_id, "category_id": category_id}
+            for i, (image_id, category_id) in enumerate([(3, 1), (7, 2), (3, 2)])
+        ],
+        "categories": [{"id": i, "name": f"c{i}"} for i in (3, 1, 2)],
+    }
+    name, json_file = "generated_lvis_v1_of_a_test", tmp_path / "lvis.json"
+    json_file.write_text(json.dumps(content))
+    register_lvis_instances(name, {}, str(json_file), f"{tmp_path}/images/")
+    yield name, content, json_file
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def test_detectron2s_lvis_is_serialized_as_detectron2_loads_it(detectron2_lvis):
+    name, _, _ = detectron2_lvis
+    dataset = serialized_dataset(name)
+    assert len(MetadataCatalog.get(name).thing_classes) == 1203
+    assert list(dataset) == DatasetCatalog.get(name)
+
+
+def test_detectron2s_lvis_is_serialized_behind_the_check_of_its_image_folder(detectron2_lvis):
+    name, _, _ = detectron2_lvis
+    Path(MetadataCatalog.get(name).image_root).mkdir()
+    register_datasets(make_cfg({}, train=(name,)))
+    assert len(serialized_dataset(name)) == 3
+
+
+@pytest.mark.parametrize("unusual", ["ids", "crowd", "box"])
+def test_unusual_lvis_is_left_to_detectron2(detectron2_lvis, unusual):
+    name, content, json_file = detectron2_lvis
+    if unusual == "ids":  # Detectron2 subtracts 1 from them
+        content["categories"][0]["id"] = 4
+        for image in content["images"]:
+            image["neg_category_ids"] = []
+    elif unusual == "crowd":  # Detectron2 trains on crowds as on other objects
+        content["annotations"][0]["iscrowd"] = 1
+    else:
+        content["annotations"][0]["bbox"] = [1, 2, 3, 1e12]
+    json_file.write_text(json.dumps(content))
+    assert serialized_dataset(name) is None
+    assert load_dataset(name) == DatasetCatalog.get(name)

@@ -1,6 +1,7 @@
 import json
 import os
 import socket
+import zipfile
 
 import pytest
 import torch
@@ -257,6 +258,21 @@ class TestResume:
         checkpointer = run()
         assert self.resume(checkpointer) == (self.all_loaded, Trainer().state_dict())
         assert not warnings(caplog) and checkpointer.has_checkpoint()
+
+    def test_checksums_are_compared_once(self, run, tmp_path, monkeypatch):
+        compared = []
+        testzip = zipfile.ZipFile.testzip
+
+        def count(archive):
+            compared.append(archive.filename)
+            return testzip(archive)
+
+        monkeypatch.setattr(zipfile.ZipFile, "testzip", count)
+        checkpointer, path = run(), str(tmp_path / "model_0000004.pth")
+        self.resume(checkpointer)
+        assert compared == [path]
+        checkpointer.load(path)  # later the file may be another
+        assert compared == [path, path]
 
     def test_nothing_to_resume(self, run, tmp_path):
         for name in os.listdir(tmp_path):

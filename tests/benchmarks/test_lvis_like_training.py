@@ -1,0 +1,58 @@
+import json
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
+from PIL import Image
+
+from eql_seesaw.benchmarks.lvis_like_training import (
+    draw_annotations,
+    long_tail,
+    lvis_like_training,
+)
+from eql_seesaw.data.instances_json import read_instances_json
+
+
+def test_long_tail():
+    expected = {c["id"] - 1: c["image_count"] for c in LVIS_CATEGORY_IMAGE_COUNT}
+    assert dict(enumerate(long_tail(100_170))) == expected
+    for num_classes in (80, 13_000):
+        image_counts = long_tail(100_170, num_classes)
+        assert len(image_counts) == num_classes and image_counts.min() >= 1
+        # As many pairs of image and class as LVIS v1.
+        assert abs(image_counts.sum() / sum(expected.values()) - 1) < 0.1
+    assert long_tail(10).max() <= 10
+
+
+def test_each_class_is_in_as_many_images_as_asked_for():
+    image_counts = np.array([40, 1, 7])
+    images, classes = draw_annotations(image_counts, 50, np.random.default_rng(0))
+    assert len(images) == round(50 * 1_270_141 / 100_170)
+    assert (np.diff(images) >= 0).all()
+    found = [len(np.unique(images[classes == k])) for k in range(3)]
+    assert found == image_counts.tolist()
+
+
+@pytest.mark.parametrize("num_classes", [None, 80])
+def test_files(tmp_path, num_classes):
+    training_set = lvis_like_training(tmp_path, 60, num_classes)
+    with open(training_set.json_file) as f:
+        content = json.load(f)
+    assert len(content["categories"]) == (num_classes or 1203)
+    dataset = read_instances_json(training_set.json_file, training_set.image_root)
+    # Each class of LVIS once, or 12.7 instances an image.
+    assert len(dataset) == 60 and len(content["annotations"]) == (761 if num_classes else 1203)
+    first = dataset[0]
+    assert Image.open(first["file_name"]).size == (first["width"], first["height"])
+    classes = defaultdict(set)
+    for annotation in content["annotations"]:
+        classes[annotation["image_id"]].add(annotation["category_id"])
+        x, y, w, h = annotation["bbox"]
+        points = np.reshape(annotation["segmentation"][0], (-1, 2))
+        assert (points >= [x - 0.01, y - 0.01]).all() and (points <= [x + w, y + h]).all()
+    for image in content["images"]:
+        assert not classes[image["id"]] & set(image["neg_category_ids"])
+        assert classes[image["id"]] >= set(image["not_exhaustive_category_ids"])
+    changed = lvis_like_training(tmp_path, 60, num_classes)  # is there already
+    assert changed == training_set
