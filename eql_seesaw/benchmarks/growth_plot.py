@@ -16,7 +16,7 @@ from ..data.atomic_write import atomic_file
 from .row import Row
 
 # What a panel's cost is drawn over.
-AXES = {"num_classes": "classes", "num_images": "images"}
+AXES = {"num_classes": "classes", "num_images": "images", "num_detections": "detections"}
 MEASURES = {"time": EngFormatter("s"), "memory": EngFormatter("B")}
 PANEL_SIZE = 3.4, 2.2  # inches
 DPI = 100

@@ -1,5 +1,6 @@
 """Forward and backward pass of each loss, beside PyTorch's, MMDetection's, or its plain form."""
 
+import ctypes
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -116,6 +117,7 @@ def rows(device: str, quick: bool) -> Iterator[Row]:
     # Until a process has called a vectorised pow, PyTorch on CPUs with AVX-512 computes log1p and
     # logsigmoid several times slower. The peers shall be at their best.
     torch.rand(1000).pow(6)
+    _keep_freed_memory()
     missing = missing_peers(device, quick)
     sizes = QUICK_SIZES if quick else SIZES
     for size in (*sizes, *AUTOCAST_SIZES) if device == "cuda" else sizes:
@@ -126,6 +128,17 @@ def rows(device: str, quick: bool) -> Iterator[Row]:
                 yield dataclasses.replace(row, note=note)
             else:
                 yield dataclasses.replace(row, **measure(comparison, size, device, quick))
+
+
+def _keep_freed_memory() -> None:
+    """
+    Let glibc's malloc not give memory back to the system. By default whether a call gets fresh
+    pages, which cost more than the arithmetic, depends on what was allocated before it.
+    """
+    m_trim_threshold, m_mmap_max = -1, -4
+    malloc = ctypes.CDLL(None)
+    malloc.mallopt(m_trim_threshold, 2**31 - 1)
+    malloc.mallopt(m_mmap_max, 0)
 
 
 def missing_peers(device: str, quick: bool) -> dict[str, str]:

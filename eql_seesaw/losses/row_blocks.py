@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 # Elements of a block: on CPU what stays in a core's cache, on GPU enough to fill the device.
-CPU_BLOCK_ELEMENTS = 2**18
+CPU_BLOCK_ELEMENTS = 2**19
 GPU_BLOCK_ELEMENTS = 2**23
 
 

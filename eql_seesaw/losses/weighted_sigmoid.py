@@ -83,10 +83,14 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
             own_grad *= positive_weights.to(dtype)[own]
         grad_logits = torch.empty_like(logits)
         for rows in row_blocks(logits):
-            grad = logits[rows].to(dtype).sigmoid()
+            is_exact = logits.dtype == dtype
+            grad = grad_logits[rows] if is_exact else logits[rows].to(dtype)
+            torch.sigmoid(logits[rows] if is_exact else grad, out=grad)
             if column_weights is not None:
                 grad.mul_(_weights_of_negatives(rows, column_weights, row_weights, kept))
-            torch.mul(grad, grad_output[rows], out=grad_logits[rows])
+            grad.mul_(grad_output[rows])
+            if not is_exact:
+                grad_logits[rows] = grad
         own_grad = torch.where(foreground, own_grad.to(logits.dtype), grad_logits.gather(1, own))
         # Not by scatter_, which copies all of a bfloat16 matrix on CPU.
         grad_logits[torch.arange(len(own), device=own.device), own[:, 0]] = own_grad[:, 0]

@@ -66,7 +66,7 @@ class _WeightedSoftmaxLoss(torch.autograd.Function):
         sums = torch.empty(len(own), 1, dtype=dtype, device=logits.device)
         log_own = torch.empty_like(sums)
         for rows in row_blocks(exponentials):
-            block = logits[rows] if samples is None else logits[samples[rows]]
+            block = logits[rows] if samples is None else logits.index_select(0, samples[rows])
             block = block[:, :num_columns].to(dtype)
             out = exponentials[rows] if exponentials.dtype == dtype else torch.empty_like(block)
             log_own[rows] = weighted_exponentials(own[rows], block, out)
@@ -92,16 +92,16 @@ class _WeightedSoftmaxLoss(torch.autograd.Function):
         scale = grad_output / sums
         if included is not None:
             scale.masked_fill_(~included[:, None], 0)
+        own_grad = log_probabilities.expm1() * grad_output
+        if samples is not None:
+            classes = grad_logits[:, :num_columns]
+            for rows in row_blocks(exponentials):
+                grad = (exponentials[rows] * scale[rows]).scatter_(1, own[rows], own_grad[rows])
+                classes.index_copy_(0, samples[rows], grad.to(ctx.logits_dtype))
+            return grad_logits, None, None, None, None
         for rows in row_blocks(exponentials):
-            if samples is None:
-                grad = grad_logits[rows, :num_columns]
-                torch.mul(exponentials[rows], scale[rows], out=grad)
-            else:
-                grad = exponentials[rows] * scale[rows]
-                grad_logits[samples[rows], :num_columns] = grad.to(ctx.logits_dtype)
-        own_grad = (log_probabilities.expm1() * grad_output).to(ctx.logits_dtype)
+            torch.mul(exponentials[rows], scale[rows], out=grad_logits[rows, :num_columns])
         # Not by scatter_, which copies all of a bfloat16 matrix on CPU.
-        if samples is None:
-            samples = torch.arange(len(own), device=own.device)
-        grad_logits[samples, own[:, 0]] = own_grad[:, 0]
+        all_rows = torch.arange(len(own), device=own.device)
+        grad_logits[all_rows, own[:, 0]] = own_grad[:, 0].to(ctx.logits_dtype)
         return grad_logits, None, None, None, None
