@@ -27,8 +27,8 @@ def weighted_softmax_loss(
     Both S eq. 4 (Seesaw, https://arxiv.org/abs/2008.10032) and E eq. 10 (softmax EQL,
     https://arxiv.org/abs/2003.05176) have this form. No gradient flows through the weights. Rows
     are processed in blocks: beyond one (R, C) matrix, which plain cross entropy keeps as well, only
-    the memory of one block is used, and the backward pass is one multiplication. On CPU, where
-    looking is free, rows that are not included cost nothing.
+    the memory of one block is used, and the backward pass is one multiplication. On CPU, rows that
+    are not included cost little.
 
     Args:
         logits: (R, L) with L >= C, any floating dtype; computed in float32 or better.
@@ -52,7 +52,9 @@ class _WeightedSoftmaxLoss(torch.autograd.Function):
     def forward(ctx, logits, gt_classes, weighted_exponentials, num_columns, included):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         samples = None
-        if included is not None and logits.device.type == "cpu":
+        # Copying rows pays where most are left out; on CPU looking is free.
+        on_cpu = included is not None and included.device.type == "cpu"
+        if on_cpu and 2 * included.sum() < len(included):
             samples, included = included.nonzero()[:, 0], None
             gt_classes = gt_classes[samples]
         own = gt_classes[:, None]
