@@ -24,6 +24,7 @@ from .report import (
     outcome,
     read_sections,
     row_line,
+    set_aside,
     with_section,
     write_report,
 )
@@ -76,10 +77,14 @@ def run(names: Sequence[str], device: str, output: Path, quick: bool) -> int:
     try:
         sections = read_sections(output, machine)
     except ValueError as error:
-        print(f"A new report is started: {error}.")
+        print(f"A new report is started, the old one is now {set_aside(output)}: {error}.")
         sections = []
+    names = names or list(BENCHMARKS)
+    if device == "cuda" and machine["GPU"] == "none":
+        print("There is no GPU: the losses' rows stay empty, and there are no others.")
+        names = [name for name in names if name == "losses"]
     measured = []
-    for name in names or BENCHMARKS:
+    for name in names:
         section = new_section(name, device)
         measured.append(section)
         try:

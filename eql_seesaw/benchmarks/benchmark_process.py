@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection
 
 from .row import Row
 
+SECONDS_TO_CLEAN_UP = 10
+
 
 class BenchmarkFailed(Exception):
     """The process ended before the benchmark; the message says how."""
@@ -43,7 +45,10 @@ def measured_rows(module: str, device: str, quick: bool) -> Iterator[Row]:
     except EOFError:
         process.join()
     finally:
-        process.terminate()  # where this one was interrupted
+        if process.is_alive():  # this one was interrupted
+            os.kill(process.pid, signal.SIGINT)
+            process.join(SECONDS_TO_CLEAN_UP)
+        process.terminate()
         process.join()
     if process.exitcode != 0:
         raise BenchmarkFailed(_how_it_ended(process.exitcode))

@@ -115,9 +115,13 @@ def main() -> None:
     imports = time.time() - args.started
     resident, proportional = _resident("VmRSS"), _proportional(os.getpid())
     start = time.perf_counter()
-    batch = next(iter(build()))
+    batches = iter(build())  # kept, since it ends its workers when it goes
+    batch = next(batches)
     first_batch = time.perf_counter() - start
-    processes = [os.getpid(), *(process.pid for process in multiprocessing.active_children())]
+    workers = [process.pid for process in multiprocessing.active_children()]
+    if len(workers) != args.num_workers:
+        sys.exit(f"error: {len(workers)} workers are there to be measured, not {args.num_workers}")
+    processes = [os.getpid(), *workers]
     memory = max(_resident("VmHWM") - resident, sum(map(_proportional, processes)) - proportional)
     measured = {"imports": imports, "first_batch": first_batch, "memory": memory}
     print(json.dumps({**measured, "image_ids": [image["image_id"] for image in batch]}))
@@ -144,6 +148,7 @@ def _our_loader(args: argparse.Namespace):
 
 def _detectron2_loader(args: argparse.Namespace):
     """Imports what Detectron2 needs; the function that it returns loads."""
+    import lvis  # noqa: F401, by load_lvis_json
     from detectron2.data import build_detection_train_loader
     from detectron2.data.datasets import register_lvis_instances
 

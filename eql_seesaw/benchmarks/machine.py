@@ -7,7 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # Beside torch and Detectron2: what the measured work runs in.
-PACKAGES = ("numpy", "lvis", "hotcoco", "msgspec", "pycocotools")
+PACKAGES = (
+    "torchvision",
+    "numpy",
+    "lvis",
+    "hotcoco",
+    "msgspec",
+    "pycocotools",
+    "pillow",
+)
 
 
 def describe_machine() -> dict[str, str]:

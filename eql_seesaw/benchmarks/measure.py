@@ -14,7 +14,7 @@ def interleaved_seconds(
 ) -> list[list[float]]:
     """
     Run the functions one after the other, many times over, so that what disturbs the machine
-    disturbs all of them.
+    disturbs all of them. Each round begins with another one, so that none always follows the same.
 
     Args:
         functions: to be measured.
@@ -28,10 +28,11 @@ def interleaved_seconds(
     seconds: list[list[float]] = [[] for _ in functions]
     elapsed = _cuda_seconds if device == "cuda" else _cpu_seconds
     for round_ in range(-warm_up, repetitions):
-        for function, times in zip(functions, seconds, strict=True):
-            measured = elapsed(function)
+        for place in range(len(functions)):
+            index = (place + round_) % len(functions)
+            measured = elapsed(functions[index])
             if round_ >= 0:
-                times.append(measured)
+                seconds[index].append(measured)
     return seconds
 
 

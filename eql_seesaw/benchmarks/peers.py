@@ -52,7 +52,8 @@ def install(requirement: str, folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
         pip = subprocess.run([*command, str(target), requirement], capture_output=True, text=True)
         if pip.returncode != 0:
-            reason = pip.stderr.strip().splitlines()[-1].removeprefix("ERROR: ")
+            lines = pip.stderr.strip().splitlines() or [f"status {pip.returncode}"]
+            reason = lines[-1].removeprefix("ERROR: ")
             raise PeerMissing(f"{requirement} is not installed, as pip failed: {reason}")
 
 

@@ -5,6 +5,7 @@ import json
 import operator
 import statistics
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from tabulate import tabulate
@@ -22,6 +23,7 @@ COLUMNS = (
     "theirs",
     "rounds",
     "time ratio",
+    "quartiles",
     "aim",
     "our memory",
     "their memory",
@@ -92,11 +94,30 @@ def read_sections(folder: Path, machine: dict[str, str]) -> list[Section]:
     return sections
 
 
+def set_aside(folder: Path) -> Path:
+    """Rename the files of an old report, all but its plots; returns the JSON file's new name."""
+    written = datetime.fromtimestamp((folder / JSON_FILE).stat().st_mtime)
+    for name in (MARKDOWN_FILE, JSON_FILE):
+        path = folder / name
+        new = path.with_stem(f"{path.stem}_{written:%Y-%m-%d_%H%M%S}")
+        if path.exists():
+            path.rename(new)
+    return new
+
+
 def with_section(sections: Sequence[Section], new: Section) -> list[Section]:
-    """The sections, with a new one in place of that of the same name, unless it has no rows."""
+    """
+    The sections, with a new one in place of that of the same name; but one that did not finish
+    takes the place of no finished one.
+    """
     if all(section.name != new.name for section in sections):
         return [*sections, new] if new.rows or new.problem else list(sections)
-    return [new if section.name == new.name and new.rows else section for section in sections]
+    return [
+        new
+        if section.name == new.name and new.rows and (section.problem or not new.problem)
+        else section
+        for section in sections
+    ]
 
 
 def write_report(folder: Path, machine: dict[str, str], sections: Sequence[Section]) -> None:
@@ -130,9 +151,11 @@ def markdown(machine: dict[str, str], sections: Sequence[Section], plots: Collec
     lines = [
         "# Benchmarks",
         "",
-        "Ours beside others': medians over rounds in which both take turns.",
+        "Ours beside others': medians over rounds in which both take turns. Ratios are ours / "
+        "theirs; the quartiles are of the rounds' own ratios.",
+        "Memory is the peak beyond what was there before: of PyTorch's tensors, or as a note says.",
+        "",
     ]
-    lines += ["Memory is the peak beyond what was there before. Ratios are ours / theirs.", ""]
     lines += [tabulate(machine.items(), ("machine", ""), "pipe", disable_numparse=True), ""]
     lines += [outcome([row for section in sections for row in section.rows]), ""]
     for section in sections:
@@ -170,6 +193,7 @@ def row_cells(row: Row) -> list[str]:
         median_seconds(row.peer_seconds),
         str(len(row.seconds)),
         _number(row.time_ratio),
+        " to ".join(map(_number, row.time_ratio_quartiles or ())),
         _number(row.time_limit),
         mebibytes(row.memory),
         mebibytes(row.peer_memory),
@@ -184,8 +208,8 @@ def row_cells(row: Row) -> list[str]:
 def row_line(row: Row) -> str:
     """A row as one line, for the terminal."""
     cells = row_cells(row)
-    work, size, against, seconds, peer_seconds, _, time_ratio, time_limit = cells[:8]
-    memory, peer_memory, memory_ratio, memory_limit, identical, reached, note = cells[8:]
+    work, size, against, seconds, peer_seconds, _, time_ratio, _, time_limit = cells[:9]
+    memory, peer_memory, memory_ratio, memory_limit, identical, reached, note = cells[9:]
     parts = [f"{work}; {size}; against {against}"]
     if time_ratio:
         parts.append(f"{seconds} / {peer_seconds} = {time_ratio}{_in_brackets(time_limit)}")

@@ -46,6 +46,15 @@ class Row:
         return statistics.median(self.seconds) / statistics.median(self.peer_seconds)
 
     @property
+    def time_ratio_quartiles(self) -> tuple[float, float] | None:
+        """Between them is the middle half of the rounds' own ratios; None for under four rounds."""
+        if min(len(self.seconds), len(self.peer_seconds)) < 4:
+            return None
+        rounds = zip(self.seconds, self.peer_seconds, strict=True)
+        first, _, third = statistics.quantiles(ours / theirs for ours, theirs in rounds)
+        return first, third
+
+    @property
     def memory_ratio(self) -> float | None:
         """Our peak memory, divided by the peer's."""
         if self.memory is None or not self.peer_memory:

@@ -88,7 +88,7 @@ def _rows_of_losses(
     *steps, peer_step = [Step(trainer) for trainer in [*trainers, peer_trainer]]
 
     *seconds, peer_seconds = interleaved_seconds(
-        [*steps, peer_step], repetitions=1 if quick else 7, warm_up=1, device=device
+        [*steps, peer_step], repetitions=1 if quick else 9, warm_up=1, device=device
     )
     memory = [None] * len(models)
     peer_memory = None

@@ -10,13 +10,11 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from ..command_line import last_line, one_line_errors
+from ..command_line import last_line
 from ..evaluation.rank_barrier import wait_for_all
 from .error_messages import rank_lost
 from .placement import Placement, find_placement
 from .processes import run_processes
-
-__all__ = ["launch", "one_line_errors"]
 
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:

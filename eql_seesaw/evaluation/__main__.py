@@ -16,9 +16,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
+from ..command_line import one_line_errors
 from ..data.annotation_file import image_file_name
 from ..data.register import find_dataset, register_datasets, register_instances
-from ..engine.launch import one_line_errors
 from ..engine.setup import merge_config, validate_test_config
 from ..engine.trainer import class_statistics, show_evaluation
 from .lvis_evaluator import LongTailLVISEvaluator

@@ -27,7 +27,7 @@ def test_every_loss_is_measured_at_every_size(quick_rows):
 def test_time_and_memory_of_both(quick_rows):
     for row in quick_rows:
         assert row.benchmark == "losses"
-        if row.against == losses.MMDET:
+        if row.against in (losses.MMDET, losses.MMDET_BFLOAT16):
             assert row.seconds == [] and row.memory is None and row.note == "not in a quick run"
         else:
             assert len(row.seconds) == len(row.peer_seconds) == 1
@@ -70,7 +70,8 @@ def test_without_the_package_index_its_rows_are_empty(monkeypatch):
 
     monkeypatch.setattr(peers, "mmdet_seesaw_loss", fail)
     missing = losses.missing_peers("cpu", quick=False)
-    assert missing == {losses.MMDET: "mmdet==3.3.0 is not installed, as pip failed: no network"}
+    message = "mmdet==3.3.0 is not installed, as pip failed: no network"
+    assert missing == {losses.MMDET: message, losses.MMDET_BFLOAT16: message}
 
 
 @pytest.mark.parametrize("all_foreground", [False, True])

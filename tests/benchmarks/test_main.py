@@ -127,13 +127,36 @@ def test_subsets_make_one_report(tmp_path, capsys, monkeypatch):
     machine = command.describe_machine()
     monkeypatch.setattr(command, "describe_machine", lambda: {**machine, "torch": "9.9"})
     run(tmp_path, "only_cpu")
-    assert "A new report is started: " in capsys.readouterr().out
+    assert "A new report is started, the old one is now " in capsys.readouterr().out
     assert [section["benchmark"] for section in report(tmp_path)["benchmarks"]] == ["only_cpu"]
+    (old,) = tmp_path.glob("benchmarks_*.json")
+    assert json.loads(old.read_text())["benchmarks"] == after
+    assert len(list(tmp_path.glob("benchmarks_*.md"))) == 1
 
 
-def test_nothing_on_a_gpu(tmp_path):
+def test_nothing_on_a_gpu(tmp_path, monkeypatch):
+    machine = command.describe_machine()
+    monkeypatch.setattr(command, "describe_machine", lambda: {**machine, "GPU": "some"})
     assert run(tmp_path, "only_cpu", "--device", "cuda") == 0
     assert report(tmp_path)["benchmarks"] == []
+
+
+def test_without_a_gpu_only_losses_have_empty_rows(tmp_path, monkeypatch, capsys):
+    machine = command.describe_machine()
+    monkeypatch.setattr(command, "describe_machine", lambda: {**machine, "GPU": "none"})
+    monkeypatch.setitem(command.BENCHMARKS, "losses", "fake_good")
+    assert run(tmp_path, "--device", "cuda") == 0
+    assert [section["benchmark"] for section in report(tmp_path)["benchmarks"]] == ["losses"]
+    assert "There is no GPU" in capsys.readouterr().out
+
+
+def test_what_did_not_finish_replaces_nothing_that_did(tmp_path, monkeypatch):
+    monkeypatch.setitem(command.BENCHMARKS, "some", "fake_good")
+    run(tmp_path, "some")
+    before = report(tmp_path)["benchmarks"]
+    monkeypatch.setitem(command.BENCHMARKS, "some", "fake_raises")
+    assert run(tmp_path, "some") == 1
+    assert report(tmp_path)["benchmarks"] == before
 
 
 def test_unknown_name(tmp_path):
