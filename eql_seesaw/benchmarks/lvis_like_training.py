@@ -11,7 +11,6 @@ from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_
 from PIL import Image
 
 from ..data.atomic_write import atomic_folder
-from ..data.frequency_groups import frequency_groups
 from .lvis_like import IMAGE_SIZES, NUM_TRAIN_ANNOTATIONS, NUM_TRAIN_IMAGES, random_boxes
 
 # All that the images and annotations differ in; each comes many times.
@@ -30,28 +29,24 @@ class TrainingSet(NamedTuple):
     image_root: str
 
 
-def lvis_like_training(
-    folder: Path, num_images: int = NUM_TRAIN_IMAGES, num_classes: int | None = None
-) -> TrainingSet:
+def lvis_like_training(folder: Path, num_images: int = NUM_TRAIN_IMAGES) -> TrainingSet:
     """
-    Write a training set in LVIS format, unless it is there. Every image has the name of one of a
-    few image files, and every annotation box and polygon of one of a few shapes.
+    Write a training set in LVIS format with LVIS v1's categories, unless it is there. Every image
+    has the name of one of a few image files, and every annotation box and polygon of one of a few
+    shapes.
 
     Args:
         folder: for training sets; each gets a folder in it.
         num_images: in the annotation file; annotations are as many for an image as in LVIS v1.
-        num_classes: None for the categories of LVIS v1; otherwise as many classes whose numbers
-            of images follow the same long tail.
     """
-    name = "lvis" if num_classes is None else f"{num_classes}_classes"
-    folder = Path(folder) / f"{name}_{num_images}_images"
+    folder = Path(folder) / f"lvis_{num_images}_images"
     training_set = TrainingSet(str(folder / "annotations.json"), f"{folder}/")
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(0)
         with atomic_folder(folder) as partial:
             _write_images(partial / "train2017", rng)
-            _write_annotations(partial / "annotations.json", num_images, num_classes, rng)
+            _write_annotations(partial / "annotations.json", num_images, rng)
     return training_set
 
 
@@ -104,14 +99,12 @@ def _write_images(folder: Path, rng: np.random.Generator) -> None:
         image.save(folder / f"{index:012d}.jpg", quality=95)
 
 
-def _write_annotations(
-    path: Path, num_images: int, num_classes: int | None, rng: np.random.Generator
-) -> None:
-    image_counts = long_tail(num_images, num_classes)
+def _write_annotations(path: Path, num_images: int, rng: np.random.Generator) -> None:
+    image_counts = long_tail(num_images)
     images, classes = draw_annotations(image_counts, num_images, rng)
     with open(path, "w", encoding="utf-8") as f:
         f.write('{"info": {"version": "generated"}, "categories": ')
-        json.dump(_categories(image_counts, is_lvis=num_classes is None), f)
+        json.dump(sorted(LVIS_CATEGORIES, key=lambda category: category["id"]), f)
         f.write(', "images": [')
         f.write(", ".join(_images(images, classes, num_images, len(image_counts), rng)))
         f.write('], "annotations": [')
@@ -125,16 +118,6 @@ def _write_annotations(
             f.write(separator + start + shapes[shape])
             separator = ", "
         f.write("]}")
-
-
-def _categories(image_counts: np.ndarray, is_lvis: bool) -> list[dict]:
-    if is_lvis:
-        categories = [dict(c) for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"])]
-    else:
-        categories = [{"id": k + 1, "name": f"class_{k + 1}"} for k in range(len(image_counts))]
-    for category, group in zip(categories, frequency_groups(image_counts), strict=True):
-        category.setdefault("frequency", group)
-    return categories
 
 
 def _images(images, classes, num_images, num_classes, rng) -> Iterator[str]:

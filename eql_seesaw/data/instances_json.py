@@ -128,7 +128,7 @@ def _serialize_file(
     """The images and the categories by id; None unless all is as expected."""
     try:
         content = msgspec.json.decode(text, type=_AnnotationFile)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # text that is not UTF-8 is no DecodeError
         return None
     categories, category_problems = entries_by_id(msgspec.structs.asdict(content), "categories")
     images, image_problems = entries_by_id(msgspec.structs.asdict(content), "images")
@@ -138,12 +138,19 @@ def _serialize_file(
         return None
     if any(_image_problem(image, categories, as_detectron2) for image in images.values()):
         return None
+    # Detectron2 refuses objects without polygons.
+    if as_detectron2 and not all(map(_has_polygons, content.annotations)):
+        return None
     contiguous_ids = _contiguous_ids(categories)
     records = [
         _image_record(images[i], image_root, contiguous_ids, as_detectron2) for i in sorted(images)
     ]
     dataset = serialize_instances(records, content.annotations, contiguous_ids)
     return None if dataset is None else (dataset, categories)
+
+
+def _has_polygons(annotation: RawAnnotation) -> bool:
+    return bytes(annotation.segmentation).startswith(b"[[")
 
 
 def _load_file(

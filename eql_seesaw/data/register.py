@@ -106,7 +106,7 @@ def serialized_dataset(name: str) -> SerializedInstances | None:
 
 
 def _read_detectron2_lvis(name: str) -> SerializedInstances | None:
-    loader = DatasetCatalog[name]
+    loader = DatasetCatalog[name] if name in DatasetCatalog else None
     if isinstance(loader, functools.partial) and loader.func is _load_in_image_folder:
         loader, _ = loader.args
     if getattr(loader, "__module__", None) != load_lvis_json.__module__:

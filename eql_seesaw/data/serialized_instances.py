@@ -178,7 +178,7 @@ def _are_valid(instances: bytes, height: int, width: int) -> bool:
     """Whether boxes and masks are what a dataset may hold; the numbers are then forgotten."""
     try:
         geometry = _decode_geometry(instances)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return False
     return not any(
         instance.segmentation and segmentation_problem(instance.segmentation, height, width)

@@ -207,8 +207,8 @@ def _with_usable_annotations(dataset: SerializedInstances, cfg: CfgNode) -> Seri
             f"{len(dataset)} images left."
         )
     class_names = MetadataCatalog.get(name).thing_classes
-    annotations = [{"category_id": k} for k in range(len(class_names))]
     classes = dataset.columns.without_crowds().classes.tolist()
+    annotations = [{"category_id": k} for k in range(max(classes, default=-1) + 1)]
     print_instances_class_histogram(
         [{"annotations": [annotations[k] for k in classes]}], class_names
     )

@@ -237,7 +237,9 @@ class LongTailTrainer(DefaultTrainer):
         is_own = evaluators is None
         if is_own:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
-            model = with_rles(model)
+            # Others, as a subclass may build them, take masks of the size of the image.
+            if all(isinstance(evaluator, LongTailLVISEvaluator) for evaluator in evaluators):
+                model = with_rles(model)
         try:
             results = super().test(cfg, model, evaluators)
         except Exception:

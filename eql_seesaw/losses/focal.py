@@ -73,13 +73,13 @@ class _FocalLoss(torch.autograd.Function):
         sums = torch.empty(len(logits), 1, dtype=dtype, device=logits.device)
         for rows in row_blocks(logits):
             losses, gradients = _terms_of_negatives(logits[rows].to(dtype), gamma)
+            as_negatives = losses.gather(1, own[rows]).masked_fill_(foreground[rows], 0)
+            losses.scatter_(1, own[rows], as_negatives)
             torch.sum(losses, dim=1, keepdim=True, out=sums[rows])
             torch.mul(gradients, 1 - alpha, out=gradient[rows])
         # The positive term is that of a negative class with the opposite logit.
         own_logits = logits.gather(1, own).to(dtype)
-        losses_as_negatives, _ = _terms_of_negatives(own_logits, gamma)
         losses, gradients = _terms_of_negatives(-own_logits, gamma)
-        sums -= torch.where(foreground, losses_as_negatives, 0)
         positive = torch.where(foreground, losses, 0).sum()
         own_gradient = torch.where(
             foreground, (-alpha * gradients).to(kept_dtype), gradient.gather(1, own)

@@ -27,8 +27,8 @@ def weighted_softmax_loss(
     Both S eq. 4 (Seesaw, https://arxiv.org/abs/2008.10032) and E eq. 10 (softmax EQL,
     https://arxiv.org/abs/2003.05176) have this form. No gradient flows through the weights. Rows
     are processed in blocks: beyond one (R, C) matrix, which plain cross entropy keeps as well, only
-    the memory of one block is used, and the backward pass is one multiplication. On CPU, rows that
-    are not included cost little.
+    the memory of one block is used, and the backward pass is one multiplication. On CPU, where
+    most rows are not included, those are not read.
 
     Args:
         logits: (R, L) with L >= C, any floating dtype; computed in float32 or better.
@@ -52,13 +52,11 @@ class _WeightedSoftmaxLoss(torch.autograd.Function):
     def forward(ctx, logits, gt_classes, weighted_exponentials, num_columns, included):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         samples = None
-        # Copying rows pays where most are left out; on CPU looking is free.
-        on_cpu = included is not None and included.device.type == "cpu"
-        if on_cpu and 2 * included.sum() < len(included):
+        if included is not None and _are_few(included):
             samples, included = included.nonzero()[:, 0], None
             gt_classes = gt_classes[samples]
         own = gt_classes[:, None]
-        # As exact as the gradient can be; bfloat16 has the range of float32, float16 has not.
+        # bfloat16 has the range of float32, float16 has not.
         exponentials = torch.empty(
             len(own),
             num_columns,
@@ -77,7 +75,7 @@ class _WeightedSoftmaxLoss(torch.autograd.Function):
                 exponentials[rows] = out
         log_probabilities = log_own - sums.log()
         if included is not None:
-            log_probabilities.masked_fill_(~included[:, None], 0)
+            log_probabilities *= included[:, None]  # what is not finite stays so, to be noticed
         ctx.save_for_backward(exponentials, sums, log_probabilities, own, samples, included)
         ctx.logits_dtype = logits.dtype
         return -log_probabilities.sum(), logits[:, num_columns:].clone()
@@ -107,3 +105,8 @@ class _WeightedSoftmaxLoss(torch.autograd.Function):
         all_rows = torch.arange(len(own), device=own.device)
         grad_logits[all_rows, own[:, 0]] = own_grad[:, 0].to(ctx.logits_dtype)
         return grad_logits, None, None, None, None
+
+
+def _are_few(included):
+    """Whether it pays to copy the rows that are included. On a GPU, looking would take longer."""
+    return included.device.type == "cpu" and bool(2 * included.sum() < len(included))

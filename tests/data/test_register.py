@@ -195,6 +195,10 @@ def detectron2_lvis(tmp_path):
     MetadataCatalog.remove(name)
 
 
+def test_an_unknown_dataset_is_none_to_serialize():
+    assert serialized_dataset("no such dataset") is None
+
+
 def test_detectron2s_lvis_is_serialized_as_detectron2_loads_it(detectron2_lvis):
     name, _, _ = detectron2_lvis
     dataset = serialized_dataset(name)
@@ -209,7 +213,7 @@ def test_detectron2s_lvis_is_serialized_behind_the_check_of_its_image_folder(det
     assert len(serialized_dataset(name)) == 3
 
 
-@pytest.mark.parametrize("unusual", ["ids", "crowd", "box"])
+@pytest.mark.parametrize("unusual", ["ids", "crowd", "box", "no polygons", "no mask"])
 def test_unusual_lvis_is_left_to_detectron2(detectron2_lvis, unusual):
     name, content, json_file = detectron2_lvis
     if unusual == "ids":  # Detectron2 subtracts 1 from them
@@ -218,8 +222,16 @@ def test_unusual_lvis_is_left_to_detectron2(detectron2_lvis, unusual):
             image["neg_category_ids"] = []
     elif unusual == "crowd":  # Detectron2 trains on crowds as on other objects
         content["annotations"][0]["iscrowd"] = 1
-    else:
+    elif unusual == "box":
         content["annotations"][0]["bbox"] = [1, 2, 3, 1e12]
+    elif unusual == "no polygons":  # Detectron2 refuses them
+        content["annotations"][0]["segmentation"] = []
+    else:
+        del content["annotations"][0]["segmentation"]
     json_file.write_text(json.dumps(content))
     assert serialized_dataset(name) is None
-    assert load_dataset(name) == DatasetCatalog.get(name)
+    if unusual.startswith("no"):
+        with pytest.raises((AssertionError, KeyError)):
+            load_dataset(name)
+    else:
+        assert load_dataset(name) == DatasetCatalog.get(name)

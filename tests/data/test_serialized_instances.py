@@ -130,6 +130,18 @@ def test_no_annotation_file(tmp_path, text):
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize("key", ["name", "bbox"])
+def test_text_that_is_not_utf_8(content, tmp_path, key):
+    text = (
+        json.dumps(content)
+        .encode()
+        .replace(b'"%b": ' % key.encode(), b'"%b": "\xe9", "x": ' % key.encode())
+    )
+    (tmp_path / "x.json").write_bytes(text)
+    with pytest.raises(ValueError, match="x.json: not JSON, or not complete"):
+        read_instances_json(str(tmp_path / "x.json"), "images")
+
+
 def test_spawned_workers_share_the_text(content, tmp_path):
     _, dataset = read(content, tmp_path)
     sent = reduction.ForkingPickler.dumps(dataset)

@@ -63,3 +63,10 @@ def test_prior_bias():
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         FocalLoss(K, **arguments)
+
+
+def test_a_large_own_logit_takes_nothing_from_the_other_terms():
+    logits = torch.tensor([[1e30, -1.0, 0.0, 1.0]])
+    value = FocalLoss(K)(logits, torch.tensor([0]))["loss_cls"].item()
+    expected = reference.focal([[700.0, -1.0, 0.0, 1.0]], [0], 0.25, 2.0)
+    assert value == pytest.approx(expected, rel=1e-6)
