@@ -61,16 +61,22 @@ TINY_MODEL = (
 
 def rows(device: str, quick: bool) -> Iterator[Row]:
     """One for each loss; of some losses at other numbers of classes too; on a GPU also in AMP."""
-    cases = [(6 if quick else NUM_CLASSES, tuple(LOSSES))]
+    cases = [(6, tuple(LOSSES), 1)] if quick else [(NUM_CLASSES, tuple(LOSSES), 9)]
     if not quick:
-        cases += [(num_classes, GROWTH_LOSSES) for num_classes in GROWTH_NUM_CLASSES]
+        # One by one: models that fill the memory get pages of other sizes than those before them.
+        cases += [(k, (loss,), 5) for k in GROWTH_NUM_CLASSES for loss in GROWTH_LOSSES]
     for is_mixed in (False, True) if device == "cuda" else (False,):
-        for num_classes, losses in cases:
-            yield from _rows_of_losses(losses, num_classes, device, is_mixed, quick)
+        for num_classes, losses, repetitions in cases:
+            yield from _rows_of_losses(losses, num_classes, repetitions, device, is_mixed, quick)
 
 
 def _rows_of_losses(
-    losses: Sequence[str], num_classes: int, device: str, is_mixed: bool, quick: bool
+    losses: Sequence[str],
+    num_classes: int,
+    repetitions: int,
+    device: str,
+    is_mixed: bool,
+    quick: bool,
 ) -> Iterator[Row]:
     """They and Detectron2 take turns; memory is of interest on a GPU."""
     shape = TINY_BATCH if quick else GPU_BATCH if device == "cuda" else CPU_BATCH
@@ -88,7 +94,7 @@ def _rows_of_losses(
     *steps, peer_step = [Step(trainer) for trainer in [*trainers, peer_trainer]]
 
     *seconds, peer_seconds = interleaved_seconds(
-        [*steps, peer_step], repetitions=1 if quick else 9, warm_up=1, device=device
+        [*steps, peer_step], repetitions, warm_up=1, device=device
     )
     memory = [None] * len(models)
     peer_memory = None

@@ -118,9 +118,8 @@ class SeesawLoss(SoftmaxLoss):
             log_floor = log_sigma_own.clamp(min=log_eps)
             factor = torch.maximum(sigma, log_floor.exp()).pow_(self.q)
             sigma.mul_(factor)
-            log_mitigation_own = log_mitigation[own]
-            sigma.mul_(torch.minimum(mitigation, log_mitigation_own.exp(), out=factor))
-            return log_sigma_own.add_(log_floor, alpha=self.q).add_(log_mitigation_own)
+            sigma.mul_(torch.minimum(mitigation, mitigation[own], out=factor))
+            return log_sigma_own + self.q * log_floor + log_mitigation[own]
 
         return weighted_softmax_loss(
             logits, gt_classes, weighted_exponentials, self.num_columns, included

@@ -78,9 +78,10 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
             ctx.saved_tensors
         )
         dtype, grad_output = grad_output.dtype, grad_output[:, None]
-        own_grad = (logits.gather(1, own).to(dtype).sigmoid() - 1) * grad_output
+        own_grad = logits.gather(1, own).to(dtype).sigmoid() - 1
         if positive_weights is not None:
             own_grad *= positive_weights.to(dtype)[own]
+        own_grad *= grad_output
         grad_logits = torch.empty_like(logits)
         for rows in row_blocks(logits):
             is_exact = logits.dtype == dtype
