@@ -33,7 +33,7 @@ imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another h
 	@$(RUN) -m eql_seesaw.tables run miniature_imbalance
 	@$(RUN) -m eql_seesaw.tables collect miniature_imbalance
 
-bench: set_up  ## measure this project beside its peers, into output/benchmarks; nothing else should run meanwhile
+bench: set_up  ## measure this project beside its peers, about 40 minutes; nothing else should run meanwhile
 	@$(RUN) -m eql_seesaw.benchmarks
 	@$(RUN) -m eql_seesaw.benchmarks --device cuda
 

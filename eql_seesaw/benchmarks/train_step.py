@@ -63,7 +63,7 @@ def rows(device: str, quick: bool) -> Iterator[Row]:
     """One for each loss; of some losses at other numbers of classes too; on a GPU also in AMP."""
     cases = [(6, tuple(LOSSES), 1)] if quick else [(NUM_CLASSES, tuple(LOSSES), 9)]
     if not quick:
-        # One by one: models that fill the memory get pages of other sizes than those before them.
+        # One by one: with several large models in memory, equal steps differed by a tenth.
         cases += [(k, (loss,), 5) for k in GROWTH_NUM_CLASSES for loss in GROWTH_LOSSES]
     for is_mixed in (False, True) if device == "cuda" else (False,):
         for num_classes, losses, repetitions in cases:
