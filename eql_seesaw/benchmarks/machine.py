@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "OS": platform.platform(),
+        "OS": " ".join([platform.system(), platform.machine(), *platform.libc_ver()]),
         "Python": platform.python_version(),
         "torch": torch.__version__,
         "detectron2": detectron2.__version__,

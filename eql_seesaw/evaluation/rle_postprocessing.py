@@ -1,7 +1,7 @@
 """Detectron2's post-processing for evaluation: masks become RLE without being pasted first."""
 
 from detectron2.modeling import GeneralizedRCNN, detector_postprocess
-from detectron2.structures import Instances
+from detectron2.structures import Instances, ROIMasks
 from torch import nn
 
 from .mask_encoding import paste_and_encode
@@ -13,8 +13,8 @@ def rle_postprocess(results: Instances, output_height: int, output_width: int) -
     the outcome has ``pred_rles``, the same masks as a list of compressed RLE.
 
     Args:
-        results: raw detections of an R-CNN, with ``pred_masks`` (N, 1, M, M) or without. As there,
-            they may be changed.
+        results: raw detections of an R-CNN, with ``pred_masks``, (N, 1, M, M) or ``ROIMasks``, or
+            without. As there, they may be changed.
         output_height, output_width: of the image.
     """
     fields = dict(results.get_fields())
@@ -24,9 +24,10 @@ def rle_postprocess(results: Instances, output_height: int, output_width: int) -
         Instances(results.image_size, **fields), output_height, output_width
     )
     if detections.has("mask_probs"):
-        detections.pred_rles = paste_and_encode(
-            detections.mask_probs[:, 0], detections.pred_boxes.tensor, detections.image_size
-        )
+        probs = detections.mask_probs
+        probs = probs.tensor if isinstance(probs, ROIMasks) else probs[:, 0]
+        boxes = detections.pred_boxes.tensor
+        detections.pred_rles = paste_and_encode(probs, boxes, detections.image_size)
         detections.remove("mask_probs")
     return detections
 

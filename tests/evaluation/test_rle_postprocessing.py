@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import GeneralizedRCNN, build_model, detector_postprocess
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, ROIMasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -53,6 +53,12 @@ def test_boxes_in_the_image():
     boxes = torch.rand(40, 2, 2).sort(dim=1).values.flatten(1) * 100
     raw = raw_detections(boxes.tolist(), (100, 100))
     assert len(assert_same_results(raw, 131, 57)) == 40
+
+
+def test_masks_of_another_head():
+    raw = raw_detections([[1, 2, 30, 40], [5, 5, 5, 9], [40, 3, 90, 99]], (100, 100))
+    raw.pred_masks = ROIMasks(raw.pred_masks[:, 0])
+    assert len(assert_same_results(raw, 131, 57)) == 2
 
 
 def test_without_masks():
