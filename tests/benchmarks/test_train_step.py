@@ -50,9 +50,9 @@ def test_number_of_classes_grows(monkeypatch):
         train_step, "_rows_of_losses", lambda losses, k, *_: cases.append((k, losses)) or []
     )
     assert not list(rows("cpu", quick=False))
-    some = ("softmax_ce", "eql", "seesaw")
-    assert cases == [(1203, tuple(LOSSES)), (80, some), (13_000, some)]
-    assert not list(rows("cuda", quick=False)) and len(cases) == 9
+    growth = [(k, (loss,)) for k in (80, 13_000) for loss in ("softmax_ce", "eql", "seesaw")]
+    assert cases == [(1203, tuple(LOSSES)), *growth]
+    assert not list(rows("cuda", quick=False)) and len(cases) == 3 * 7
 
 
 def test_plain_softmax_is_detectron2s_step(batch):
