@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from .base import SigmoidLoss
 from .row_blocks import row_blocks
+from .weighted_sigmoid import own_classes
 
 
 class FocalLoss(SigmoidLoss):
@@ -64,9 +65,7 @@ class _FocalLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, gt_classes, alpha, gamma):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        # The column of a row's own class; any one for background.
-        own, foreground = gt_classes[:, None], gt_classes[:, None] < logits.shape[1]
-        own = own.clamp(max=logits.shape[1] - 1)
+        own, foreground = own_classes(gt_classes, logits.shape[1])
         # bfloat16 has the range of float32, float16 has not.
         kept_dtype = logits.dtype if logits.dtype == torch.bfloat16 else dtype
         gradient = torch.empty_like(logits, dtype=kept_dtype)

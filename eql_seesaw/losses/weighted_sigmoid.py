@@ -46,9 +46,7 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, gt_classes, ignored, ignoring_rows, kept, positive_weights):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        # The column of a row's own class; any one for background.
-        own, foreground = gt_classes[:, None], gt_classes[:, None] < logits.shape[1]
-        own = own.clamp(max=logits.shape[1] - 1)
+        own, foreground = own_classes(gt_classes, logits.shape[1])
         # w_rj is the larger one of 1 - T_j and 1 - E_r.
         column_weights = None if ignored is None else 1 - ignored.to(dtype)
         row_weights = None if ignoring_rows is None else 1 - ignoring_rows[:, None].to(dtype)
@@ -96,6 +94,12 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
         # Not by scatter_, which copies all of a bfloat16 matrix on CPU.
         grad_logits[torch.arange(len(own), device=own.device), own[:, 0]] = own_grad[:, 0]
         return grad_logits, None, None, None, None, None
+
+
+def own_classes(gt_classes: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(R, 1) column of each row's own class, any one for background; bool (R, 1), foreground."""
+    own = gt_classes[:, None]
+    return own.clamp(max=num_classes - 1), own < num_classes
 
 
 def _weights_of_negatives(rows, column_weights, row_weights, kept):
