@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature imbalance bench test crash_test faults lint clean
+.PHONY: help set_up quickstart miniature imbalance bench test fast_test crash_test faults lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,7 +38,7 @@ bench: set_up  ## measure this project beside its peers, about 40 minutes; nothi
 	@$(RUN) -m eql_seesaw.benchmarks --device cuda
 
 # Each test process computes with one thread.
-test: set_up lint  ## run all tests, two at a time
+test: set_up  ## run all tests, two at a time
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 crash_test: set_up  ## kill a small training at 20 random moments, resume it, compare it with one left alone
@@ -47,9 +47,11 @@ crash_test: set_up  ## kill a small training at 20 random moments, resume it, co
 faults: set_up  ## do what can go wrong, and write docs/faults.md
 	@$(RUN) -m pytest tests -m fault --write-faults=docs/faults.md
 
-lint: set_up  ## check style
-	@$(RUN) -m ruff check .
-	@$(RUN) -m ruff format --check .
+fast_test: set_up  ## run the tests that are not marked slow, in the order of the rooms
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
+
+lint: set_up  ## check style and types, as before each commit
+	@$(RUN) -m pre_commit run --all-files
 
 clean:  ## remove .venv and what was generated
 	rm -rf .venv output datasets/symbols*

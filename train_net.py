@@ -7,10 +7,12 @@ Train or evaluate a detector on long-tailed data.
     torchrun --nproc_per_node 8 train_net.py --config-file ... [KEY VALUE ...]
 """
 
+import argparse
+
 from eql_seesaw.command_line import argument_parser, one_line_errors
 
 
-def main(args):
+def main(args: argparse.Namespace) -> dict | None:
     from eql_seesaw.engine import (
         LongTailTrainer,
         build_checkpointer,

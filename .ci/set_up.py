@@ -29,7 +29,7 @@ torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 """
 
 
-def main():
+def main() -> None:
     if not (3, 10) <= sys.version_info < (3, 13):  # noqa: UP036 (this is the check)
         sys.exit(
             f"error: Python 3.10, 3.11 or 3.12 is needed, this is {sys.version.split()[0]}; "
@@ -56,14 +56,14 @@ def main():
         f.write(fingerprint)
 
 
-def fingerprint_of_inputs():
+def fingerprint_of_inputs() -> str:
     digest = hashlib.sha256(sys.version.encode())
     for name in (CONSTRAINTS, os.path.join(ROOT, "setup.cfg"), os.path.abspath(__file__)):
         digest.update(read(name).encode())
     return digest.hexdigest()
 
 
-def create_environment():
+def create_environment() -> None:
     print(f"Setting up {VENV}", flush=True)
     if os.path.exists(VENV) and not os.path.exists(STAMP):
         sys.exit(f"error: {VENV} was not made by this set-up; move it away and try again")
@@ -75,12 +75,12 @@ def create_environment():
         f.write("unfinished")
 
 
-def site_packages():
+def site_packages() -> str:
     command = [PYTHON, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
     return subprocess.check_output(command, text=True).strip()
 
 
-def see_packages_of_this_python():
+def see_packages_of_this_python() -> None:
     """
     Unlike --system-site-packages this also works from inside another virtual environment. What is
     installed in .venv goes first.
@@ -90,7 +90,7 @@ def see_packages_of_this_python():
         f.writelines(f"import site; site.addsitedir({path!r})\n" for path in folders)
 
 
-def requirements():
+def requirements() -> list[str]:
     """Those of setup.cfg, but for OpenCV without the windows that bare servers cannot show."""
     config = configparser.ConfigParser()
     config.read(os.path.join(ROOT, "setup.cfg"))
@@ -100,7 +100,7 @@ def requirements():
     return [name.replace("opencv-python", "opencv-python-headless") for name in names]
 
 
-def install_all():
+def install_all() -> None:
     pip(pinned("uv"))
     # lvis would bring the OpenCV that needs libGL.
     uv = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, "--quiet"]
@@ -112,12 +112,12 @@ def install_all():
     pip("--no-deps", "--upgrade", *foreign, pinned("sal-detectron2"))
 
 
-def install_beside_detectron2():
+def install_beside_detectron2() -> None:
     """Only what is missing, and never another torch than the one Detectron2 was built with."""
     for module in ("torch", "torchvision"):
         if not has_module(module):
             sys.exit(f"error: Detectron2 is installed but {module} is not; install the two first")
-    tools = ("pytest", "hypothesis", "ruff", "selenium")
+    tools = ("pytest", "hypothesis", "ruff", "mypy", "pre-commit", "selenium")
     needed = [name for name in requirements() if not name.startswith(("torch", *tools))]
     if has_module("cv2"):
         needed = [name for name in needed if not name.startswith("opencv")]
@@ -126,25 +126,25 @@ def install_beside_detectron2():
     pip("--constraint", CONSTRAINTS, *tools)
 
 
-def has_module(name):
+def has_module(name: str) -> bool:
     return subprocess.run([PYTHON, "-c", f"import {name}"], capture_output=True).returncode == 0
 
 
-def pinned(package):
-    return re.search(rf"^{package}==[\w.]+", read(CONSTRAINTS), re.MULTILINE).group()
+def pinned(package: str) -> str:
+    return re.findall(rf"^{package}==[\w.]+", read(CONSTRAINTS), re.MULTILINE)[0]
 
 
-def read(path):
+def read(path: str) -> str:
     with open(path) as f:
         return f.read()
 
 
-def pip(*arguments):
+def pip(*arguments: str) -> None:
     pip_install = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     run([*pip_install, *arguments], NOT_INSTALLED)
 
 
-def run(command, error):
+def run(command: list[str], error: str) -> None:
     if subprocess.run(command).returncode != 0:
         sys.exit(f"error: {error}")
 

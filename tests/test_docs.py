@@ -1,31 +1,72 @@
-"""What the README shows works as it stands."""
+"""What the documents show works as it stands: configs, commands, code, links."""
 
+import argparse
+import json
 import re
+import runpy
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from eql_seesaw.data.symbols import generate_symbols
 from eql_seesaw.engine import load_config
+from eql_seesaw.tables.table import load_table, table_names
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (
-    "README.md",
-    "datasets/README.md",
-    "docs/classification.md",
-    "docs/evaluation.md",
-    "docs/faults.md",
-    "docs/miniature.md",
-    "docs/tables.md",
-    "docs/training.md",
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "configs/*.md", "datasets/*.md", "docs/*.md")
+    for path in ROOT.glob(pattern)
 )
+# Programs of others; their options are theirs.
+OTHERS = ("pip", "pre-commit", "source", "tensorboard")
+# What starts train_net.py; the words after it are those of train_net.py.
+STARTERS = ("torchrun", "srun", "sbatch", "OMP_NUM_THREADS=1")
 
 
-def blocks(language):
-    for document in DOCUMENTS:
+def blocks(language, documents=DOCUMENTS):
+    for document in documents:
         text = (ROOT / document).read_text()
         for block in re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL):
             yield pytest.param(block, id=f"{document}-{block.splitlines()[0]}")
+
+
+def commands(document):
+    """The commands of a document as lists of words, what a page calls CONFIG put in."""
+    text = (ROOT / document).read_text()
+    config = re.search(r"`CONFIG` stands for\s+`(.*?)`", text)
+    for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if "CONFIG" in words:
+                at = words.index("CONFIG")
+                words[at : at + 1] = config.group(1).split()
+            if words:
+                yield words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_linked_exist(document):
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):
+        if not link.startswith("http"):
+            assert ((ROOT / document).parent / link).exists(), link
+
+
+def test_all_pages_can_be_reached():
+    reached, todo = set(), {"README.md"}
+    while todo:
+        document = todo.pop()
+        reached.add(document)
+        for link in re.findall(r"\]\(([^)#]+\.md)\)", (ROOT / document).read_text()):
+            path = ((ROOT / document).parent / link).resolve()
+            if not link.startswith("http"):
+                todo |= {str(path.relative_to(ROOT))} - reached
+    assert set(DOCUMENTS) - reached <= {"CHANGELOG.md"}
 
 
 @pytest.mark.parametrize("block", list(blocks("yaml")))
@@ -42,19 +83,171 @@ def test_configs(tmp_path, block):
         assert cfg.SOLVER.STEPS == tuple(values["SOLVER"]["STEPS"])
 
 
-@pytest.mark.parametrize("block", list(blocks("bash")))
-def test_commands_name_what_exists(block):
-    for word in re.findall(r"\S+", block):
-        if re.fullmatch(r"configs/\S+\.yaml", word):
-            assert (ROOT / word).exists(), word
-    for module in re.findall(r"python -m (eql_seesaw[\w.]*)", block):
-        path = ROOT / module.replace(".", "/")
-        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+@pytest.mark.parametrize("block", list(blocks("json")))
+def test_json(block):
+    assert json.loads(block)
 
 
-def test_files_that_are_linked_exist():
+class Parsed(BaseException):
+    """Raised with the arguments of a command instead of running it."""
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Parses the arguments of a program as it does itself, and goes no further."""
+
+    def parse(run, program, arguments):
+        def stopping(method):
+            def parse(*args, **kwargs):
+                raise Parsed(method(*args, **kwargs))
+
+            return parse
+
+        with monkeypatch.context() as patch:
+            for name in ("parse_args", "parse_intermixed_args"):
+                method = getattr(argparse.ArgumentParser, name)
+                patch.setattr(argparse.ArgumentParser, name, stopping(method))
+            patch.setattr(sys, "argv", [program, *arguments])
+            patch.chdir(ROOT)
+            with pytest.raises(Parsed) as parsed:
+                run(program, run_name="__main__")
+        return parsed.value.args[0]
+
+    return parse
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_are_those_of_the_programs(document, parse, tmp_path, monkeypatch):
+    targets = re.findall(r"^([a-z_]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    tables = table_names()
+    for words in commands(document):
+        words = [word for word in words if word not in STARTERS[3:]]
+        name = Path(words[0]).name
+        if name == "make":
+            assert {word for word in words[1:] if "=" not in word} <= set(targets), words
+        elif name in STARTERS or words[:2] == ["python", "train_net.py"]:
+            script = "docs/train.slurm" if name == "sbatch" else "train_net.py"
+            args = parse(runpy.run_path, "train_net.py", words[words.index(script) + 1 :])
+            if not args.config_file.startswith("output/"):
+                load_config(config_of(args, tmp_path), args.opts)
+        elif words[:2] == ["python", "-m"] and words[2].startswith("eql_seesaw"):
+            args = parse(runpy.run_module, words[2], words[3:])
+            table = getattr(args, "table", None)
+            if table is not None:
+                assert table in tables, words
+                rows = {row.name for row in load_table(table).rows}
+                assert set(getattr(args, "rows", None) or []) <= rows, words
+        elif name == "python" and words[1].endswith(".py"):
+            parse(runpy.run_path, words[1], words[2:])
+        elif words[:2] == ["python", "-m"]:
+            assert words[2] in ("pip", "pytest"), words
+            for path in words[3:] if words[2] == "pytest" else []:
+                assert not path.startswith("tests") or (ROOT / path).exists(), words
+        else:
+            assert name in OTHERS, words
+
+
+def config_of(args, folder):
+    """The config file of a command; birds.yaml is the one that README.md shows."""
+    if args.config_file != "birds.yaml":
+        return str(ROOT / args.config_file)
+    return str(write_birds(folder))
+
+
+def write_birds(folder):
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    path = folder / "birds.yaml"
+    path.write_text(block.replace("path/to/this/repository", str(ROOT)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """
+    The repository with its programs, small stand-ins for the datasets of the documents, and
+    what `make quickstart` leaves, after two iterations.
+    """
+    folder = tmp_path_factory.mktemp("repository")
+    for name in ("configs", "eql_seesaw", "train_net.py"):
+        (folder / name).symlink_to(ROOT / name)
+    symbols = {"image_size": 64, "val_images_per_class": 1, "classes_per_image": 6}
+    generate_symbols(
+        str(folder / "datasets" / "symbols_30"),
+        num_classes=30,
+        image_counts=[12] * 10 + [2] * 20,
+        **symbols,
+    )
+    write_birds_data(folder / "birds", **symbols)
+    write_birds(folder)
+    training = """
+        python train_net.py --config-file configs/quickstart/seesaw.yaml
+        SOLVER.MAX_ITER 2 SOLVER.STEPS (1,) SOLVER.IMS_PER_BATCH 1 DATALOADER.NUM_WORKERS 0
+        TEST.DETECTIONS_PER_IMAGE 5 TEST.NUM_PICTURES 1 TEST.REPORT False
+    """
+    run(folder, training.split())
+    return folder
+
+
+def write_birds_data(folder, **symbols):
+    """Data in COCO format as in README.md, with polygons and all images in one folder."""
+    generate_symbols(str(folder / "images"), num_classes=69, image_counts=[2] * 69, **symbols)
+    for split in ("train", "val"):
+        data = json.loads((folder / "images" / f"symbols_{split}.json").read_text())
+        for image in data["images"]:
+            image["file_name"] = f"{split}/{image['file_name']}"
+        for annotation in data["annotations"]:
+            x, y, w, h = annotation["bbox"]
+            annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        (folder / f"{split}.json").write_text(json.dumps(data))
+
+
+def run(folder, command):
+    command = [sys.executable if word == "python" else word for word in command]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, (command, done.stdout[-3000:], done.stderr[-3000:])
+
+
+@pytest.mark.slow
+def test_commands_that_need_no_more_than_the_quickstart(folder):
+    """Each command as it is written, in a folder as a new user has it."""
+    done = []
     for document in DOCUMENTS:
-        folder = (ROOT / document).parent
-        for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):
-            if not link.startswith("http"):
-                assert (folder / link).exists(), (document, link)
+        for words in commands(document):
+            program = words[2] if words[:2] == ["python", "-m"] else words[0]
+            here = any("quickstart/" in word or word == "birds.yaml" for word in words[3:])
+            if (
+                program in ("eql_seesaw.predict", "eql_seesaw.export", "eql_seesaw.data.check")
+                and here
+                and words not in done
+                and not any(word.startswith("output/birds") for word in words)
+            ):
+                run(folder, words)
+                done.append(words)
+    programs = {words[2] for words in done}
+    assert programs == {"eql_seesaw.predict", "eql_seesaw.export", "eql_seesaw.data.check"}
+    assert (folder / "predictions" / "predictions.json").exists()
+    # The code that loads the exported file.
+    for block in blocks("python", ["docs/prediction.md"]):
+        code = f"{block.values[0]}\nassert len(names) == len(scores)"
+        run(folder, ["python", "-W", "ignore", "-c", code])
+
+
+@pytest.mark.parametrize(
+    "block", list(blocks("python", ["README.md", "docs/losses.md", "docs/classification.md"]))
+)
+def test_code(block):
+    names = {"gt_classes": torch.arange(8), "features": torch.randn(8, 512)}
+    exec(block, names | {"logits": torch.randn(8, 1205)})
+
+
+def test_loss_of_the_example():
+    (block,) = blocks("python", ["docs/adding_a_loss.md"])
+    names = {"__name__": "eql_seesaw.losses.smoothed_ce"}
+    exec(block.values[0], names)
+    loss = names["SmoothedCrossEntropy"](5, smoothing=0.1)
+    logits = torch.randn(3, loss.num_logits, requires_grad=True)
+    ((name, value),) = loss(logits, torch.tensor([0, 4, 5])).items()
+    assert name == "loss_cls" and value.isfinite()
+    assert loss(logits[:0], torch.zeros(0, dtype=torch.long))["loss_cls"] == 0
+    assert loss.probabilities(logits).shape == (3, 6)
