@@ -5,6 +5,7 @@ What commands begin and end with: arguments and errors. Nothing here takes time 
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="YAML")
+    parser.add_argument("--config-file", default="", type=_file, metavar="FILE", help="YAML")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -74,6 +75,12 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         help="config keys and their values, instead of those in the file",
     )
     return parser
+
+
+def _file(path: str) -> str:
+    if path and not os.path.exists(path):
+        raise argparse.ArgumentTypeError(f"no such file: {path}")
+    return path
 
 
 @contextlib.contextmanager

@@ -34,6 +34,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from detectron2.export import TracingAdapter
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.structures import Instances
 from torchvision.ops import boxes as box_ops
 
 from .data.atomic_write import atomic_file
@@ -184,7 +186,7 @@ def _output_names(has_masks: bool) -> list[str]:
     return ["pred_boxes", "pred_classes", *masks, "scores", "image_size"]
 
 
-def _detect(model: torch.nn.Module, inputs: list[dict]):
+def _detect(model: GeneralizedRCNN, inputs: list[dict]) -> Instances:
     return model.inference(inputs, do_postprocess=False)[0]
 
 

@@ -32,6 +32,7 @@ PREDICT = ["eql_seesaw.predict", "a.jpg", "--config-file", "a.yaml", "--weights"
     [
         (["train_net.py", "--help"], 0, "--config-file"),
         (["train_net.py", "--num-gpus", "two"], 2, "invalid int value: 'two'"),
+        (["train_net.py", "--config-file", "no.yaml"], 2, "no such file: no.yaml"),
         (["eql_seesaw.tables", "--help"], 0, "collect"),
         (["eql_seesaw.tables", "list", "--output", "no folder"], 0, "seesaw_2"),
         (["eql_seesaw.tables", "show", "seesaw_2"], 0, "APr"),
@@ -53,8 +54,10 @@ def test_nothing_heavy_is_imported(arguments, status, said):
     assert said in result.stdout + result.stderr
 
 
-def test_arguments_of_detectron2s_programs():
+def test_arguments_of_detectron2s_programs(tmp_path, monkeypatch):
     """Whoever knows them knows ours; only where processes meet is found by itself."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").touch()
     theirs = vars(default_argument_parser().parse_args([]))
     ours = vars(argument_parser("").parse_args([]))
     assert ours.pop("timeout") == 30.0

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from typing import cast
 
 from .row import Row
 
@@ -46,12 +47,13 @@ def measured_rows(module: str, device: str, quick: bool) -> Iterator[Row]:
         process.join()
     finally:
         if process.is_alive():  # this one was interrupted
-            os.kill(process.pid, signal.SIGINT)
+            os.kill(cast(int, process.pid), signal.SIGINT)
             process.join(SECONDS_TO_CLEAN_UP)
         process.terminate()
         process.join()
-    if process.exitcode != 0:
-        raise BenchmarkFailed(_how_it_ended(process.exitcode))
+    exitcode = cast(int, process.exitcode)  # not None: it was joined
+    if exitcode != 0:
+        raise BenchmarkFailed(_how_it_ended(exitcode))
 
 
 def _send_rows(module: str, device: str, quick: bool, sender: Connection) -> None:

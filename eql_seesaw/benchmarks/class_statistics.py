@@ -12,7 +12,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.structures import BoxMode
 
 from ..data.annotation_columns import annotation_columns
-from ..data.class_statistics import count_classes
+from ..data.class_statistics import ClassStatistics, count_classes
 from ..data.repeat_factors import repeat_factors
 from ..data.serialized_instances import SerializedInstances
 from .lvis_like import NUM_TRAIN_IMAGES
@@ -136,7 +136,10 @@ def _rows_of_size(num_images: int, num_classes: int, repetitions: int) -> Iterat
         )
 
 
-def _are_identical(found, expected) -> bool:
+def _are_identical(
+    found: tuple[ClassStatistics, torch.Tensor],
+    expected: tuple[tuple[list[int], list[int]], torch.Tensor],
+) -> bool:
     (statistics, factors), (counts, expected_factors) = found, expected
     found_counts = statistics.image_counts.tolist(), statistics.instance_counts.tolist()
     return found_counts == counts and torch.equal(factors, expected_factors)

@@ -14,13 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .lvis_like import NUM_TRAIN_IMAGES
 from .lvis_like_training import TrainingSet, lvis_like_training
 from .row import Row
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 NUM_CLASSES = 1203
 # Images of the set, and how often each start is measured.
@@ -118,7 +121,7 @@ def main() -> None:
     batches = iter(build())  # kept, since it ends its workers when it goes
     batch = next(batches)
     first_batch = time.perf_counter() - start
-    workers = [process.pid for process in multiprocessing.active_children()]
+    workers = [cast(int, process.pid) for process in multiprocessing.active_children()]
     if len(workers) != args.num_workers:
         sys.exit(f"error: {len(workers)} workers are there to be measured, not {args.num_workers}")
     processes = [os.getpid(), *workers]
@@ -127,7 +130,7 @@ def main() -> None:
     print(json.dumps({**measured, "image_ids": [image["image_id"] for image in batch]}))
 
 
-def _our_loader(args: argparse.Namespace):
+def _our_loader(args: argparse.Namespace) -> Callable[[], Iterable[list[dict[str, Any]]]]:
     """Imports what training with this project needs; the function that it returns loads."""
     from detectron2.config import CfgNode
 
@@ -146,7 +149,7 @@ def _our_loader(args: argparse.Namespace):
     return build
 
 
-def _detectron2_loader(args: argparse.Namespace):
+def _detectron2_loader(args: argparse.Namespace) -> Callable[[], Iterable[list[dict[str, Any]]]]:
     """Imports what Detectron2 needs; the function that it returns loads."""
     import lvis  # noqa: F401, by load_lvis_json
     from detectron2.data import build_detection_train_loader
@@ -160,7 +163,7 @@ def _detectron2_loader(args: argparse.Namespace):
     return build
 
 
-def _config(num_workers: int):
+def _config(num_workers: int) -> "CfgNode":
     from detectron2.config import get_cfg
 
     from ..config import add_long_tail_config

@@ -4,7 +4,8 @@ import dataclasses
 import math
 import os
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -129,13 +130,13 @@ def _growth_figure(series):
     return figure
 
 
-def _draw_panel(axes: Axes, series: Sequence[Series], colors):
+def _draw_panel(axes: Axes, series: Sequence[Series], colors: Mapping[str, str]) -> None:
     if not series:
         axes.set_axis_off()
         return
     for s in series:
         x, ours, theirs = zip(*s.points)
-        style = {"color": colors[s.label], "markersize": 4}
+        style: dict[str, Any] = {"color": colors[s.label], "markersize": 4}
         axes.plot(x, ours, "o-", **style)
         axes.plot(x, theirs, "o--", markerfacecolor="white", **style)
     axes.set_xscale("log")

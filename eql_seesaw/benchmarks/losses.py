@@ -266,7 +266,7 @@ def forward_and_backward(
     device = gt_classes.device
     torch.manual_seed(0)
     if size.autocast is None:
-        classifier = nn.Identity()
+        classifier: nn.Module = nn.Identity()
         features = torch.randn(len(gt_classes), num_logits, device=device).to(size.dtype)
     else:
         classifier = nn.Linear(FEATURE_CHANNELS, num_logits, device=device)
@@ -276,7 +276,7 @@ def forward_and_backward(
     def step() -> None:
         with torch.autocast(device.type, torch.float16, enabled=bool(size.autocast)):
             losses = loss(classifier(features), gt_classes)
-        total = sum(losses.values()) if isinstance(losses, dict) else losses
+        total: Any = sum(losses.values()) if isinstance(losses, dict) else losses
         torch.autograd.grad(total, inputs)
 
     return step

@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -185,7 +186,7 @@ def peak_memory() -> float:
     return int(line.split()[1]) / 2**20
 
 
-def load_official(folder: str):
+def load_official(folder: str) -> tuple[Any, list[dict[str, Any]]]:
     """As the package's README says, from files."""
     with official_package() as lvis:
         ground_truth = lvis.LVIS(os.path.join(folder, GROUND_TRUTH))
@@ -193,7 +194,9 @@ def load_official(folder: str):
         return ground_truth, json.load(f)
 
 
-def evaluate_official(ground_truth, results, iou_type: str) -> tuple[np.ndarray, np.ndarray]:
+def evaluate_official(
+    ground_truth: Any, results: list[dict[str, Any]], iou_type: str
+) -> tuple[np.ndarray, np.ndarray]:
     if iou_type == "segm":
         for result in results:  # beside a box, it takes the box's area for the mask's
             del result["bbox"]
@@ -204,7 +207,7 @@ def evaluate_official(ground_truth, results, iou_type: str) -> tuple[np.ndarray,
     return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
-def load_hotcoco(folder: str):
+def load_hotcoco(folder: str) -> tuple[dict, ResultsFile]:
     """As ``python -m eql_seesaw.evaluation`` does."""
     ground_truth = load_ground_truth(os.path.join(folder, GROUND_TRUTH))
     results = ResultsFile(os.path.join(folder, RESULTS))
@@ -213,7 +216,9 @@ def load_hotcoco(folder: str):
     return ground_truth, results
 
 
-def evaluate_hotcoco(ground_truth, results, iou_type: str) -> tuple[np.ndarray, np.ndarray]:
+def evaluate_hotcoco(
+    ground_truth: dict, results: ResultsFile, iou_type: str
+) -> tuple[np.ndarray, np.ndarray]:
     engine = build_engine("hotcoco", ground_truth, iou_type, 300)
     evaluation = LVISEvaluation(ground_truth, [iou_type], {"result": engine})
     for image in ground_truth["images"]:
@@ -222,8 +227,12 @@ def evaluate_hotcoco(ground_truth, results, iou_type: str) -> tuple[np.ndarray, 
     return result.precision, result.recall
 
 
-OFFICIAL = load_official, evaluate_official
-HOTCOCO = load_hotcoco, evaluate_hotcoco
+# What loads ground truth and detections from a folder, and what evaluates them.
+Package = tuple[
+    Callable[[str], tuple[Any, Any]], Callable[[Any, Any, str], tuple[np.ndarray, np.ndarray]]
+]
+OFFICIAL: Package = load_official, evaluate_official
+HOTCOCO: Package = load_hotcoco, evaluate_hotcoco
 
 
 def measure_evaluator(folder: str) -> dict[str, float]:
@@ -235,7 +244,7 @@ def measure_evaluator(folder: str) -> dict[str, float]:
     ground_truth = evaluator.ground_truth
     load = time.perf_counter() - start
     results = ResultsFile(os.path.join(folder, RESULTS))
-    add = 0
+    add = 0.0
     for image in ground_truth["images"]:
         detections = results.detections(image["id"])
         detections = detections.select(np.arange(len(detections.scores)))  # decodes the masks

@@ -43,7 +43,8 @@ def lvis_like_ground_truth(num_images: int = NUM_VAL_IMAGES, seed: int = 0) -> d
     classes_per_image = image_counts.sum() / NUM_TRAIN_IMAGES
     objects_per_class = NUM_TRAIN_ANNOTATIONS / image_counts.sum()
 
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id in range(1, num_images + 1):
         height, width = IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
         num_classes = max(1, rng.poisson(classes_per_image))
@@ -89,7 +90,7 @@ def lvis_like_detections(
     """
     rng = np.random.default_rng(seed)
     ids = np.array([category["id"] for category in ground_truth["categories"]])
-    objects = {image["id"]: [] for image in ground_truth["images"]}
+    objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in ground_truth["images"]}
     for annotation in ground_truth["annotations"]:
         objects[annotation["image_id"]].append(annotation)
     for image in ground_truth["images"]:
@@ -144,7 +145,7 @@ def write_results(results_by_image: Iterator[list[dict[str, Any]]], path: str) -
         f.write("\n]\n")
 
 
-def random_boxes(rng, num_boxes, height, width):
+def random_boxes(rng: np.random.Generator, num_boxes: int, height: int, width: int) -> np.ndarray:
     """(N, 4) x, y, width, height; sizes as widely spread as LVIS's."""
     sides = np.exp(rng.normal(np.log(40), 0.9, (num_boxes, 2)))
     sides = np.clip(sides, 4, [width, height])

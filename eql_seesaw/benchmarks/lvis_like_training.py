@@ -120,7 +120,13 @@ def _write_annotations(path: Path, num_images: int, rng: np.random.Generator) ->
         f.write("]}")
 
 
-def _images(images, classes, num_images, num_classes, rng) -> Iterator[str]:
+def _images(
+    images: np.ndarray,
+    classes: np.ndarray,
+    num_images: int,
+    num_classes: int,
+    rng: np.random.Generator,
+) -> Iterator[str]:
     """The entries of the "images", as JSON."""
     ends = np.searchsorted(images, np.arange(num_images), side="right")
     positive_classes = np.split(classes, ends[:-1])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -59,7 +59,13 @@ def rows(device: str, quick: bool) -> Iterator[Row]:
         )
 
 
-def _row(work, against, ours, theirs, size) -> Row:
+def _row(
+    work: str,
+    against: str,
+    ours: Callable[[], list],
+    theirs: Callable[[], list],
+    size: tuple[int, tuple[int, int], str, int],
+) -> Row:
     num_detections, (height, width), device, repetitions = size
     seconds, peer_seconds = interleaved_seconds([ours, theirs], repetitions, device=device)
     return Row(

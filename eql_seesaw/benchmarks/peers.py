@@ -68,7 +68,8 @@ def import_without_package(folder: Path, name: str) -> types.ModuleType:
         name: of the module, with dots.
     """
     registry = types.ModuleType("mmdet.registry")
-    registry.MODELS = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
+    models = types.SimpleNamespace(register_module=lambda: lambda cls: cls)
+    registry.MODELS = models  # type: ignore[attr-defined]
     sys.modules[registry.__name__] = registry
     packages = name.split(".")[:-1]
     for depth in range(1, len(packages) + 1):

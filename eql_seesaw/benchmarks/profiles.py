@@ -25,10 +25,10 @@ import numpy as np
 import torch
 import yaml
 from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from tabulate import tabulate
-from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..data.register import register_datasets
@@ -193,8 +193,9 @@ class _Recorder:
             events: of the profiler.
             count: of steps, or images.
         """
-        labels = {}  # of each event: its part, and whether it is in the backward pass
-        part_of_node = {}
+        # Of each event: its part, and whether it is in the backward pass.
+        labels: dict[int, tuple[str, bool]] = {}
+        part_of_node: dict[int, str] = {}
         seconds = {part: [0.0, 0.0] for part in self._is_ours}
         by_start = lambda event: (event.time_range.start, -event.time_range.end)  # noqa: E731
         for event in sorted(events, key=by_start):
@@ -230,7 +231,7 @@ def _recorded(function: Callable, part: str) -> Callable:
     return call
 
 
-def _record_model(recorder: _Recorder, model: nn.Module) -> None:
+def _record_model(recorder: _Recorder, model: GeneralizedRCNN) -> None:
     """What training and evaluation have in common."""
     heads = model.roi_heads
     recorder.record(model, "forward", "model, the rest")

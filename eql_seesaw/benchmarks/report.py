@@ -33,7 +33,7 @@ COLUMNS = (
     "reached",
     "note",
 )
-YES_OR_NO = {True: "yes", False: "no"}
+YES_OR_NO: dict[bool | None, str] = {True: "yes", False: "no"}
 
 
 @dataclasses.dataclass

@@ -70,4 +70,4 @@ class Row:
             return False
         if not aims or any(ratio is None for ratio, _ in aims):
             return None
-        return all(ratio <= limit for ratio, limit in aims)
+        return all(ratio is not None and ratio <= limit for ratio, limit in aims)

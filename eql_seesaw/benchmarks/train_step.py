@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -96,7 +96,7 @@ def _rows_of_losses(
     *seconds, peer_seconds = interleaved_seconds(
         [*steps, peer_step], repetitions, warm_up=1, device=device
     )
-    memory = [None] * len(models)
+    memory: Sequence[int | None] = [None] * len(models)
     peer_memory = None
     if device == "cuda":
         *memory, peer_memory = [peak_memory(step, device) for step in (*steps, peer_step)]
@@ -122,7 +122,7 @@ def _rows_of_losses(
         )
 
 
-def random_model(loss: str, num_classes: int, *overrides: str) -> nn.Module:
+def random_model(loss: str, num_classes: int, *overrides: str) -> GeneralizedRCNN:
     """
     Mask R-CNN R-50-FPN with our ROI heads and random weights, in training mode.
 

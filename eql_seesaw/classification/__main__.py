@@ -15,6 +15,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -123,9 +124,10 @@ def load(args: argparse.Namespace, seed: int) -> LongTailedData:
 def describe(data: LongTailedData, groups: list[str], recipe: Recipe) -> str:
     counts = data.image_counts
     low, high = recipe.group_bounds
+    num_test = len(data.test)  # type: ignore[arg-type]  # torch's Dataset lacks the hint
     return (
         f"{sum(counts):,} training images of {len(counts)} classes, {max(counts):,} to "
-        f"{min(counts):,} each; {len(data.test):,} test images\n"
+        f"{min(counts):,} each; {num_test:,} test images\n"
         f"many: {groups.count('many')} classes with more than {high} images; "
         f"medium: {groups.count('medium')}; few: {groups.count('few')} with fewer than {low}"
     )
@@ -134,7 +136,7 @@ def describe(data: LongTailedData, groups: list[str], recipe: Recipe) -> str:
 def table(results: dict[str, list[dict[str, float | None]]]) -> str:
     """Mean, and standard deviation over seeds where there are several, of each loss."""
 
-    def cell(values: list[float | None]) -> str:
+    def cell(values: list[Any]) -> str:
         if None in values:
             return "n/a"
         mean = f"{statistics.mean(values):.1f}"
@@ -149,7 +151,7 @@ def table(results: dict[str, list[dict[str, float | None]]]) -> str:
 def run(args: argparse.Namespace) -> None:
     check_args(args)
     recipe = recipe_for(args)
-    results = {loss: [] for loss in args.loss}
+    results: dict[str, list[dict[str, float | None]]] = {loss: [] for loss in args.loss}
     for seed in args.seed:
         data = load(args, seed)
         groups = groups_of_classes(data.image_counts, recipe.group_bounds)

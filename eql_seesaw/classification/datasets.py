@@ -1,9 +1,11 @@
 """Long-tailed training sets with balanced test sets, from files that are already there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import CIFAR100
@@ -136,7 +138,7 @@ class ImageList(Dataset):
         ValueError: a line that is not "path label", or a file without lines.
     """
 
-    def __init__(self, root: str, list_file: str, transform):
+    def __init__(self, root: str, list_file: str, transform: Callable[[Image.Image], torch.Tensor]):
         self.paths: list[Path] = []
         self.labels: list[int] = []
         self.transform = transform

@@ -50,7 +50,10 @@ def train(data: LongTailedData, loss_name: str, recipe: Recipe, seed: int) -> nn
         optimizer, lambda iteration: recipe.schedule(iteration / recipe.iterations)
     )
     # As many batches as there are iterations; epoch follows epoch without a gap.
-    sampler = RandomSampler(data.train, num_samples=recipe.iterations * recipe.batch_size)
+    sampler = RandomSampler(
+        data.train,  # type: ignore[arg-type]  # torch's Dataset lacks the hint
+        num_samples=recipe.iterations * recipe.batch_size,
+    )
     batches = DataLoader(
         data.train, recipe.batch_size, sampler=sampler, num_workers=recipe.num_workers
     )
@@ -102,7 +105,7 @@ def accuracies(
         Top-1 accuracy in percent: "overall", and of the images of each group, None without images.
     """
     right = (predicted == true).double()
-    result = {"overall": 100 * right.mean().item()}
+    result: dict[str, float | None] = {"overall": 100 * right.mean().item()}
     for group in GROUPS:
         members = torch.tensor([name == group for name in groups])[true]
         result[group] = 100 * right[members].mean().item() if members.any() else None

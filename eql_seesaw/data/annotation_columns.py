@@ -26,9 +26,8 @@ class AnnotationColumns(NamedTuple):
         """Without the annotations of crowds; all images stay."""
         if not self.is_crowd.any():
             return self
-        return AnnotationColumns(
-            *(column[~self.is_crowd] for column in self[:3]), num_images=self.num_images
-        )
+        images, classes, is_crowd = (column[~self.is_crowd] for column in self[:3])
+        return AnnotationColumns(images, classes, is_crowd, self.num_images)
 
     def classes_of_images(self) -> tuple[np.ndarray, np.ndarray]:
         """

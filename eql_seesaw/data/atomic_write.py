@@ -23,7 +23,7 @@ def atomic_file(
         durable: wait until the disk has it, so that a power cut leaves the old or the new file.
     """
     partial = f"{os.fspath(path)}.{os.getpid()}.partial"
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         with open(partial, mode, **text) as f:
             yield f

@@ -10,6 +10,7 @@ warnings alone do not fail.
 import argparse
 import os
 import sys
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -77,7 +78,7 @@ def _read_dataset(cfg: CfgNode, key: str, name: str, report: Report) -> Dataset 
         report.add(name, "error", Problem("unreadable annotation file", str(error)))
         return None
 
-    sections = {}
+    sections: dict[str, Any] = {}
     for section in ("images", "annotations", "categories"):
         sections[section], problems = entries_by_id(content, section)
         for where, problem in problems:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -70,7 +70,7 @@ def count_classes(dataset_dicts: Sequence[dict[str, Any]], num_classes: int) -> 
     return ClassStatistics(
         image_counts=np.bincount(classes_in_images, minlength=num_classes),
         instance_counts=np.bincount(classes, minlength=num_classes),
-        num_images=np.count_nonzero(np.bincount(images)),
+        num_images=int(np.count_nonzero(np.bincount(images))),
     )
 
 
@@ -128,8 +128,8 @@ def _get_class_statistics(
         parts.append(statistics)
     _check_same_classes(classes)
     return ClassStatistics(
-        image_counts=sum(part.image_counts for part in parts),
-        instance_counts=sum(part.instance_counts for part in parts),
+        image_counts=cast(np.ndarray, sum(part.image_counts for part in parts)),
+        instance_counts=cast(np.ndarray, sum(part.instance_counts for part in parts)),
         num_images=sum(part.num_images for part in parts),
     )
 
@@ -222,11 +222,13 @@ def _dataset_statistics(name: str, num_classes: int) -> tuple[ClassStatistics, l
 
 def _read_cached_statistics(json_file: str) -> tuple[ClassStatistics, list[str]] | None:
     cache = read_cache(json_file)
+    if cache is None:
+        return None
     try:
-        statistics = None if cache is None else _parse_statistics(cache, json_file)
+        statistics = _parse_statistics(cache, json_file)
     except ValueError:
         return None
-    if statistics is None or len(cache["thing_classes"]) != len(statistics.image_counts):
+    if len(cache["thing_classes"]) != len(statistics.image_counts):
         return None
     return statistics, cache["thing_classes"]
 
@@ -260,8 +262,7 @@ def _check_train_classes(
     if not isinstance(thing_classes, list) or len(thing_classes) != num_classes:
         raise ValueError(f"{json_file}: thing_classes is not a list of names, one per class")
     for name, expected in train_classes.items():
-        index = first_difference(thing_classes, expected) if expected else None
-        if index is not None:
+        if expected and (index := first_difference(thing_classes, expected)) is not None:
             raise ValueError(
                 f"{json_file}: statistics of another dataset: class {index} is "
                 f"'{thing_classes[index]}' there and '{expected[index]}' in '{name}'"
@@ -308,5 +309,5 @@ def _parse_statistics(content: dict[str, Any], json_file: str) -> ClassStatistic
     return ClassStatistics(num_images=num_images, **counts)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 2**63

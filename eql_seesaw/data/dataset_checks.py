@@ -1,5 +1,6 @@
 """The checks of one dataset: annotation file and images against each other and the config."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -55,7 +56,7 @@ class Dataset:
 
 def check_categories(dataset: Dataset, cfg: CfgNode, report: Report) -> None:
     """Check the names of the categories, and that they are as many as the model has."""
-    names = Counter()
+    names: Counter[str] = Counter()
     for category_id, category in dataset.categories.items():
         problem = name_problem(category)
         if problem is None:
@@ -66,6 +67,13 @@ def check_categories(dataset: Dataset, cfg: CfgNode, report: Report) -> None:
         if count > 1:
             problem = Problem("duplicate category names", f"{shorten(name)} occurs {count} times")
             report.add(dataset.name, "warning", problem)
+    if dataset.for_training:
+        values = (annotation.get("category_id") for annotation in dataset.annotations.values())
+        annotated = {value for value in values if isinstance(value, int)}
+        for category_id in sorted(dataset.categories.keys() - annotated):
+            detail = f"{shorten(dataset.categories[category_id].get('name'))} has no annotation"
+            problem = Problem("categories that cannot be learnt", detail)
+            report.add(dataset.name, "warning", problem, f"category {category_id}")
     num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if dataset.categories and len(dataset.categories) != num_classes:
         detail = (
@@ -115,7 +123,7 @@ def check_annotations(dataset: Dataset, cfg: CfgNode, report: Report) -> None:
 
 def _geometry_problems(annotation: dict, height: int, width: int) -> Iterable[tuple[str, Problem]]:
     """What is wrong with the box and the masks of an annotation, with its severity."""
-    bbox = annotation.get("bbox")
+    bbox: Any = annotation.get("bbox")
     problem = box_problem(bbox)
     if problem is not None:
         yield "error", problem
@@ -130,11 +138,12 @@ def _geometry_problems(annotation: dict, height: int, width: int) -> Iterable[tu
     if not segmentation:
         return
     problem = segmentation_problem(segmentation, height, width)
+    max_pixels = Image.MAX_IMAGE_PIXELS or math.inf  # None is no limit
     if problem is not None:
         yield "error", problem
     elif isinstance(segmentation, list):
         yield from _polygon_problems(segmentation, height, width)
-    elif isinstance(segmentation["counts"], str) and height * width <= Image.MAX_IMAGE_PIXELS:
+    elif isinstance(segmentation["counts"], str) and height * width <= max_pixels:
         if not _is_decodable(segmentation):
             yield "error", Problem("broken RLE masks", f"RLE {shorten(segmentation['counts'])}")
 

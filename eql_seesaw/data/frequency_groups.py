@@ -1,8 +1,7 @@
 """LVIS's groups of rare, common and frequent classes."""
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Training images up to which a class is rare, or common; all others are frequent.
 RARE_MAX_IMAGES = 10
@@ -11,7 +10,7 @@ COMMON_MAX_IMAGES = 100
 GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
-def frequency_groups(image_counts: Sequence[int]) -> list[str]:
+def frequency_groups(image_counts: ArrayLike) -> list[str]:
     """
     Args:
         image_counts: (K,) number of training images that hold each class.

@@ -72,6 +72,7 @@ def read_instances_json(
     """
     with PathManager.open(json_file, "rb") as f:
         text = f.read()
+    loaded: tuple[Sequence[dict[str, Any]], dict] | None
     with paused_garbage_collector():
         loaded = _serialize_file(text, image_root)
     if loaded is None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import gc
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 
-def decode_json(text: bytes, type: Any = Any) -> Any:
+def decode_json(text: bytes | mmap.mmap, type: Any = Any) -> Any:
     """
     ``msgspec.json.decode`` with :func:`paused_garbage_collector`.
 

@@ -167,7 +167,7 @@ def _own_paths(cfg: CfgNode, name: str) -> tuple[str, str]:
         value = entry.get(entry_key)
         if not isinstance(value, str) or not value:
             raise ValueError(f"{key}.{entry_key} is {value!r}, expected a path; give {allowed}")
-    return os.path.expanduser(entry.JSON), os.path.expanduser(entry.IMAGES)
+    return os.path.expanduser(entry["JSON"]), os.path.expanduser(entry["IMAGES"])
 
 
 def _check_name_is_free(name: str, json_file: str, image_root: str) -> None:

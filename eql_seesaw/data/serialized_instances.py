@@ -38,9 +38,9 @@ class SerializedInstances(Sequence):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
         text = self.text[self.starts[index] : self.ends[index]].numpy()
-        record = msgspec.json.decode(memoryview(text))
+        record = msgspec.json.decode(text.data)
         size = record["height"], record["width"]
         record["annotations"] = [
             standard_instance(annotation, annotation["category_id"], *size)

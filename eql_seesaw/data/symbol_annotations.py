@@ -84,9 +84,9 @@ def federated_lvis_json(
         rng: decides what is left out, and the classes in "neg_category_ids".
     """
     images = []
-    annotations = []
+    annotations: list[dict] = []
     for image, objects in split:
-        kept = {}
+        kept: dict[int, list[dict]] = {}
         not_exhaustive = set()
         for annotation in objects:
             category_id = annotation["category_id"]

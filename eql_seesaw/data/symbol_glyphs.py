@@ -106,7 +106,9 @@ def symbol_names(num_classes: int) -> list[tuple[str, str]]:
 
 def render_glyph(char: str) -> Glyph:
     """Draw a symbol whose longest side, without its body's rim, has ``GLYPH_SIZE`` pixels."""
-    left, top, right, bottom = _draw_char(char, _font(GLYPH_SIZE), 0, 0).getbbox()
+    box = _draw_char(char, _font(GLYPH_SIZE), 0, 0).getbbox()
+    assert box is not None, f"{char!r} leaves no ink"
+    left, top, right, bottom = box
     font = _font(round(GLYPH_SIZE**2 / max(right - left, bottom - top)))
     ink = _draw_char(char, font, GLYPH_MARGIN, stroke_fill=0)
     body = _draw_char(char, font, GLYPH_MARGIN, stroke_fill=255)
@@ -138,7 +140,7 @@ def _usable_symbols(limit: int) -> list[str]:
 
     PICTOGRAMS are all taken: the faces of dice are alike only to the measure of likeness here.
     """
-    symbols = []
+    symbols: list[str] = []
     shapes = np.empty((limit, 16 * 16), dtype=np.float32)
     for char in _candidates():
         shape = _glyph_shape(char)
@@ -170,7 +172,8 @@ def _draw_char(
     char: str, font: ImageFont.FreeTypeFont, stroke_width: int, stroke_fill: int
 ) -> Image.Image:
     left, top, right, bottom = font.getbbox(char, stroke_width=stroke_width)
-    image = Image.new("L", (right - left + 4, bottom - top + 4))
+    size = right - left + 4, bottom - top + 4
+    image = Image.new("L", size)  # type: ignore[arg-type]  # whole, as the stroke's width
     ImageDraw.Draw(image).text(
         (2 - left, 2 - top),
         char,

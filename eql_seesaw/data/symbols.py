@@ -259,7 +259,7 @@ def _assign_classes(
 ) -> list[list[int]]:
     """The classes of each image, such that class ``i`` is in exactly ``image_counts[i]`` images."""
     num_images = max(math.ceil(sum(image_counts) / classes_per_image), max(image_counts))
-    contents = [[] for _ in range(num_images)]
+    contents: list[list[int]] = [[] for _ in range(num_images)]
     loads = np.zeros(num_images)
     spread = min(3.0, classes_per_image / 2)
     for index in np.argsort(image_counts, kind="stable")[::-1]:

@@ -110,7 +110,7 @@ class TrainLoader:
 
 def build_train_loader(
     cfg: CfgNode,
-    dataset_dicts: list[dict[str, Any]] | None = None,
+    dataset_dicts: Sequence[dict[str, Any]] | None = None,
     mapper: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> TrainLoader:
     """

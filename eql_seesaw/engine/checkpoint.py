@@ -63,7 +63,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         training_set: dict[str, Any] | None = None,
         resume_changed: bool = False,
         max_checkpoints: int = 0,
-        **checkpointables,
+        **checkpointables: Any,
     ):
         """
         Args:
@@ -154,7 +154,13 @@ class LongTailCheckpointer(DetectionCheckpointer):
         try:
             return super().load(path, checkpointables=checkpointables)
         except (AssertionError, OSError) as error:  # a missing file, on one process and on several
-            raise CheckpointError(f"{self._origin}: {error}") from None
+            hint = ""
+            if "://" in path:
+                hint = (
+                    f" (downloading {path}); without a network, copy the file here and name it in "
+                    "MODEL.WEIGHTS, or start from nothing with an empty one"
+                )
+            raise CheckpointError(f"{self._origin}: {error}{hint}") from None
         finally:
             self._checked_path = ""
             self._parsed_url_during_load = None  # the base class forgets it after an error
@@ -216,7 +222,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
                 f"{last_good_checkpoint(self.save_dir)}"
             )
 
-    def _load_model(self, checkpoint: Any):
+    def _load_model(self, checkpoint: Any) -> Any:
         weights = checkpoint["model"]
         difference = self._difference(checkpoint.pop("classifier", None))
         difference = difference or self._other_classes(checkpoint.get("metadata"))
@@ -235,7 +241,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         elif difference and any(map(_is_classifier, weights)):
             self.logger.warning(
                 f"MODEL.WEIGHTS: {self._path} {difference}; the classifier starts anew, the rest "
-                "is loaded"
+                "is loaded where its shape fits"
             )
             _remove(weights, _is_classifier)
         incompatible = super()._load_model(checkpoint)

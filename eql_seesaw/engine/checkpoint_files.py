@@ -84,7 +84,7 @@ def newest_checkpoint(folder: str) -> str:
     if not tagged and has_checkpoint(folder):
         tag = os.path.join(folder, TAG)
         logger.warning(f"{tag} is missing or damaged; taking the newest checkpoint beside it")
-    errors = []
+    errors: list[str] = []
     if tagged and _is_readable(os.path.join(folder, tagged), errors):
         return os.path.join(folder, tagged)
     for path in _newest_first(folder, tagged):
@@ -103,7 +103,9 @@ def last_good_checkpoint(folder: str) -> str:
     numbered = _numbered(folder)
     path = os.path.join(folder, read_tag(folder))
     if not os.path.isfile(path):
-        path = next(iter([*sorted(numbered, key=numbered.get)[::-1], *_unnumbered(folder)]), "")
+        path = next(
+            iter([*sorted(numbered, key=numbered.__getitem__)[::-1], *_unnumbered(folder)]), ""
+        )
     return f"the last good checkpoint is {path}" if path else "there is no earlier checkpoint"
 
 
@@ -160,7 +162,7 @@ def _newest_first(folder: str, tagged: str) -> list[str]:
     # Higher numbers are of a run that was here before.
     last = int(match[1]) if match else max(iterations.values(), default=0)
     candidates = [path for path, iteration in iterations.items() if iteration <= last]
-    return sorted(candidates, key=iterations.get, reverse=True)
+    return sorted(candidates, key=iterations.__getitem__, reverse=True)
 
 
 def _numbered(folder: str) -> dict[str, int]:
@@ -200,7 +202,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 def _size(data: dict[str, Any]) -> int:
     """Bytes of the file that ``torch.save`` writes."""
     counter = _ByteCounter()
-    torch.save(data, counter)
+    torch.save(data, counter)  # type: ignore[arg-type]  # takes all that has write and flush
     return counter.size
 
 

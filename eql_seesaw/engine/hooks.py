@@ -53,7 +53,7 @@ class Checkpoints(hooks.PeriodicCheckpointer):
         super().__init__(checkpointer, period)
         self.eval_period = eval_period
 
-    def after_step(self):
+    def after_step(self) -> None:
         super().after_step()
         iteration, num_steps = self.trainer.iter, self.trainer.iter + 1
         is_evaluated = self.eval_period > 0 and num_steps % self.eval_period == 0
@@ -64,7 +64,7 @@ class Checkpoints(hooks.PeriodicCheckpointer):
 class Evaluation(hooks.EvalHook):
     """Detectron2's hook, but none after a training that stopped or failed at its last step."""
 
-    def after_train(self):
+    def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
             super().after_train()
 
@@ -82,14 +82,14 @@ class SkippedImages(HookBase):
         """
         self.path = os.path.join(output_dir, "skipped_images.csv")
 
-    def before_train(self):
+    def before_train(self) -> None:
         # What was skipped after the checkpoint that a resumed run goes on from comes again.
         if comm.is_main_process() and os.path.exists(self.path):
             kept = [row for row in self._rows() if int(row[0]) < self.trainer.start_iter]
             with atomic_file(self.path) as f:
                 csv.writer(f).writerows(kept)
 
-    def after_step(self):
+    def after_step(self) -> None:
         messages = self.trainer.gather_unreadable()
         if not messages or not comm.is_main_process():
             return
@@ -98,7 +98,7 @@ class SkippedImages(HookBase):
         with open(self.path, "a", encoding="utf-8", newline="") as f:
             csv.writer(f).writerows([self.trainer.iter, message] for message in messages)
 
-    def after_train(self):
+    def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
             return
         if not os.path.exists(self.path):
@@ -145,11 +145,11 @@ class SampleCountsSummary(HookBase):
         self.class_names = class_names
         self.output_dir = output_dir
 
-    def after_step(self):
+    def after_step(self) -> None:
         if self.period > 0 and (self.trainer.iter + 1) % self.period == 0:
             self._log()
 
-    def after_train(self):
+    def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter:
             return  # stopped or failed
         self._log()
@@ -192,17 +192,17 @@ class GradientStatistics(HookBase):
         self.output_dir = output_dir
         self.loss_scale = 1.0
 
-    def before_train(self):
+    def before_train(self) -> None:
         self.loss_scale = self.trainer.loss_scale
 
-    def after_step(self):
+    def after_step(self) -> None:
         # Of the next step, read once. Mixed precision lowers it where it left out a step.
         next_scale = self.trainer.loss_scale
         is_skipped = next_scale < self.loss_scale
         add_step(self.trainer.model, math.inf if is_skipped else self.loss_scale)
         self.loss_scale = next_scale
 
-    def after_train(self):
+    def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
             return
         stages = class_gradients(self.trainer.model)
@@ -217,7 +217,7 @@ class GradientStatistics(HookBase):
 def sample_counts(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     """The foreground samples that each loss of a model has counted: name, int64 (K,) on CPU."""
     return [
-        (name.removeprefix("module."), module.sample_counts().cpu())
+        (name.removeprefix("module."), counts.cpu())
         for name, module in model.named_modules()
-        if isinstance(module, ClassificationLoss) and module.sample_counts() is not None
+        if isinstance(module, ClassificationLoss) and (counts := module.sample_counts()) is not None
     ]

@@ -43,7 +43,9 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
     run_processes(_run, [(main, args, each) for each in placements], first_rank=placement.rank)
 
 
-def _run(main: Callable[[argparse.Namespace], object], args, placement: Placement) -> None:
+def _run(
+    main: Callable[[argparse.Namespace], object], args: argparse.Namespace, placement: Placement
+) -> None:
     args.placement = placement
     timeout = timedelta(minutes=args.timeout)
     try:

@@ -6,6 +6,7 @@ import os
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils.events import EventWriter, JSONWriter
+from torch import nn
 
 from ..data.atomic_write import atomic_file
 from ..modeling import LongTailFastRCNNOutputLayers
@@ -64,7 +65,7 @@ class WholeStepsWriter(hooks.PeriodicWriter):
         super().__init__(writers, PERIOD)
         self.writers = writers
 
-    def after_train(self):
+    def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
             super().after_train()
             return
@@ -78,7 +79,7 @@ class MetricsWindow(HookBase):
     come: the metrics of the last ``PERIOD`` steps, and accuracies not logged yet.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         """
         Args:
             model: with box predictors of ours.
@@ -105,7 +106,7 @@ class MetricsWindow(HookBase):
     def load_state_dict(self, state_dict: dict) -> None:
         self._loaded = state_dict
 
-    def before_train(self):
+    def before_train(self) -> None:
         for name, metric in self._loaded.get("metrics", {}).items():
             for value, iteration in metric["values"]:
                 self.trainer.storage.put_scalar(

@@ -28,16 +28,18 @@ def log_next_steps(cfg: CfgNode) -> None:
         if cfg.TEST.NUM_PICTURES > 0:
             picture = os.path.join(folder, "predictions.png")
             files.append((picture, "ground truth beside predictions"))
-    python = min(sys.executable, os.path.relpath(sys.executable), key=len)
+    python, script = (
+        min(path, os.path.relpath(path), key=len)
+        for path in (sys.executable, os.path.abspath(sys.argv[0]))
+    )
     # Detectron2 writes the whole config there, overrides included.
     config = f"--config-file {os.path.join(output_dir, 'config.yaml')}"
     weights = f"--weights {os.path.join(output_dir, 'model_final.pth')}"
-    run = f"{python} train_net.py {config}"
-    commands = [
-        f"{python} -m tensorboard.main --logdir {output_dir}",
-        f"{run} --eval-only --resume",
-        f"{python} -m eql_seesaw.predict {config} {weights} PICTURE_OR_FOLDER",
-    ]
+    run = f"{python} {script} {config}"
+    commands = [f"{python} -m tensorboard.main --logdir {output_dir}"]
+    if cfg.DATASETS.TEST:
+        commands.append(f"{run} --eval-only --resume")
+    commands.append(f"{python} -m eql_seesaw.predict {config} {weights} PICTURE_OR_FOLDER")
     if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "none":
         other = next(name for name in LOSSES if name != cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
         commands.append(

@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
 from ..command_line import EXPECTED_ERRORS, ProcessFailed, RankLost, last_line
 from .stop_signals import SIGNALS, STOPPED, TrainingStopped
@@ -96,14 +97,16 @@ def _shortened(text: str) -> str:
 
 
 def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only called in a process that was started"
+    wait([parent.sentinel])
     with contextlib.suppress(OSError):
         os.write(2, b"error: the process that started this one has ended\n")
     os._exit(1)
 
 
 @contextlib.contextmanager
-def _forwarded_signals(processes: list[BaseProcess]) -> Iterator[list[int]]:
+def _forwarded_signals(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
     """Pass signals on to the processes; gives the list of those that came."""
     forwarded = []
 
@@ -124,20 +127,24 @@ def _forwarded_signals(processes: list[BaseProcess]) -> Iterator[list[int]]:
 
 
 def _watch(
-    processes: list[BaseProcess], readers: list[Connection], first_rank: int, forwarded: list[int]
+    processes: Sequence[BaseProcess],
+    readers: Sequence[Connection],
+    first_rank: int,
+    forwarded: list[int],
 ) -> None:
     """Return when all processes have ended well, raise when one has not."""
     running = {process.sentinel: index for index, process in enumerate(processes)}
-    statuses = {}
-    lost = None  # (rank, report, when to give up waiting for its cause)
+    statuses: dict[int, int] = {}
+    # Rank, report, when to give up waiting for its cause.
+    lost: tuple[int, _Report, float] | None = None
     while running:
         timeout = None if lost is None else max(0.0, lost[2] - time.monotonic())
-        ended = wait(list(running), timeout)
+        ended: list[Any] = wait(list(running), timeout)
         for sentinel in ended:
             index = running.pop(sentinel)
             process, rank = processes[index], first_rank + index
             process.join()
-            status = statuses[rank] = process.exitcode
+            status = statuses[rank] = cast(int, process.exitcode)  # not None: it was joined
             report = _read(readers[index])
             if report is not None and report.is_rank_lost:
                 lost = lost or (rank, report, time.monotonic() + _SECONDS_FOR_CAUSE)
@@ -186,7 +193,7 @@ def _ending(status: int) -> str:
     return f"was killed by {name}{reason.get(name, '')}"
 
 
-def _end(processes: list[BaseProcess]) -> None:
+def _end(processes: Sequence[BaseProcess]) -> None:
     """End those that still run; a process that is stopped, or deaf, by SIGKILL."""
     for process in processes:
         if process.is_alive():

@@ -75,6 +75,23 @@ def describe_step(cfg: CfgNode, images_per_pass: int) -> str:
     )
 
 
+def doubts(cfg: CfgNode) -> list[str]:
+    """Settings that can be meant, but seldom are; a line each, for the log."""
+    found = []
+    solver, stages = cfg.SOLVER, cfg.MODEL.BACKBONE.FREEZE_AT
+    if solver.WARMUP_ITERS >= solver.MAX_ITER:
+        found.append(
+            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS} and SOLVER.MAX_ITER {solver.MAX_ITER}: "
+            f"the learning rate never reaches {solver.BASE_LR:g}"
+        )
+    if stages and not cfg.MODEL.WEIGHTS:
+        found.append(
+            f"MODEL.WEIGHTS is empty and MODEL.BACKBONE.FREEZE_AT {stages}: the first {stages} "
+            "stage(s) of the backbone keep their random weights; set FREEZE_AT to 0"
+        )
+    return found
+
+
 def _value(cfg: CfgNode, key: str) -> object:
     section, name = key.split(".")
     return cfg[section][name]

@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
+from collections.abc import Iterator
 
 import torch
 import yaml
@@ -13,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import add_long_tail_config, validate_config
+from ..data.atomic_write import atomic_file
 from ..data.class_statistics import get_class_statistics
 from ..data.register import find_dataset, register_datasets
 from ..data.same_categories import check_same_categories
@@ -20,7 +23,7 @@ from ..data.train_loader import images_of_pass
 from ..evaluation.hotcoco_engine import check_max_detections
 from ..evaluation.lvis_evaluation import ENGINES
 from ..evaluation.results_table import METRICS
-from .schedule import describe_scaling, describe_step, scale_from_reference
+from .schedule import describe_scaling, describe_step, doubts, scale_from_reference
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +57,12 @@ def merge_config(config_file: str, overrides: list[str]) -> CfgNode:
     cfg = get_cfg()
     add_long_tail_config(cfg)
     if config_file:
-        with _one_line_errors(f"config file {config_file}"):
+        with _one_line_errors(f"config file {config_file}", cfg):
             cfg.merge_from_file(config_file, allow_unsafe=False)
     for option in overrides:
         if option.startswith("--"):
             raise ValueError(f"{option} must stand before the KEY VALUE pairs")
-    with _one_line_errors(f"overrides {' '.join(overrides)}"):
+    with _one_line_errors(f"overrides {' '.join(overrides)}", cfg):
         if "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER" in overrides:
             # yacs would hold the key, "auto" or a truth value, to the type that the file gave it.
             cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER = None
@@ -97,8 +100,9 @@ def validate_test_config(cfg: CfgNode) -> None:
 
 
 @contextlib.contextmanager
-def _one_line_errors(where: str):
+def _one_line_errors(where: str, cfg: CfgNode) -> Iterator[None]:
     """Turn what yaml, yacs and fvcore raise over a config into one line."""
+    keys = list(_keys(cfg))
     try:
         yield
     except FileNotFoundError as error:
@@ -112,7 +116,20 @@ def _one_line_errors(where: str):
         yaml.YAMLError,
     ) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
-        raise ValueError(f"{where}: {' '.join(str(reason).split())}") from None
+        line = f"{where}: {' '.join(str(reason).split())}"
+        if isinstance(error, KeyError):
+            similar = difflib.get_close_matches(line.split()[-1], keys, n=1)
+            line += "".join(f"; did you mean {key}?" for key in similar)
+        elif "<class 'tuple'> vs. <class 'str'>" in line:
+            line += "; write a list: [1, 2]"
+        raise ValueError(line) from None
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
@@ -131,6 +148,8 @@ def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
         ValueError, FileNotFoundError: in one line.
     """
     if eval_only:
+        if not cfg.DATASETS.TEST:
+            raise ValueError("DATASETS.TEST is empty: name a dataset to evaluate on")
         cfg = _without_missing_training_set(cfg)
     elif cfg.MODEL.ROI_BOX_HEAD.DECOUPLED != "none" and not cfg.MODEL.WEIGHTS:
         raise ValueError(
@@ -159,7 +178,8 @@ def set_up(args: argparse.Namespace) -> CfgNode:
     step = "" if args.eval_only else describe_step(cfg, images_of_pass(cfg))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="eql_seesaw")
     cfg = set_up_data(cfg, args.eval_only)
-    default_setup(cfg, args)
+    with _kept_config_file(cfg.OUTPUT_DIR):
+        default_setup(cfg, args)
     gpu = "" if cfg.MODEL.DEVICE == "cpu" else f" ({torch.cuda.get_device_name()})"
     logger.info(f"{args.placement.describe()}{gpu}")
     if step:
@@ -167,12 +187,33 @@ def set_up(args: argparse.Namespace) -> CfgNode:
         scaling = describe_scaling(merge_config(args.config_file, args.opts), cfg)
         if scaling:
             logger.info(scaling)
+        for doubt in doubts(cfg):
+            logger.warning(doubt)
     if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and torch.cuda.is_available():
         raise ValueError(
             "MODEL.DEVICE is cpu, but several processes on a machine with GPUs talk over NCCL; "
             "hide the GPUs with CUDA_VISIBLE_DEVICES="
         )
     return cfg
+
+
+@contextlib.contextmanager
+def _kept_config_file(output_dir: str) -> Iterator[None]:
+    """
+    Detectron2's set-up writes config.yaml before anybody knows whether the run goes on. That of the
+    run in this folder stays; :meth:`LongTailTrainer.resume_or_load` writes the new one.
+    """
+    path = os.path.join(output_dir, "config.yaml")
+    if not (comm.is_main_process() and os.path.exists(path)):
+        yield
+        return
+    with open(path) as f:
+        text = f.read()
+    try:
+        yield
+    finally:
+        with atomic_file(path) as f:
+            f.write(text)
 
 
 def _without_missing_training_set(cfg: CfgNode) -> CfgNode:

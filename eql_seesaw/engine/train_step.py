@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -79,7 +80,8 @@ class AccumulatingTrainer(SimpleTrainer):
                 for name, loss in pass_losses.items():
                     mean = loss.detach() / self.num_passes
                     losses[name] = losses[name] + mean if name in losses else mean
-                total = sum(pass_losses.values()) / self.num_passes
+                # There are losses, so not the 0 that sum() begins with.
+                total = cast(torch.Tensor, sum(pass_losses.values())) / self.num_passes
                 self.grad_scaler.scale(total).backward()
         self.after_backward()
         self._exchange(losses, images, data_time)
@@ -121,7 +123,9 @@ class AccumulatingTrainer(SimpleTrainer):
             return self.model.no_sync()
         return contextlib.nullcontext()
 
-    def _exchange(self, losses: dict[str, torch.Tensor], images: list[dict], data_time: float):
+    def _exchange(
+        self, losses: dict[str, torch.Tensor], images: list[dict], data_time: float
+    ) -> None:
         """Tell the other processes how the step went, and log what they say."""
         self.unreadable = [line for image in images for line in image.get("unreadable", ())]
         values = [loss.double() for loss in losses.values()]

@@ -16,9 +16,11 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..config import loss_arguments
 from ..data.annotated_classes import AnnotatedClassesMapper
+from ..data.atomic_write import atomic_file
 from ..data.class_names import class_names
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
@@ -27,7 +29,7 @@ from ..data.train_loader import TrainLoader, build_train_loader
 from ..evaluation import LongTailLVISEvaluator, draw_evaluation
 from ..evaluation.rank_barrier import wait_for_all
 from ..evaluation.rle_postprocessing import with_rles
-from ..modeling import freeze_all_but_classifiers, model_summary
+from ..modeling import freeze_all_but_classifiers, model_summary, protection_doubts
 from .checkpoint import build_checkpointer
 from .checkpoint_files import last_good_checkpoint
 from .hooks import (
@@ -51,6 +53,8 @@ class LongTailTrainer(DefaultTrainer):
     as LVIS does: AP of rare, common and frequent classes in the log, in ``metrics.json`` and in
     TensorBoard, and per-category AP and pictures under ``OUTPUT_DIR/inference``.
     """
+
+    iter: int
 
     def __init__(self, cfg: CfgNode):
         """
@@ -91,13 +95,16 @@ class LongTailTrainer(DefaultTrainer):
         place in the stream of images included; otherwise start with MODEL.WEIGHTS.
         """
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
-        if comm.is_main_process() and not resume:
-            self.metrics_writer.start_anew()
+        if comm.is_main_process():
+            if not resume:
+                self.metrics_writer.start_anew()
+            with atomic_file(os.path.join(self.cfg.OUTPUT_DIR, "config.yaml")) as f:
+                f.write(self.cfg.dump())
         loader = self.data_loader
         images_per_pass = loader.stream["images_per_pass"] * loader.stream["world_size"]
         loader.start_at(self._start_images // images_per_pass)
 
-    def train(self):
+    def train(self) -> dict | None:
         """
         As Detectron2's.
 
@@ -198,6 +205,8 @@ class LongTailTrainer(DefaultTrainer):
         if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED != "none":
             freeze_all_but_classifiers(model)
         logger.info(f"What decides the results:\n{model_summary(model)}")
+        for doubt in protection_doubts(model):
+            logger.warning(doubt)
         return model
 
     @classmethod
@@ -208,7 +217,7 @@ class LongTailTrainer(DefaultTrainer):
         return build_train_loader(cfg, mapper=mapper(cfg, is_train=True))
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
         mapper = NamedImageDatasetMapper(cfg, is_train=False)
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         loader.worker_init_fn = leave_signals_to_parent
@@ -267,6 +276,7 @@ class LongTailTrainer(DefaultTrainer):
             if cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
                 after.append(BestCheckpointer(period, checkpointer, cfg.TEST.BEST_METRIC))
             statistics = class_statistics(cfg)
+            assert statistics is not None, "there is a training set"
             names = class_names(cfg.DATASETS.TRAIN[0])
             after.append(SampleCountsSummary(period, statistics, names, cfg.OUTPUT_DIR))
             # Last, to see what the others put into the storage.

@@ -12,7 +12,8 @@ import gc
 import logging
 import os
 
-from detectron2.data import MetadataCatalog
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
@@ -83,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def register_dataset(cfg, args: argparse.Namespace) -> str:
+def register_dataset(cfg: CfgNode, args: argparse.Namespace) -> str:
     """The name of the dataset; an annotation file is registered first."""
     if args.dataset.endswith(".json"):
         register_instances(args.dataset, args.dataset, args.images)
@@ -92,7 +93,7 @@ def register_dataset(cfg, args: argparse.Namespace) -> str:
     return args.dataset
 
 
-def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata) -> dict:
+def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata: Metadata) -> dict:
     """Feed a file of detections to an evaluator, and evaluate."""
     images = evaluator.ground_truth["images"]
     results.check_ids(

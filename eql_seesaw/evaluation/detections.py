@@ -128,6 +128,7 @@ class Detections:
     @functools.cached_property
     def box_areas(self) -> np.ndarray:
         """float64 (N,), in pixels."""
+        assert self.boxes is not None, "there are masks only"
         return self.boxes[:, 2] * self.boxes[:, 3]
 
     @functools.cached_property
@@ -138,8 +139,9 @@ class Detections:
         Raises:
             ValueError: a mask is broken.
         """
+        masks: Any = self.masks  # None is a TypeError, as what is broken may be
         try:
-            return np.array(mask_util.area(self.masks), dtype=np.float64)
+            return np.array(mask_util.area(masks), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Detection in image {self.image_id!r} has a broken mask: {error}"
@@ -187,8 +189,8 @@ class Detections:
             ValueError: a mask among them does not fit the image.
         """
         # Beside a box, all engines take the box's area for the mask's.
-        unused = {"bbox": "masks", "segm": "boxes"}[iou_type]
-        detections = dataclasses.replace(self, **{unused: None})
+        unused: dict[str, Any] = {"bbox": {"masks": None}, "segm": {"boxes": None}}[iou_type]
+        detections = dataclasses.replace(self, **unused)
         if 0 <= max_detections < len(self.scores):
             # Stable, so that of tied detections the first ones stay.
             indices = np.argsort(-self.scores, kind="stable")[:max_detections]
@@ -211,10 +213,11 @@ class Detections:
             ValueError: a mask is no compressed RLE of the image's (height, width).
         """
         where, size = f"Detection in image {self.image_id!r}", list(image_size)
+        masks: Any = self.masks
         try:
-            sizes = [list(mask["size"]) for mask in self.masks]
-            has_counts = {type(mask["counts"]) for mask in self.masks} <= {str, bytes}
-        except (KeyError, TypeError):  # polygons, or what not
+            sizes = [list(mask["size"]) for mask in masks]
+            has_counts = {type(mask["counts"]) for mask in masks} <= {str, bytes}
+        except (KeyError, TypeError):  # polygons, None, or what not
             has_counts = False
         if not has_counts:
             raise ValueError(f"{where} has a 'segmentation' that is no compressed RLE.")

@@ -88,7 +88,7 @@ def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> di
     problems.raise_first()
 
     crowds = defaultdict(set)
-    completed = []
+    completed: list[dict[str, Any]] = []
     for annotation in annotations.values():
         if _is_crowd(annotation, images):
             crowds[annotation["image_id"]].add(annotation["category_id"])
@@ -151,7 +151,7 @@ def _is_crowd(annotation: dict[str, Any], images: Mapping[int, dict]) -> bool:
 
 def _complete_shape(annotation: dict[str, Any], image: dict[str, Any]) -> None:
     """Fill in box and area, in place."""
-    segmentation = annotation.get("segmentation")
+    segmentation: Any = annotation.get("segmentation")
     if not segmentation:
         annotation.pop("segmentation", None)
     if annotation.get("bbox") is None:

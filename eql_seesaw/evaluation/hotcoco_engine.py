@@ -66,7 +66,8 @@ class HotcocoEngine:
             images, annotations, detections, self._iou_type, self._max_detections
         )
         rows, masks = as_hotcoco_detections(counted, self._iou_type)
-        self._stream.update(images, objects, rows, segmentation=masks)
+        # It takes any sequences.
+        self._stream.update(images, objects, rows, segmentation=masks)  # type: ignore[arg-type]
 
     def state(self) -> bytes:
         """What was added, for :meth:`merge` in another process."""
@@ -94,10 +95,11 @@ def check_max_detections(max_detections: int) -> None:
         )
 
 
-def lvis_result(evaluation, categories: Sequence[dict[str, Any]]) -> LVISResult:
+def lvis_result(evaluation: hotcoco.COCOeval, categories: Sequence[dict[str, Any]]) -> LVISResult:
     """The numbers of a ``hotcoco.COCOeval`` in LVIS mode whose detections have been matched."""
     evaluation.accumulate()
     arrays = evaluation.eval
+    assert arrays is not None, "accumulate() sets it"
     # hotcoco has an axis of its own for the number of detections.
     precision, recall = arrays["precision"][..., 0], arrays["recall"][..., 0]
     return LVISResult.from_arrays(precision, recall, categories)
@@ -144,7 +146,7 @@ def as_hotcoco_detections(
     several times faster than dicts.
     """
     rows = np.empty((sum(len(d.scores) for d in detections), 7))
-    masks = [] if iou_type == "segm" else None
+    masks: list[dict[str, Any]] | None = [] if iou_type == "segm" else None
     start = 0
     for of_image in detections:
         part = rows[start : start + len(of_image.scores)]
@@ -159,5 +161,6 @@ def as_hotcoco_detections(
         else:
             # hotcoco takes a row's area from its box, and needs the box for nothing else.
             part[:, 1:3], part[:, 3], part[:, 4] = 0, of_image.mask_areas, 1
+            assert of_image.masks is not None, "their areas are known"
             masks += of_image.masks
     return rows, masks

@@ -12,7 +12,10 @@ from .official_engine import OfficialEngine
 
 logger = logging.getLogger(__name__)
 
-ENGINES = {"hotcoco": HotcocoEngine, "lvis": OfficialEngine}
+ENGINES: dict[str, type[HotcocoEngine] | type[OfficialEngine]] = {
+    "hotcoco": HotcocoEngine,
+    "lvis": OfficialEngine,
+}
 
 # Images that are handed over at a time.
 NUM_IMAGES = 32
@@ -67,8 +70,8 @@ class LVISEvaluation:
         self._annotations = defaultdict(list)
         for annotation in ground_truth["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
-        self._added = set()
-        self._waiting = {}
+        self._added: set[int] = set()
+        self._waiting: dict[int, Detections] = {}
 
     def add(self, detections: Detections) -> None:
         """
@@ -213,7 +216,7 @@ def evaluate_lvis(
         raise ValueError(f"max_detections is {max_detections}; expected at least 1, or -1.")
     accumulator = build_engine(engine, ground_truth, iou_type, max_detections)
     evaluation = LVISEvaluation(ground_truth, [iou_type], {"result": accumulator})
-    by_image = defaultdict(list)
+    by_image: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         by_image[result.get("image_id")].append(result)
     for image_id, of_image in by_image.items():

@@ -103,7 +103,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         groups = None if self._class_statistics is None else self._class_statistics.groups
         return load_ground_truth(self._metadata.json_file, groups)
 
-    def reset(self):
+    def reset(self) -> None:
         """
         Forget all detections.
 

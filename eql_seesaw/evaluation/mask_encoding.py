@@ -62,10 +62,10 @@ def paste_and_encode(
     )
     indices, (left, top) = order.cpu().numpy(), first.T.cpu().numpy().astype(np.int64)
     first = indices * (height * width + 1) + left * height + top
-    sides = sides.tolist()
+    sizes = sides.tolist()
     edges = []
     for part in _parts(len(boxes), x.shape[1] * y.shape[1], boxes.device):
-        w, h = (max(side) for side in zip(*sides[part]))
+        w, h = (max(side) for side in zip(*sizes[part]))
         pasted = _paste(mask_probs[part], x[part, :w], y[part, :h])
         edges.append(_edges(pasted, first[part], height))
     return _encode(edges, len(boxes), height, width)
@@ -140,11 +140,11 @@ def _encode(
     """
     first = np.arange(num_masks) * (height * width + 1)
     end = first + height * width
-    edges, number = np.unique(np.concatenate(edges), return_counts=True)
+    pixels, number = np.unique(np.concatenate(edges), return_counts=True)
     # A run that goes on in the next column has an end and a beginning there.
-    edges = np.sort(np.concatenate([edges[number == 1], first, end]))
-    counts = np.diff(edges).astype(np.uint32)
-    runs = zip(np.searchsorted(edges, first), np.searchsorted(edges, end))
+    bounds = np.sort(np.concatenate([pixels[number == 1], first, end]))
+    counts = np.diff(bounds).astype(np.uint32)
+    runs = zip(np.searchsorted(bounds, first), np.searchsorted(bounds, end))
     rles = mask_util.frPyObjects(
         [{"size": [height, width], "counts": counts[i:j]} for i, j in runs], height, width
     )

@@ -87,7 +87,9 @@ class Matcher:
         self._iou_type = iou_type
         self._max_detections = max_detections
         self._classes = {category["id"]: k for k, category in enumerate(categories)}
-        self._columns = {name: [np.empty(0, dtype)] for name, dtype in _DTYPES.items()}
+        self._columns: dict[str, list[np.ndarray]] = {
+            name: [np.empty(0, dtype)] for name, dtype in _DTYPES.items()
+        }
         self._confusions = [np.empty((0, 3), np.int64)]
 
     def add(
@@ -102,7 +104,7 @@ class Matcher:
         )
         evaluation = self._evaluation(images, annotations, counted)
         evaluation.evaluate()
-        rows = {name: [] for name in _DTYPES}
+        rows: dict[str, list] = {name: [] for name in _DTYPES}
         # Annotations with "ignore": 1, which hotcoco takes for objects.
         no_objects = {a["id"] for objects in annotations for a in objects if a.get("ignore")}
         for cell in evaluation.eval_imgs:

@@ -36,7 +36,9 @@ class OfficialEngine:
         self._categories = list(categories)
         self._iou_type = iou_type
         self._max_detections = max_detections
-        self._images, self._annotations, self._results = [], [], []
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._results: list[dict[str, Any]] = []
 
     def add(
         self,
@@ -53,11 +55,11 @@ class OfficialEngine:
             dict(annotation) for of_image in annotations for annotation in of_image
         ]
         # Only the region of this IoU type: beside a box, it takes the box's area for the mask's.
-        other = "masks" if self._iou_type == "bbox" else "boxes"
+        other: dict[str, Any] = {"masks" if self._iou_type == "bbox" else "boxes": None}
         for image, of_image in zip(images, detections, strict=True):
             if self._iou_type == "segm":
                 of_image.check_masks((image["height"], image["width"]))
-            self._results += dataclasses.replace(of_image, **{other: None}).to_results()
+            self._results += dataclasses.replace(of_image, **other).to_results()
 
     def state(self) -> bytes:
         """What was added, for :meth:`merge` in another process."""
@@ -131,13 +133,13 @@ def official_package() -> Iterator:
     level, lacks_float = logger.level, "float" not in vars(np)
     logger.setLevel(logging.CRITICAL)
     if lacks_float:
-        np.float = float
+        np.float = float  # type: ignore[attr-defined]
     try:
         yield lvis
     finally:
         logger.setLevel(level)
         if lacks_float:
-            del np.float
+            del np.float  # type: ignore[attr-defined]
 
 
 def _index(lvis_class, dataset):

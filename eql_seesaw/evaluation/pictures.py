@@ -3,7 +3,7 @@
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.data import Metadata
@@ -44,7 +44,7 @@ def draw_evaluation(
     groups = [category["group"] for category in categories]
     ground_truth = load_ground_truth(evaluation.annotation_file, groups)
     classes = {category["id"]: k for k, category in enumerate(categories)}
-    images = {
+    images: dict[int, dict[str, Any]] = {
         int(image_id): {"file_name": name, "image_id": int(image_id), "annotations": []}
         for image_id, name in evaluation.file_names.items()
     }
@@ -53,9 +53,8 @@ def draw_evaluation(
             obj = {**annotation, "category_id": classes[annotation["category_id"]]}
             images[annotation["image_id"]]["annotations"].append(obj)
     dataset_dicts = [images[image_id] for image_id in sorted(images)]
-    image_counts = [category["train_images"] for category in categories]
-    if None in image_counts:
-        image_counts = None
+    train_images = [category["train_images"] for category in categories]
+    image_counts = None if None in train_images else train_images
     chosen = choose_images(dataset_dicts, num_pictures, image_counts=image_counts)
     if any(image["file_name"] is None for image in chosen):
         raise FileNotFoundError("where the images are was not said (--images FOLDER)")
@@ -125,7 +124,7 @@ def choose_images(
     dataset_dicts: Sequence[dict[str, Any]],
     num_pictures: int,
     seed: int = 0,
-    image_counts: Sequence[int] | None = None,
+    image_counts: Sequence[int] | Mapping[int, int] | None = None,
 ) -> list[dict[str, Any]]:
     """The images that :func:`draw_predictions` draws, given the same arguments."""
     images_of_class = defaultdict(list)
@@ -136,7 +135,7 @@ def choose_images(
         image_counts = Counter({k: len(images) for k, images in images_of_class.items()})
 
     chance = random.Random(seed)
-    chosen = []
+    chosen: list[int] = []
     for k in sorted(images_of_class, key=lambda k: (image_counts[k], k)):
         candidates = [i for i in images_of_class[k] if i not in chosen]
         if len(chosen) == num_pictures:

@@ -3,6 +3,7 @@
 import time
 import weakref
 from datetime import timedelta
+from typing import cast
 
 import torch.distributed as dist
 from detectron2.utils import comm
@@ -10,7 +11,7 @@ from detectron2.utils import comm
 # What an ordinary collective waits is meant to find ranks that stall.
 _UNLIMITED = timedelta(days=365)
 # torch holds the group, and ends it with the others (a group that is kept may abort the process).
-_groups = weakref.WeakValueDictionary()
+_groups: weakref.WeakValueDictionary[str, dist.ProcessGroup] = weakref.WeakValueDictionary()
 
 
 def wait_for_all() -> None:
@@ -34,5 +35,7 @@ def _group() -> dist.ProcessGroup:
     """Of all ranks, on CPUs."""
     group = _groups.get("all ranks")
     if group is None:
-        group = _groups["all ranks"] = dist.new_group(backend="gloo", timeout=_UNLIMITED)
+        # Not the number that stands for a group without this rank.
+        new_group = dist.new_group(backend="gloo", timeout=_UNLIMITED)
+        group = _groups["all ranks"] = cast(dist.ProcessGroup, new_group)
     return group

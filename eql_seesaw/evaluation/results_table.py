@@ -30,7 +30,9 @@ def results_table(results: Mapping[str, Mapping[str, float]]) -> str:
     return f"{_table(results, first, METRICS)}\n\n{_table(results, second, OTHER_METRICS)}"
 
 
-def _table(results, tasks, metrics: Sequence[str]) -> str:
+def _table(
+    results: Mapping[str, Mapping[str, float]], tasks: Sequence[str], metrics: Sequence[str]
+) -> str:
     rows = [
         [ROW_NAMES[task], *(_cell(results[task].get(metric)) for metric in metrics)]
         for task in tasks

@@ -4,6 +4,7 @@ classifiers alike: see :class:`ClassificationLoss` for the interface.
 """
 
 import inspect
+from typing import Any
 
 from .bags import BalancedGroupSoftmax
 from .base import ClassificationLoss
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 
-def build_loss(name: str, num_classes: int, **arguments) -> ClassificationLoss:
+def build_loss(name: str, num_classes: int, **arguments: Any) -> ClassificationLoss:
     """
     Args:
         name: a key of :data:`LOSSES`.

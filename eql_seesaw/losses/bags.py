@@ -36,6 +36,10 @@ class BalancedGroupSoftmax(ClassificationLoss):
             which ``torch.manual_seed`` seeds.
     """
 
+    columns: torch.Tensor
+    class_groups: torch.Tensor
+    labels_in_groups: torch.Tensor
+
     def __init__(
         self,
         num_classes: int,
@@ -84,12 +88,12 @@ class BalancedGroupSoftmax(ClassificationLoss):
         labels = self.labels_in_groups[gt_classes, None] * in_group
         weights = (in_group | self.sample_others(in_group)).float()
         group_logits, objectness_logits = self._split(logits)
-        group_losses = [
+        summed_losses = [
             F.cross_entropy(group_logits[g], labels[:, g], reduction="none")
             @ weights[:, g].to(group_logits[g].dtype)
             for g in range(self.num_groups)
         ]
-        group_losses = torch.stack(group_losses) / weights.sum(dim=0).clamp(min=1)
+        group_losses = torch.stack(summed_losses) / weights.sum(dim=0).clamp(min=1)
         background = (gt_classes == self.num_classes).long()
         objectness_loss = F.cross_entropy(objectness_logits, background, reduction="sum")
         return {

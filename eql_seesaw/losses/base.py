@@ -178,12 +178,12 @@ class ClassificationLoss(nn.Module):
         """Foreground samples of each class counted in training, int64 (K,); None if not counted."""
         return None
 
-    def init_classifier(self, classifier: nn.Module) -> None:
+    def init_classifier(self, classifier: nn.Linear) -> None:
         """
         Initialise the layer that computes the logits (in place).
 
         Args:
-            classifier: a module with ``weight`` (L, channels) and ``bias`` (L,).
+            classifier: with ``weight`` (L, channels) and ``bias`` (L,).
         """
         nn.init.normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)
@@ -299,7 +299,7 @@ class SigmoidLoss(ClassificationLoss):
         largest, classes = logits.max(dim=1)
         return torch.where(largest >= 0, classes, self.num_classes)
 
-    def init_classifier(self, classifier: nn.Module) -> None:
+    def init_classifier(self, classifier: nn.Linear) -> None:
         super().init_classifier(classifier)
         prior = torch.tensor(self.prior_probability, dtype=torch.float64)
         nn.init.constant_(classifier.bias, torch.logit(prior).item())
@@ -310,7 +310,9 @@ def float32_or_better(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def class_vector(values: Sequence[float] | None, num_classes: int, argument: str) -> torch.Tensor:
+def class_vector(
+    values: Sequence[float] | torch.Tensor | None, num_classes: int, argument: str
+) -> torch.Tensor:
     """
     One non-negative number per class, as float64 (K,).
 

@@ -31,6 +31,8 @@ class ClassBalancedLoss(SigmoidLoss):
         prior_probability: probability of every class at the start of training.
     """
 
+    sample_weights: torch.Tensor
+
     def __init__(
         self,
         num_classes: int,

@@ -41,6 +41,9 @@ class EqualizationLoss(SigmoidLoss):
         prior_probability: probability of every class at the start of training.
     """
 
+    rarity: torch.Tensor
+    protected_classes: torch.Tensor
+
     def __init__(
         self,
         num_classes: int,

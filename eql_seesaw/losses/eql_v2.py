@@ -43,6 +43,9 @@ class EqualizationLossV2(SigmoidLoss):
             ranks; in checkpoints.
     """
 
+    positive_gradients: torch.Tensor
+    negative_gradients: torch.Tensor
+
     def __init__(
         self,
         num_classes: int,

@@ -34,6 +34,8 @@ class FederatedLoss(SigmoidLoss):
             which ``torch.manual_seed`` seeds.
     """
 
+    draw_weights: torch.Tensor
+
     def __init__(
         self,
         num_classes: int,

@@ -8,7 +8,7 @@ from .base import class_vector
 
 
 def rarity_threshold(
-    image_counts: Sequence[float] | None,
+    image_counts: Sequence[float] | torch.Tensor | None,
     num_classes: int,
     max_image_count: int,
     frequency: float | None = None,
@@ -57,7 +57,7 @@ def image_frequencies(image_counts: torch.Tensor, num_images: int | None) -> tor
     return image_counts / num_images
 
 
-def tail_ratio(threshold: torch.Tensor, image_counts: Sequence[float]) -> float:
+def tail_ratio(threshold: torch.Tensor, image_counts: Sequence[float] | torch.Tensor) -> float:
     r"""TR = sum_j T_j N_j / sum_j N_j, in [0, 1]: E eq. 8; N_j are image counts."""
     counts = torch.as_tensor(image_counts, dtype=torch.float64).flatten()
     return float((threshold.double() * counts).sum() / counts.sum().clamp(min=1))

@@ -49,6 +49,7 @@ class SeesawLoss(SoftmaxLoss):
     """
 
     normed_classifier = True
+    cumulative_counts: torch.Tensor
 
     def __init__(
         self,
@@ -110,7 +111,9 @@ class SeesawLoss(SoftmaxLoss):
         mitigation = log_mitigation.exp()
         log_eps = math.log(self.eps)
 
-        def weighted_exponentials(own: torch.Tensor, block: torch.Tensor, out: torch.Tensor):
+        def weighted_exponentials(
+            own: torch.Tensor, block: torch.Tensor, out: torch.Tensor
+        ) -> torch.Tensor:
             sigma = torch.softmax(block, dim=1, out=out)
             # The softmax's normaliser, from its largest entry, which cannot underflow.
             log_sum = block.amax(dim=1, keepdim=True) - sigma.amax(dim=1, keepdim=True).log()

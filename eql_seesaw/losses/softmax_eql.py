@@ -37,6 +37,8 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
             which ``torch.manual_seed`` seeds.
     """
 
+    protected_classes: torch.Tensor
+
     def __init__(
         self,
         num_classes: int,
@@ -65,7 +67,9 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         protected = F.pad(self.protected_classes, (0, self.num_columns - self.num_classes))
 
-        def weighted_exponentials(own: torch.Tensor, block: torch.Tensor, out: torch.Tensor):
+        def weighted_exponentials(
+            own: torch.Tensor, block: torch.Tensor, out: torch.Tensor
+        ) -> torch.Tensor:
             beta = torch.rand(block.shape, device=block.device, generator=self.generator)
             left_out = (beta < self.gamma) & protected
             left_out.scatter_(1, own, False)

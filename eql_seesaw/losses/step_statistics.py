@@ -63,7 +63,7 @@ def summed_together(
             entered.append(loss)
             label_statistics += loss.with_buffers(loss.label_statistics(labels.long()))
     _accumulate(label_statistics)
-    logit_statistics = []
+    logit_statistics: list[tuple[torch.Tensor, torch.Tensor]] = []
     for loss in entered:
         loss.step_statistics = logit_statistics
     try:

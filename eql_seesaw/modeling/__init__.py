@@ -12,7 +12,7 @@ from .mask_head import NormedMaskRCNNConvUpsampleHead
 from .normed_layers import NormedConv2d, NormedLinear
 from .roi_heads import LongTailCascadeROIHeads, LongTailRes5ROIHeads, LongTailROIHeads
 from .scaled_linear import ScaledLinear, ScaledNormedLinear
-from .summary import model_summary
+from .summary import model_summary, protection_doubts
 
 __all__ = [
     "ClassGradients",
@@ -30,4 +30,5 @@ __all__ = [
     "SoftmaxEQLFastRCNNOutputLayers",
     "freeze_all_but_classifiers",
     "model_summary",
+    "protection_doubts",
 ]

@@ -24,6 +24,9 @@ class ClassGradients(nn.Module):
         step_sums: (2, K) float64, of the running step on this process alone.
     """
 
+    sums: torch.Tensor
+    step_sums: torch.Tensor
+
     def __init__(self, num_classes: int):
         super().__init__()
         self.register_buffer("sums", torch.zeros(2, num_classes, dtype=torch.float64))

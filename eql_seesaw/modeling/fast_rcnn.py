@@ -1,11 +1,13 @@
 """Box predictors: Detectron2's ``FastRCNNOutputLayers`` with a classification loss of ours."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
+from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
@@ -29,13 +31,14 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
 
     # The loss of a predictor that stands for one; None to read MODEL.ROI_BOX_HEAD.CLS_LOSS.
     loss_name: str | None = None
+    cls_score: nn.Linear
 
     @configurable
     def __init__(
         self,
         input_shape: ShapeSpec,
         *,
-        box2box_transform,
+        box2box_transform: Box2BoxTransform,
         num_classes: int,
         loss: ClassificationLoss | Mapping | None = None,
         normed_classifier: bool | None = None,
@@ -43,7 +46,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         temperature: float = 20.0,
         class_groups: Sequence[str] | None = None,
         gradient_statistics: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -115,7 +118,9 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             "gradient_statistics": cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS,
         }
 
-    def losses(self, predictions, proposals: list[Instances]) -> dict[str, torch.Tensor]:
+    def losses(
+        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+    ) -> dict[str, torch.Tensor]:
         """
         Args:
             predictions: (R, L) logits and box deltas, as :meth:`forward` returns them.
@@ -151,7 +156,9 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         ) * self.loss_weight.get("loss_box_reg", 1.0)
         return losses
 
-    def predict_probs(self, predictions, proposals: list[Instances]) -> tuple[torch.Tensor, ...]:
+    def predict_probs(
+        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+    ) -> tuple[torch.Tensor, ...]:
         """
         Args:
             predictions, proposals: as for :meth:`losses`; no ground truth needed.
@@ -166,7 +173,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         )
 
     def inference(
-        self, predictions, proposals: list[Instances]
+        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
     ) -> tuple[list[Instances], list[torch.Tensor]]:
         """
         Args:

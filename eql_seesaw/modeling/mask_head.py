@@ -1,5 +1,7 @@
 """Mask head with the normalised predictor of Seesaw's "Norm Mask"."""
 
+from typing import Any
+
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_MASK_HEAD_REGISTRY
@@ -16,8 +18,10 @@ class NormedMaskRCNNConvUpsampleHead(MaskRCNNConvUpsampleHead):
     https://arxiv.org/abs/2008.10032.
     """
 
+    predictor: NormedConv2d
+
     @configurable
-    def __init__(self, input_shape: ShapeSpec, *, temperature: float = 20.0, **kwargs):
+    def __init__(self, input_shape: ShapeSpec, *, temperature: float = 20.0, **kwargs: Any):
         """
         Args:
             input_shape, kwargs: as for ``MaskRCNNConvUpsampleHead``.

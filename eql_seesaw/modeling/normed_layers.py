@@ -48,6 +48,8 @@ class NormedConv2d(nn.Conv2d):
     Shapes: (R, in_channels, H, W) to (R, out_channels, H', W').
     """
 
+    bias: torch.Tensor
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, temperature: float = 20.0
     ):

@@ -60,7 +60,7 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
 
     def _box_losses(self, outputs: list[tuple]) -> dict[str, torch.Tensor]:
         """The losses of all stages, from each one's predictions and labelled proposals."""
-        losses = {}
+        losses: dict[str, torch.Tensor] = {}
         gt_classes = [torch.cat([x.gt_classes for x in proposals]) for _, proposals in outputs]
         with summed_together([x.loss for x in self.box_predictor], gt_classes):
             stages = zip(self.box_predictor, outputs, strict=True)

@@ -26,6 +26,25 @@ def model_summary(model: nn.Module) -> str:
     return "\n".join(lines)
 
 
+def protection_doubts(model: nn.Module) -> list[str]:
+    """
+    A line for each loss (once for all stages of a cascade) that protects all classes, or none, and
+    so does nothing about a long tail; from a model with the groups of the classes.
+    """
+    lines: dict[str, None] = {}
+    for module in model.modules():
+        if isinstance(module, LongTailFastRCNNOutputLayers) and module.class_groups is not None:
+            loss, protected = module.loss, module.loss.protected_classes
+            if protected is not None and bool(protected.all()) == bool(protected.any()):
+                which = f"all {loss.num_classes}" if protected.any() else "none of the"
+                lines[
+                    f"{type(loss).__name__} protects {which} classes from each other, so it treats "
+                    "them all alike; look at its MAX_IMAGE_COUNT or LAMBDA and at the images of "
+                    "each class"
+                ] = None
+    return list(lines)
+
+
 def _box_predictor(predictor: LongTailFastRCNNOutputLayers) -> str:
     loss, classifier = predictor.loss, predictor.cls_score
     box_dim = len(predictor.box2box_transform.weights)

@@ -139,7 +139,7 @@ def _metadata_of_datasets(cfg: CfgNode) -> dict[str, list] | None:
                 paths = find_dataset(cfg, f"DATASETS.{key}", name)
             except ValueError:  # a dataset that another program registers
                 continue
-            if name in cfg.DATASETS.REGISTER:
+            if paths is not None and name in cfg.DATASETS.REGISTER:
                 register_instances(name, *paths)
             metadata = class_metadata(name)
             if metadata and len(metadata["thing_classes"]) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -103,12 +103,13 @@ def predict_video(
 
 
 @contextlib.contextmanager
-def _video_writer(output_file: Path, video: Video):
+def _video_writer(output_file: Path, video: Video) -> Iterator[Callable[[np.ndarray], object]]:
     import cv2
 
     # OpenCV chooses the container by the suffix.
     partial = output_file.with_name(f"{output_file.stem}.{os.getpid()}.partial.mp4")
-    codec, size = cv2.VideoWriter_fourcc(*"mp4v"), (video.width, video.height)
+    codec = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]  # not in OpenCV's hints
+    size = video.width, video.height
     writer = cv2.VideoWriter(str(partial), codec, video.rate, size)
     try:
         if not writer.isOpened():

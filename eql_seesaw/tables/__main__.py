@@ -22,13 +22,12 @@ from .table import Row, Table, load_table, table_names
 from .table_runs import (
     SCALES,
     TableRun,
-    reasons_not_to_train,
     row_run,
+    rows_not_trained,
     runs_with_inputs,
     seeds_with_folders,
     select_rows,
     table_scale,
-    write_config_file,
 )
 
 # To plan for where there is no GPU.
@@ -144,8 +143,6 @@ def plan(args: argparse.Namespace) -> int:
     gpus_here = torch.cuda.device_count()
     num_gpus = args.gpus or gpus_here or USUAL_NUM_GPUS
     text = describe_plan(table, runs, num_gpus, gpus_here, args.batch)
-    for table_run in runs:
-        write_config_file(table_run)
     print(text)
     return 0
 
@@ -160,9 +157,10 @@ def run(args: argparse.Namespace) -> int:
     is_full = _scale(table, args) == "full"
     if is_full and num_gpus < (args.gpus or 1):
         raise ValueError(
-            f"this machine has {num_gpus or 'no'} GPU{'s' * (num_gpus > 1)}, too few for "
-            f"--gpus {args.gpus or 1}; `plan` prints the commands for another machine and names "
-            "missing data, --scale mini trains on a CPU"
+            f"this machine has {num_gpus or 'no'} GPU{'s' * (num_gpus > 1)}, "
+            f"{f'not the {args.gpus} of --gpus' if args.gpus else 'which LVIS needs'}; `plan` "
+            "prints the commands for another machine and names missing data, --scale mini trains "
+            "on a CPU"
         )
     # Ended by a scheduler or a closed terminal as by Ctrl-C: the trainings end too.
     for sign in (signal.SIGTERM, signal.SIGHUP):
@@ -217,15 +215,18 @@ def _selected_runs(args: argparse.Namespace) -> tuple[Table, list[TableRun]]:
 
 
 def _trainable(table: Table, rows: list[Row], scale: str) -> list[Row]:
-    """Rows that can have a run at a scale; says which cannot."""
-    reasons = reasons_not_to_train(table, scale)
+    """Rows that can have a run at a scale, in the table's order; says what becomes of others."""
+    not_trained = rows_not_trained(table, scale)
+    names = []
     for row in rows:
-        if reasons[row.name]:
-            print(f"Left out: {row.name}: {reasons[row.name]}")
-    rows = [row for row in rows if not reasons[row.name]]
-    if not rows:
+        reason, same_as = not_trained.get(row.name, ("", row.name))
+        if same_as:
+            names.append(same_as)
+        if reason:
+            print(f"{row.name}: {reason}" if same_as else f"Left out: {row.name}: {reason}")
+    if not names:
         raise ValueError(f"{table.name}: no row is left to train")
-    return rows
+    return select_rows(table, names)
 
 
 def _count_finished(table: Table, scale: str, output: str) -> int | None:

@@ -18,8 +18,8 @@ from .table import Row, Table
 from .table_runs import (
     TableRun,
     expected_config,
-    reasons_not_to_train,
     row_run,
+    rows_not_trained,
     seeds_with_folders,
 )
 
@@ -82,18 +82,19 @@ def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> Mea
         scale: "full" or "mini".
         num_seeds: those that are asked for; None for the table's. Others that are there count too.
     """
-    not_trained = reasons_not_to_train(table, scale)
+    not_trained = rows_not_trained(table, scale)
     configs = {
         row.name: expected_config(row_run(table, row, scale, output, 1))
         for row in table.rows
-        if not not_trained[row.name]
+        if row.name not in not_trained
     }
     has_masks = all(cfg.MODEL.MASK_ON for cfg in configs.values())
     columns = [name for name in table.columns if has_masks or name != "APbox"]
     measured = []
     for row in table.rows:
-        if not_trained[row.name]:
-            measured.append(MeasuredRow(row, reasons=[f"{row.name}: {not_trained[row.name]}"]))
+        if row.name in not_trained:
+            reason = f"{row.name}: {not_trained[row.name].reason}"
+            measured.append(MeasuredRow(row, reasons=[reason]))
         elif configs[row.name].DATASETS.TEST:  # others only give their weights
             seeds = seeds_with_folders(row_run(table, row, scale, output, 1))
             seeds.update(range(1, (num_seeds or row.seeds) + 1))
@@ -112,8 +113,12 @@ def _measured_rows(
     rows = []
     # The recipe's first.
     for batch in sorted(batches or {recipe}, key=lambda batch: (batch != recipe, batch)):
-        alike = [x for x in states if x[1].metrics is not None and x[1].batch == batch]
-        metrics = {run.seed: state.metrics for run, state in alike}
+        alike = [
+            (run, state.metrics)
+            for run, state in states
+            if state.metrics is not None and state.batch == batch
+        ]
+        metrics = {run.seed: found for run, found in alike}
         rows.append(
             MeasuredRow(
                 runs[0].row,

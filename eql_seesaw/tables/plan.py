@@ -89,13 +89,22 @@ def describe_plan(
             "passes over the longer, resampled set, so its schedules of as many epochs train "
             "longer."
         )
+    miniatures: dict[str, None] = {}
     for run, cfg, state, batch in zip(runs, configs, states, batches, strict=True):
         resume = has_checkpoint(run.folder)
         lines += ["", f"# {run}: {state.reason or 'finished'}"]
-        if state.metrics is None and not state.conflict:
+        if state.metrics is not None or state.conflict:
+            continue
+        if run.is_miniature_of_row:
+            miniatures[run.row.name] = None
+        else:
             threads = "OMP_NUM_THREADS=1 " if scale == "mini" else ""
-            command = train_command(run, num_gpus, resume, batch_settings(cfg, batch))
-            lines.append(f"{threads}python {shlex.join(command)}")
+            words = train_command(run, num_gpus, resume, batch_settings(cfg, batch))
+            lines.append(f"{threads}python {shlex.join(words)}")
+    if miniatures:  # their config files are written when they are run
+        names = ",".join(miniatures)
+        command = f"python -m eql_seesaw.tables run {table.name} --scale mini --rows {names}"
+        lines += ["", "# What is not finished, and first what it starts from:", command]
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import TextIO
 
 from ..engine.checkpoint_files import has_checkpoint
 from .plan import missing_files, run_batch, where_files_come_from
@@ -72,7 +73,13 @@ def run_all(
     return list(failures.values())
 
 
-def _train(waiting, commands, jobs, failures, lock):
+def _train(
+    waiting: list[TableRun],
+    commands: dict[str, list[str]],
+    jobs: int,
+    failures: dict[str, str],
+    lock: TextIO,
+) -> None:
     total = len(waiting)
     active: list[_Process] = []
     try:
@@ -116,7 +123,7 @@ def _start(run, command, number, lock):
             pass_fds=[lock.fileno()],
         )
     verb = "resumed" if "--resume" in command else "started"
-    print(f"[{number}] {run} {verb}: {run.folder}", flush=True)
+    print(f"[{number}] {run} {verb}; how far it is: tail -f {log.name}", flush=True)
     return _Process(run, process, time.monotonic(), number)
 
 
@@ -171,7 +178,7 @@ def _check_files(run, cfg, finished):
 
 
 @contextlib.contextmanager
-def _only_one(folder: str) -> Iterator:
+def _only_one(folder: str) -> Iterator[TextIO]:
     """Two commands must not train in the same folders."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, ".lock"), "w") as lock:

@@ -126,8 +126,7 @@ def _flat(node: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def _with_lists(value: object) -> object:
-    is_sequence = isinstance(value, (list, tuple))
-    return [_with_lists(item) for item in value] if is_sequence else value
+    return [_with_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _final_metrics(path, cfg):

@@ -208,7 +208,9 @@ def _row(where: str, values: Any, columns: tuple[str, ...], default_seeds: int) 
     )
 
 
-def _check_keys(where: str, values: dict, known: tuple[str, ...], required: tuple[str, ...]):
+def _check_keys(
+    where: str, values: dict, known: tuple[str, ...], required: tuple[str, ...]
+) -> None:
     for key in values:
         if key not in known:
             raise ValueError(f"{where}: unknown key {key!r}; known keys: {', '.join(known)}")
@@ -264,7 +266,7 @@ def _inputs(where: str, values: dict) -> dict[str, InputFile]:
     return inputs
 
 
-def _check_inputs(where: str, inputs: dict[str, InputFile], folder: str | Path) -> None:
+def _check_inputs(where: str, inputs: Mapping[str, InputFile], folder: str | Path) -> None:
     """Each input is of an existing row, without following that row's own inputs."""
     for key, source in inputs.items():
         table_name, _, row_name = source.row.partition("/")

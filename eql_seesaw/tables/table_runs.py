@@ -6,7 +6,7 @@ import dataclasses
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
@@ -143,24 +143,32 @@ def runs_with_inputs(runs: list[TableRun]) -> list[TableRun]:
     return list(ordered.values())
 
 
-def reasons_not_to_train(table: Table, scale: str) -> dict[str, str]:
-    """{name of each row: why it can have no run at a scale, or ""}"""
-    reasons = {}
+class NotTrained(NamedTuple):
+    """Why a row has no run of its own at a scale; the row that is trained alike, if that is why."""
+
+    reason: str
+    same_as: str = ""
+
+
+def rows_not_trained(table: Table, scale: str) -> dict[str, NotTrained]:
+    """{name of a row that can have no run of its own at a scale: why}"""
+    rows = {}
     # {what is trained: the first run of it}
     miniatures: dict[str, TableRun] = {}
     for row in table.rows:
         run = row_run(table, row, scale, "", 1)
-        reasons[row.name] = ""
         if row.split != "val":
-            reasons[row.name] = f"published on {row.split}, which only LVIS's server evaluates"
+            reason = f"published on {row.split}, which only LVIS's server evaluates"
+            rows[row.name] = NotTrained(reason)
         elif run.is_miniature_of_row:
             cfg = expected_config(run)
             first = miniatures.setdefault(_what_is_trained(cfg), run)
             if cfg.MODEL.ROI_HEADS.NAME == "LongTailRes5ROIHeads":
-                reasons[row.name] = "a C4 model has no miniature"
+                rows[row.name] = NotTrained("a C4 model has no miniature")
             elif first.folder != run.folder:
-                reasons[row.name] = f"in miniature the same as row {first.row.name}"
-    return reasons
+                same = first.row.name
+                rows[row.name] = NotTrained(f"in miniature the same as row {same}", same)
+    return rows
 
 
 def expected_config(run: TableRun) -> CfgNode:

@@ -24,6 +24,16 @@ def test_nothing_wrong(project):
     assert text.endswith("\nok")
 
 
+def test_categories_without_annotations(project):
+    """Of the training set only; they count as rare, and get no detection worth its name."""
+    for content in (project.train, project.val):
+        content["categories"].append({"id": 99, "name": "auk"})
+    project.cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    report = project.check()
+    assert found(report) == {("train", "warning", "categories that cannot be learnt"): 1}
+    assert "category 99: 'auk' has no annotation" in str(report) and report.num_errors == 0
+
+
 def test_categories_of_another_dataset(project):
     project.val["categories"][1]["name"] = "swan"
     report = project.check()
@@ -130,4 +140,6 @@ def test_real_photographs(project, coco200):
         entry.JSON = str(coco200 / f"instances_{name}2017.json")
         entry.IMAGES = str(coco200 / f"{name}2017")
     project.cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
-    assert found(check_datasets(project.cfg)) == {}
+    # 69 of the 80 categories have objects to learn from.
+    warnings = {("train", "warning", "categories that cannot be learnt"): 11}
+    assert found(check_datasets(project.cfg)) == warnings

@@ -124,6 +124,22 @@ def test_checkpoint_comes_before_each_evaluation(train_net, overrides, tmp_path)
     assert names == {*numbered, "model_final.pth", "model_best.pth"}
 
 
+def test_config_file_is_that_of_the_run(train_net, overrides, tmp_path):
+    """Not that of an evaluation with other keys, nor of a command that was refused."""
+    run = [*overrides, *NO_EVALUATION]
+    path = tmp_path / "output" / "config.yaml"
+    assert train_net(CONFIG, *run) is None
+    trained = path.read_text()
+    other = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.5", "DATASETS.TEST", "('symbols_val',)"]
+    assert train_net(CONFIG, "--eval-only", "--resume", *run, *other) is None
+    assert path.read_text() == trained
+    changed = [*run, "MODEL.ROI_BOX_HEAD.CLS_LOSS", "eql"]
+    assert "RESUME_CHANGED" in train_net(CONFIG, "--resume", *changed)
+    assert path.read_text() == trained
+    assert train_net(CONFIG, "--resume", *changed, "SOLVER.RESUME_CHANGED", "True") is None
+    assert "CLS_LOSS: eql" in path.read_text()
+
+
 def test_learning_rate_goes_on_where_the_optimizer_starts_anew(train_net, overrides, tmp_path):
     run = [*overrides, *NO_EVALUATION, "SOLVER.WARMUP_ITERS", "2", "SOLVER.WARMUP_FACTOR", "0.001"]
     run += ["SOLVER.BASE_LR", "0.01", "SOLVER.STEPS", "(3,)"]

@@ -3,7 +3,7 @@
 import pytest
 
 from eql_seesaw.engine import load_config
-from eql_seesaw.engine.schedule import describe_scaling, describe_step
+from eql_seesaw.engine.schedule import describe_scaling, describe_step, doubts
 from eql_seesaw.engine.setup import merge_config
 from tests.engine.conftest import ROOT
 
@@ -48,6 +48,15 @@ def test_description_of_a_step():
     cfg = load_config(RECIPE, ["SOLVER.ACCUMULATION_STEPS", "4"])
     text = "a step is 16 images: 2 process(es) x 4 pass(es) x 2 image(s); learning rate 0.02, "
     assert describe_step(cfg, images_per_pass=2).startswith(text)
+
+
+def test_doubts():
+    assert doubts(load_config(RECIPE, [])) == []
+    warm_up = ["SOLVER.WARMUP_ITERS", "1000", "SOLVER.MAX_ITER", "60", "SOLVER.STEPS", "(50,)"]
+    cfg = load_config(RECIPE, [*warm_up, "MODEL.WEIGHTS", ""])
+    first, second = doubts(cfg)
+    assert "WARMUP_ITERS is 1000 and SOLVER.MAX_ITER 60" in first and "0.02" in first
+    assert "FREEZE_AT 2" in second and "random weights" in second
 
 
 @pytest.mark.parametrize(

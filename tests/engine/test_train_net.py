@@ -216,6 +216,7 @@ BAD_VALUES = {
         ["DATASETS.REGISTER.symbols_val.IMAGES", "nowhere"],
         "REGISTER.symbols_val.IMAGES: .*nowhere",
     ),
+    "nothing to evaluate on": (["DATASETS.TEST", "()"], "DATASETS.TEST is empty"),
     "missing weights": (["MODEL.WEIGHTS", "no_weights.pth"], "MODEL.WEIGHTS: .*no_weights.pth"),
 }
 
@@ -223,10 +224,21 @@ BAD_VALUES = {
 @pytest.mark.parametrize("case", BAD_VALUES)
 def test_bad_value_is_one_line_and_nothing_is_written(train_net, overrides, tmp_path, case):
     extra, pattern = BAD_VALUES[case]
-    error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
+    options = ["--eval-only"] if case == "nothing to evaluate on" else []
+    error = train_net("quickstart/seesaw.yaml", *options, *overrides, *extra)
     check_error(error, pattern)
     if case != "missing weights":
         assert not (tmp_path / "output").exists()
+
+
+def test_weights_that_cannot_be_downloaded(train_net, overrides, monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("iopath.common.file_io.download", no_network)
+    extra = ["MODEL.WEIGHTS", "detectron2://nowhere/never.pkl"]
+    error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
+    check_error(error, "not known .downloading detectron2://nowhere/never.pkl.; without a network")
 
 
 def check_error(error, pattern):
@@ -351,7 +363,7 @@ def test_weights_of_another_loss(train_net, overrides, tmp_path):
     # As a start for a new run they serve: all but the classifier is taken.
     assert train_net("quickstart/seesaw.yaml", *second, *weights) is None
     log = (tmp_path / "second" / "log.txt").read_text()
-    assert "the classifier starts anew, the rest is loaded" in log
+    assert "the classifier starts anew, the rest is loaded where its shape fits" in log
 
 
 def test_evaluation_without_weights(train_net, overrides):

@@ -4,7 +4,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import nn
 
-from eql_seesaw.modeling import EQLFastRCNNOutputLayers, model_summary
+from eql_seesaw.modeling import EQLFastRCNNOutputLayers, model_summary, protection_doubts
 
 from .tiny_model import tiny_config
 
@@ -40,6 +40,25 @@ def test_protected_classes(tmp_path, name, max_image_count, counts):
         *(f"MODEL.ROI_BOX_HEAD.{name.upper()}.MAX_IMAGE_COUNT", max_image_count),
     )
     assert_facts(lines["roi_heads.box_predictor"], LOSS_CLASSES[name], "linear", *counts)
+
+
+@pytest.mark.parametrize(
+    "max_image_count, which", [(10_000, "all 6"), (0, "none of the"), (100, None)]
+)
+def test_loss_that_treats_all_classes_alike(tmp_path, max_image_count, which):
+    cfg = tiny_config(
+        tmp_path,
+        "LongTailCascadeROIHeads",
+        *("MODEL.ROI_BOX_HEAD.CLS_LOSS", "eql"),
+        *("MODEL.ROI_BOX_HEAD.EQL.MAX_IMAGE_COUNT", max_image_count),
+    )
+    lines = protection_doubts(build_model(cfg))
+    assert len(lines) == (which is not None)  # once for all stages
+    assert which is None or f"protects {which} classes from each other" in lines[0]
+
+
+def test_loss_without_protected_classes_gives_no_doubt(tmp_path):
+    assert protection_doubts(build_model(tiny_config(tmp_path, "LongTailROIHeads"))) == []
 
 
 def test_seesaw(tmp_path):

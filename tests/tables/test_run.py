@@ -25,7 +25,7 @@ def test_trains_all_rows_with_inputs_in_order(run_command):
     status, text = run_command("run", "small", "--rows", "retrain,seesaw", "--jobs", 3)
     assert status == 0, text
     # Seesaw's two seeds and retrain, with the row it needs.
-    assert text.count(" started:") == text.count(" finished in 0:00:0") == 4
+    assert text.count(" started;") == text.count(" finished in 0:00:0") == 4
     assert len(calls()) == 4 and all(line.startswith("1 --config-file") for line in calls())
     order = [line.split()[2] for line in calls()]
     assert order.index("configs/small/softmax_ce.yaml") < order.index("configs/small/retrain.yaml")
@@ -158,7 +158,7 @@ def test_full_scale(run_command, two_gpus):
     assert "--num-gpus 2" in calls()[0] and "SOLVER.IMS_PER_BATCH 4" in calls()[0]
     assert not calls()[0].startswith("1 ") or os.environ.get("OMP_NUM_THREADS") == "1"
     status, _ = run_command("run", "big", "--gpus", 3)
-    assert status.startswith("error: this machine has 2 GPUs, too few for --gpus 3;")
+    assert status.startswith("error: this machine has 2 GPUs, not the 3 of --gpus;")
     status, _ = run_command("run", "big", "--rows", "p", "--batch", 3)
     assert status.startswith("error: --batch asks for 3 images per batch, which 2 GPUs")
 
@@ -174,7 +174,7 @@ def test_resumed_run_keeps_its_batch(run_command, two_gpus, monkeypatch):
 
 def test_no_gpu(run_command, monkeypatch):
     status, _ = run_command("run", "big")
-    assert status.startswith("error: this machine has no GPU, too few for --gpus 1;")
+    assert status.startswith("error: this machine has no GPU, which LVIS needs;")
 
 
 INTERRUPTED = f"""

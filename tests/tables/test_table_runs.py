@@ -9,8 +9,8 @@ from eql_seesaw.tables import load_table, table_names, table_runs
 from eql_seesaw.tables.schedule import batch_settings, default_batch
 from eql_seesaw.tables.table_runs import (
     expected_config,
-    reasons_not_to_train,
     row_run,
+    rows_not_trained,
     runs_with_inputs,
     train_command,
     write_config_file,
@@ -119,17 +119,18 @@ def test_configs_of_the_miniature_start_from_the_same_weights_by_hand(monkeypatc
 def test_rows_that_cannot_be_trained(monkeypatch):
     monkeypatch.chdir(ROOT)
     eql_1, seesaw_1 = load_table("eql_1"), load_table("seesaw_1")
-    reasons = reasons_not_to_train(eql_1, "mini")
-    assert reasons["mask_rcnn_r50_c4_eql"] == "a C4 model has no miniature"
-    assert reasons["mask_rcnn_r50_fpn_eql"] == reasons["cascade_r50_fpn_eql"] == ""
+    rows = rows_not_trained(eql_1, "mini")
+    assert rows["mask_rcnn_r50_c4_eql"] == ("a C4 model has no miniature", "")
+    assert not {"mask_rcnn_r50_fpn_eql", "cascade_r50_fpn_eql"} & rows.keys()
     # One backbone and no masks: what differs in these only would be trained a second time.
     same = "in miniature the same as row"
-    assert reasons["mask_rcnn_r101_fpn_eql"] == f"{same} mask_rcnn_r50_fpn_eql"
-    assert not any(reasons_not_to_train(eql_1, "full").values())
-    reasons = reasons_not_to_train(seesaw_1, "mini")
-    assert reasons["mask_rcnn_rfs_seesaw_norm_mask"] == f"{same} mask_rcnn_rfs_seesaw"
-    assert "test-dev" in reasons["mask_rcnn_rfs_ce_test_dev"]
-    assert "test-dev" in reasons_not_to_train(seesaw_1, "full")["mask_rcnn_rfs_ce_test_dev"]
+    first = "mask_rcnn_r50_fpn_eql"
+    assert rows["mask_rcnn_r101_fpn_eql"] == (f"{same} {first}", first)
+    assert not rows_not_trained(eql_1, "full")
+    rows, first = rows_not_trained(seesaw_1, "mini"), "mask_rcnn_rfs_seesaw"
+    assert rows["mask_rcnn_rfs_seesaw_norm_mask"] == (f"{same} {first}", first)
+    assert "test-dev" in rows["mask_rcnn_rfs_ce_test_dev"].reason
+    assert "test-dev" in rows_not_trained(seesaw_1, "full")["mask_rcnn_rfs_ce_test_dev"].reason
 
 
 def test_row_of_the_same_folder_is_shown_with_the_other(project):
@@ -139,7 +140,7 @@ def test_row_of_the_same_folder_is_shown_with_the_other(project):
         "{name: b, label: B, config: configs/small/seesaw.yaml}]}"
     )
     table = table_runs.load_table("twice")
-    assert not any(reasons_not_to_train(table, "mini").values())
+    assert not rows_not_trained(table, "mini")
 
 
 def test_masks_tell_rows_apart_where_the_miniature_has_them(project):
@@ -152,11 +153,11 @@ def test_masks_tell_rows_apart_where_the_miniature_has_them(project):
         table.read_text() + "- {name: n, label: N, config: configs/big/norm_mask.yaml}\n"
     )
     big = table_runs.load_table("big")
-    assert reasons_not_to_train(big, "mini")["n"] == "in miniature the same as row ce"
+    assert rows_not_trained(big, "mini")["n"] == ("in miniature the same as row ce", "ce")
     miniature = project / table_runs.MINIATURE_CONFIG
     text = miniature.read_text().replace("MASK_ON: False", "MASK_ON: True")
     miniature.write_text(text.replace("TEST: {BEST_METRIC: bbox/AP}\n", ""))
-    assert reasons_not_to_train(big, "mini")["n"] == ""
+    assert "n" not in rows_not_trained(big, "mini")
 
 
 def test_schedule_keeps_the_number_of_images(project):

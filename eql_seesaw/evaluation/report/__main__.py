@@ -20,7 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--compare", metavar="FOLDER", help="evaluation of another run on the same dataset"
     )
-    parser.add_argument("--output", metavar="DIR", help="where to write; FOLDER/report by default")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where to write; by default FOLDER/report, or FOLDER/comparison with --compare",
+    )
     parser.add_argument(
         "--score-threshold",
         type=float,

@@ -19,7 +19,7 @@ def top_pairs(confusions: np.ndarray, num_pairs: int = NUM_PAIRS) -> list[list[i
 
 def most_confused_classes(confusions: np.ndarray, num_classes: int = MATRIX_CLASSES) -> list[int]:
     """Classes of the most frequent pairs, those that are mixed up with each other side by side."""
-    chosen = []
+    chosen: list[int] = []
     for gt_class, other, _ in top_pairs(confusions, len(confusions)):
         missing = [k for k in (gt_class, other) if k not in chosen]
         if len(chosen) + len(missing) > num_classes:
@@ -28,7 +28,7 @@ def most_confused_classes(confusions: np.ndarray, num_classes: int = MATRIX_CLAS
     counts = _square(confusions, chosen)
     both_ways = counts + counts.T
     # Each class is followed by the one, of those left, that it is mixed up with most.
-    ordered = []
+    ordered: list[int] = []
     left = list(range(len(chosen)))
     while left:
         following = max(left, key=lambda i: both_ways[ordered[-1], i]) if ordered else left[0]
@@ -53,7 +53,7 @@ def confusion_matrix(matches: Matches, classes: Iterable[int]) -> np.ndarray:
 
 def pairs_of_classes(confusions: np.ndarray) -> dict[int, list[list[int]]]:
     """{class of objects: [[class of detections, how often], ...]}, a few, most frequent first."""
-    pairs = {}
+    pairs: dict[int, list[list[int]]] = {}
     for gt_class, other, count in top_pairs(confusions, len(confusions)):
         of_class = pairs.setdefault(gt_class, [])
         if len(of_class) < PAIRS_PER_CLASS:

@@ -82,7 +82,7 @@ def page_data(run: Run, other: Run | None, score_threshold: float) -> dict[str, 
     """What the scripts of the page read; JSON, without NaN."""
     categories = run.categories
     names = run_names(run, other)
-    data = {
+    data: dict[str, Any] = {
         "run": names[0],
         "other": None if other is None else names[1],
         "threshold": score_threshold,
@@ -148,7 +148,7 @@ def _column(run, task, metric):
     return [None if value is None else round(value, 2) for value in values]
 
 
-def _calibration(matches: Matches, groups: Sequence[str]):
+def _calibration(matches: Matches, groups: Sequence[str]) -> dict[str, dict[str, list]]:
     judged = ~matches.ignored
     scores, is_right = matches.scores[judged], matches.annotation_ids[judged] > 0
     group_of_detection = np.asarray(groups)[matches.classes[judged]]
@@ -164,7 +164,7 @@ def _calibration(matches: Matches, groups: Sequence[str]):
     return calibration
 
 
-def _confusions(matches: Matches):
+def _confusions(matches: Matches) -> dict[str, list]:
     classes = most_confused_classes(matches.confusions)
     return {
         "pairs": top_pairs(matches.confusions),

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,9 @@ def draw_examples(
     return list(pictures.values()), examples
 
 
-def _draw(run: Run, classes_of_images: Mapping[int, Sequence[int]], score_threshold: float):
+def _draw(
+    run: Run, classes_of_images: Mapping[int, Sequence[int]], score_threshold: float
+) -> tuple[dict[int, dict[str, Any]], dict[tuple[int, int], dict[str, Any]]]:
     """{image id: picture}, {(image id, class): what is drawn on it}"""
     ground_truth = load_ground_truth(run.evaluation.annotation_file, run.groups)
     results = ResultsFile(run.results_file)
@@ -166,7 +168,8 @@ def _draw(run: Run, classes_of_images: Mapping[int, Sequence[int]], score_thresh
     return pictures, drawn
 
 
-def _first(rows: np.ndarray, count: int, keys) -> np.ndarray:
+def _first(
+    rows: np.ndarray, count: int, keys: Callable[[np.ndarray], Sequence[np.ndarray]]
+) -> np.ndarray:
     """The first ``count`` rows, sorted by the first of their keys, then the second, ..."""
-    columns: Sequence[np.ndarray] = keys(rows)
-    return rows[np.lexsort((rows, *reversed(columns)))[:count]]
+    return rows[np.lexsort((rows, *reversed(keys(rows))))[:count]]

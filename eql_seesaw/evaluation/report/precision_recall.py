@@ -29,11 +29,11 @@ def precision_recall_curves(
         1; "detections", (101,), how many are taken; "objects", their number. NaN where there are
         no detections, or no objects.
     """
-    groups = np.asarray(groups)
+    group_of_class = np.asarray(groups)
     judged = ~matches.ignored
     scores, is_right = matches.scores[judged], matches.annotation_ids[judged] > 0
-    group_of_detection = groups[matches.classes[judged]]
-    group_of_object = groups[matches.gt_classes]
+    group_of_detection = group_of_class[matches.classes[judged]]
+    group_of_object = group_of_class[matches.gt_classes]
     curves = {}
     for group in ("all", *GROUP_NAMES):
         chosen = np.ones(len(scores), bool) if group == "all" else group_of_detection == group

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def write_report(
     Args:
         folder: of one evaluation, with ``evaluation.json``, its detections and their matches, such
             as ``output/<run>/inference/<dataset>``.
-        output_dir: where to write; ``report`` in ``folder`` by default.
+        output_dir: where to write; by default ``report`` in ``folder``, or ``comparison`` with
+            another run.
         compare: folder of an evaluation of another run on the same dataset.
         score_threshold: detections below it are not drawn, and do not count where precision and
             recall are a single number.
@@ -55,7 +57,9 @@ def write_report(
     if compare is not None:
         other = load_run(compare)
         check_comparable(run, other)
-    output_dir = Path(folder, "report") if output_dir is None else Path(output_dir)
+    if output_dir is None:
+        output_dir = Path(folder, "report" if compare is None else "comparison")
+    output_dir = Path(output_dir)
     pictures, examples = draw_examples(run, score_threshold)
     num_missing = sum(picture["url"] is None for picture in pictures)
 
@@ -81,7 +85,7 @@ def write_report(
     return str(path)
 
 
-def _render(**values: Any):
+def _render(**values: Any) -> Iterator[str]:
     """The page, piece by piece."""
     loader = jinja2.PackageLoader(__package__, "page")
     environment = jinja2.Environment(

@@ -142,7 +142,10 @@ def test_compare(evaluation, shapes, tmp_path):
 
 def test_runs_of_the_same_name_are_told_apart(evaluation, shapes, tmp_path):
     other = shapes.write(tmp_path / "elsewhere" / "first" / "inference" / "shapes_val")
-    data = script(read(write_report(evaluation, compare=other)), "data")
+    alone = write_report(evaluation)
+    path = write_report(evaluation, compare=other)
+    assert path == str(evaluation / "comparison" / "index.html") != alone
+    data = script(read(path), "data")
     assert (data["run"], data["other"]) == (f"first ({evaluation})", f"first ({other})")
 
 
