@@ -38,7 +38,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from torchvision.ops import boxes as box_ops
 
-from .data.atomic_write import atomic_file
+from .atomic_write import atomic_file
 from .engine import load_config, one_line_errors
 from .prediction import BatchPredictor
 

@@ -15,8 +15,8 @@ from ..data.annotation_columns import annotation_columns
 from ..data.class_statistics import ClassStatistics, count_classes
 from ..data.repeat_factors import repeat_factors
 from ..data.serialized_instances import SerializedInstances
-from .lvis_like import NUM_TRAIN_IMAGES
-from .lvis_like_training import draw_annotations, long_tail
+from .lvis_like_training_set import draw_annotations, long_tail
+from .lvis_like_validation_set import NUM_TRAIN_IMAGES
 from .measure import interleaved_seconds
 from .row import Row
 

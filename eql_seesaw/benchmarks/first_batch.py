@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .lvis_like import NUM_TRAIN_IMAGES
-from .lvis_like_training import TrainingSet, lvis_like_training
+from .lvis_like_training_set import TrainingSet, lvis_like_training
+from .lvis_like_validation_set import NUM_TRAIN_IMAGES
 from .row import Row
 
 if TYPE_CHECKING:

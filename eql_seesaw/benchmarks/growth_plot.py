@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .row import Row
 
 # What a panel's cost is drawn over.

@@ -4,10 +4,10 @@ Time, memory and numbers of LVIS evaluation, beside the official package's, in o
     python -m eql_seesaw.benchmarks.lvis_evaluation                   # 5,000 images
     python -m eql_seesaw.benchmarks.lvis_evaluation --images 19809 --without-official
 
-Ground truth and detections are generated (``lvis_like``), 300 detections an image. Each
-measurement is a process of its own on one core: two JSON files are loaded and evaluated. The last
-one is the evaluator as training uses it: detections come image by image, and what counts is the
-time from the last image to the printed table, with all files but the report written.
+Ground truth and detections are generated (``lvis_like_validation_set``), 300 detections an image.
+Each measurement is a process of its own on one core: two JSON files are loaded and evaluated. The
+last one is the evaluator as training uses it: detections come image by image, and what counts is
+the time from the last image to the printed table, with all files but the report written.
 """
 
 import argparse
@@ -25,14 +25,14 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from ..data.register import register_instances
 from ..evaluation.ground_truth import load_ground_truth
 from ..evaluation.lvis_evaluation import LVISEvaluation, build_engine
 from ..evaluation.lvis_evaluator import LongTailLVISEvaluator
 from ..evaluation.official_engine import official_package
-from ..evaluation.results import ResultsFile
-from .lvis_like import (
+from ..evaluation.results_file import ResultsFile
+from .lvis_like_validation_set import (
     NUM_VAL_IMAGES,
     lvis_like_detections,
     lvis_like_ground_truth,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..data.atomic_write import atomic_folder
+from ..atomic_write import atomic_folder
 
 PEERS_FOLDER = Path("output/benchmarks/peers")
 MMDET = "mmdet==3.3.0"

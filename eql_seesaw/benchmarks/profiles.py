@@ -38,11 +38,11 @@ from ..engine.setup import load_config
 from ..evaluation import rle_postprocessing
 from ..evaluation.lvis_evaluation import LVISEvaluation
 from ..evaluation.lvis_evaluator import LongTailLVISEvaluator
-from ..evaluation.results import ResultsWriter
+from ..evaluation.results_file import ResultsWriter
 from ..losses import LOSSES
 from ..modeling import LongTailFastRCNNOutputLayers
 from ..modeling.classification_accuracy import ClassificationAccuracy
-from .lvis_like import lvis_like_ground_truth
+from .lvis_like_validation_set import lvis_like_ground_truth
 from .train_step import CONFIG_FILE, LEARNING_RATE, TINY_MODEL
 
 IMAGE_SIZE = 320

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .growth_plot import draw_growth
 from .row import Row
 

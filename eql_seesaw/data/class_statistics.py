@@ -13,9 +13,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
+from ..atomic_write import atomic_file
 from .annotation_columns import annotation_columns
 from .annotation_file import read_annotation_file
-from .atomic_write import atomic_file
 from .class_names import class_names, first_difference
 from .class_statistics_cache import file_stamp, read_cache, write_cache
 from .frequency_groups import frequency_groups

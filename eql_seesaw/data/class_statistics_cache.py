@@ -8,8 +8,8 @@ from typing import Any
 
 from detectron2.utils.logger import log_first_n
 
+from ..atomic_write import atomic_file
 from .annotation_file import read_annotation_file
-from .atomic_write import atomic_file
 
 CACHE_SUFFIX = ".class_statistics.json"
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .atomic_write import atomic_folder
+from ..atomic_write import atomic_folder
 from .frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from .symbol_annotations import (
     AnnotatedImage,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .checkpoint_reading import CheckpointError, read_checkpoint
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from torch import nn
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from ..data.class_statistics import ClassStatistics, write_class_statistics
 from ..data.frequency_groups import GROUP_NAMES
 from ..losses import ClassificationLoss

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from ..command_line import last_line
-from ..evaluation.rank_barrier import wait_for_all
-from .error_messages import rank_lost
+from ..rank_barrier import wait_for_all
+from .lost_ranks import rank_lost
 from .placement import Placement, find_placement
 from .processes import run_processes
 

@@ -8,7 +8,7 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils.events import EventWriter, JSONWriter
 from torch import nn
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from ..modeling import LongTailFastRCNNOutputLayers
 from ..modeling.classification_accuracy import PERIOD
 

@@ -14,8 +14,8 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..atomic_write import atomic_file
 from ..config import add_long_tail_config, validate_config
-from ..data.atomic_write import atomic_file
 from ..data.class_statistics import get_class_statistics
 from ..data.register import find_dataset, register_datasets
 from ..data.same_categories import check_same_categories

@@ -18,18 +18,18 @@ from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..atomic_write import atomic_file
 from ..config import loss_arguments
 from ..data.annotated_classes import AnnotatedClassesMapper
-from ..data.atomic_write import atomic_file
 from ..data.class_names import class_names
 from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..data.loader_workers import leave_signals_to_parent
 from ..data.train_loader import TrainLoader, build_train_loader
 from ..evaluation import LongTailLVISEvaluator, draw_evaluation
-from ..evaluation.rank_barrier import wait_for_all
 from ..evaluation.rle_postprocessing import with_rles
 from ..modeling import freeze_all_but_classifiers, model_summary, protection_doubts
+from ..rank_barrier import wait_for_all
 from .checkpoint import build_checkpointer
 from .checkpoint_files import last_good_checkpoint
 from .hooks import (

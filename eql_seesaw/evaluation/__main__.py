@@ -23,7 +23,7 @@ from ..data.register import find_dataset, register_datasets, register_instances
 from ..engine.setup import merge_config, validate_test_config
 from ..engine.trainer import class_statistics, show_evaluation
 from .lvis_evaluator import LongTailLVISEvaluator
-from .results import ResultsFile
+from .results_file import ResultsFile
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from ..data.frequency_groups import GROUP_NAMES
 from .lvis_result import LVISResult
 from .matches import Matches

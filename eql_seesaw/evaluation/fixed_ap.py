@@ -10,7 +10,7 @@ from tqdm import tqdm
 from .hotcoco_engine import as_hotcoco_objects, counted_detections, lvis_result
 from .lvis_evaluation import evaluate_lvis, has_ignored_objects
 from .lvis_result import LVISResult
-from .results import ResultsFile, ResultsWriter
+from .results_file import ResultsFile, ResultsWriter
 
 DETECTIONS_PER_CLASS = 10_000
 

@@ -12,10 +12,11 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from ..data.class_names import category_names
 from ..data.class_statistics import ClassStatistics
 from ..data.register import is_own_dataset
+from ..rank_barrier import wait_for_all
 from .boundary_ap import BoundaryAP
 from .calibration import calibration_errors
 from .detections import Detections
@@ -24,8 +25,7 @@ from .fixed_ap import evaluate_fixed_ap
 from .ground_truth import load_ground_truth
 from .lvis_evaluation import LVISEvaluation, build_engine
 from .matches import Matcher
-from .rank_barrier import wait_for_all
-from .results import ResultsWriter, concatenate_results
+from .results_file import ResultsWriter, concatenate_results
 from .results_table import results_table
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .detections import Detections
 from .hotcoco_engine import as_hotcoco_detections, as_hotcoco_objects, counted_detections
 

@@ -10,11 +10,11 @@ from detectron2.data import Metadata
 from detectron2.data.detection_utils import read_image
 from PIL import Image, ImageDraw
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .drawing import draw_objects, label_font
 from .evaluation_files import RESULTS, Evaluation
 from .ground_truth import load_ground_truth
-from .results import ResultsFile
+from .results_file import ResultsFile
 
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
 PANEL_SIDE = 384

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from .base import SigmoidLoss, class_vector
-from .frequency import image_frequencies, rarity_threshold, tail_ratio
+from .rarity import image_frequencies, rarity_threshold, tail_ratio
 from .weighted_sigmoid import weighted_sigmoid_loss
 
 THRESHOLD_FUNCTIONS = ("threshold", "exponential", "gompertz")

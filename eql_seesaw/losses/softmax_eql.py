@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from .base import SoftmaxLoss, class_vector
-from .frequency import rarity_threshold, tail_ratio
+from .rarity import rarity_threshold, tail_ratio
 from .weighted_softmax import weighted_softmax_loss
 
 

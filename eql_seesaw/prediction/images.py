@@ -10,7 +10,7 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .batch_predictor import BatchPredictor
 from .results import PredictionsWriter
 

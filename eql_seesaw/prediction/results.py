@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 
 
 class PredictionsWriter:

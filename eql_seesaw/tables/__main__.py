@@ -150,7 +150,7 @@ def plan(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from .run import run_all
+    from .train import run_all
 
     table, runs = _selected_runs(args)
     num_gpus = torch.cuda.device_count()
@@ -177,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def collect(args: argparse.Namespace) -> int:
-    from .pictures import draw_table
+    from .plots import draw_table
 
     table = load_table(args.table)
     scale = _scale(table, args)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .run_state import read_run_state
 from .table import Row, Table
 from .table_runs import (

@@ -9,8 +9,8 @@ from detectron2.config import CfgNode
 from ..data.register import find_dataset
 from ..engine.checkpoint_files import has_checkpoint
 from ..engine.schedule import scale_to_batch
+from .batch import batch_settings, default_batch
 from .run_state import RunState, read_run_state
-from .schedule import batch_settings, default_batch
 from .table import Table
 from .table_runs import GENERATED_DATASET, TableRun, expected_config, train_command
 

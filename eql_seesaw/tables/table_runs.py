@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .table import Row, Table, load_table
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def train_command(run: TableRun, num_gpus: int, resume: bool, scaled: dict) -> l
 
     Args:
         num_gpus: ignored in miniature.
-        scaled: settings of :func:`.schedule.batch_settings`.
+        scaled: settings of :func:`.batch.batch_settings`.
     """
     command = ["train_net.py", "--config-file", run.config_file]
     if run.scale == "full":

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from eql_seesaw.benchmarks import lvis_evaluation
-from eql_seesaw.benchmarks.lvis_like import lvis_like_detections, lvis_like_ground_truth
+from eql_seesaw.benchmarks.lvis_like_validation_set import (
+    lvis_like_detections,
+    lvis_like_ground_truth,
+)
 
 
 def test_ground_truth_is_like_lvis():

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from eql_seesaw.engine import argument_parser, launch, one_line_errors
 from eql_seesaw.engine.stop_signals import StopSignals, TrainingStopped
-from eql_seesaw.evaluation.rank_barrier import wait_for_all
+from eql_seesaw.rank_barrier import wait_for_all
 
 
 def say(text):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eql_seesaw.engine import argument_parser, launch, one_line_errors, slurm
-from eql_seesaw.engine.error_messages import RankLost
+from eql_seesaw.engine.lost_ranks import RankLost
 from eql_seesaw.engine.placement import find_placement
 from eql_seesaw.engine.processes import ProcessFailed
 

@@ -4,7 +4,10 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from eql_seesaw.benchmarks.lvis_like import lvis_like_detections, lvis_like_ground_truth
+from eql_seesaw.benchmarks.lvis_like_validation_set import (
+    lvis_like_detections,
+    lvis_like_ground_truth,
+)
 from eql_seesaw.evaluation import evaluate_lvis
 from eql_seesaw.evaluation.fixed_ap import counts_for_fixed_ap, evaluate_fixed_ap
 

@@ -6,7 +6,10 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 
-from eql_seesaw.benchmarks.lvis_like import lvis_like_detections, lvis_like_ground_truth
+from eql_seesaw.benchmarks.lvis_like_validation_set import (
+    lvis_like_detections,
+    lvis_like_ground_truth,
+)
 from eql_seesaw.evaluation import evaluate_lvis
 from eql_seesaw.evaluation.detections import Detections
 from eql_seesaw.evaluation.lvis_evaluation import (

@@ -26,7 +26,7 @@ from eql_seesaw.evaluation import (
 from eql_seesaw.evaluation.evaluation_files import Evaluation
 from eql_seesaw.evaluation.mask_encoding import encode_masks
 from eql_seesaw.evaluation.matches import Matches
-from eql_seesaw.evaluation.results import ResultsWriter
+from eql_seesaw.evaluation.results_file import ResultsWriter
 
 HEIGHT = WIDTH = 64
 CATEGORY_IDS = {3: "umbrella", 7: "anchor", 8: "die"}

@@ -6,7 +6,7 @@ import yaml
 from eql_seesaw.engine.schedule import scale_to_batch
 from eql_seesaw.engine.setup import merge_config
 from eql_seesaw.tables import load_table, table_names, table_runs
-from eql_seesaw.tables.schedule import batch_settings, default_batch
+from eql_seesaw.tables.batch import batch_settings, default_batch
 from eql_seesaw.tables.table_runs import (
     expected_config,
     row_run,

@@ -9,6 +9,7 @@ import numpy as np
 from ...data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IMAGES
 from ..calibration import calibration_bins
 from ..matches import Matches
+from .ap_by_range import mean_ap_by_range
 from .confusions import confusion_matrix, most_confused_classes, top_pairs
 from .precision_recall import (
     THRESHOLDS,
@@ -18,7 +19,6 @@ from .precision_recall import (
     precision_recall_curves,
 )
 from .run import TASK_NAMES, Run
-from .training_images import mean_ap_by_range
 
 ROW_NAMES = {
     **TASK_NAMES,

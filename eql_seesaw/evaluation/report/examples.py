@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..ground_truth import load_ground_truth
 from ..matches import Matches
-from ..results import ResultsFile
+from ..results_file import ResultsFile
 from .confusions import pairs_of_classes
 from .overlays import Overlays
 from .run import Run

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...data.atomic_write import atomic_file
+from ...atomic_write import atomic_file
 from ...data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IMAGES
 from ..calibration import calibration_bins
+from .ap_by_range import mean_ap_by_range
 from .confusions import confusion_matrix, most_confused_classes
 from .precision_recall import THRESHOLDS, drawn_precision, precision_recall_curves
 from .run import TASK_NAMES, Run
-from .training_images import mean_ap_by_range
 
 # Okabe and Ito, told apart also by colour-blind readers; page.css has the same.
 COLORS = {"all": "#333333", "r": "#D55E00", "c": "#009E73", "f": "#0072B2"}

@@ -9,7 +9,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 
 from ..detections import Detections
-from ..results import ResultsFile
+from ..results_file import ResultsFile
 from .run import Run
 
 # Overlays are in whole units, of which the longest side of an image has so many.

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from ...data.atomic_write import atomic_file
+from ...atomic_write import atomic_file
 from ...data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IMAGES
 from ..matches import CONFUSION_SCORE, IOU_THRESHOLD
 from .contents import METRICS, captions, metric_rows, page_data, points_by_task, run_names

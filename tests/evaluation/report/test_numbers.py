@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from eql_seesaw.evaluation.matches import Matches
+from eql_seesaw.evaluation.report.ap_by_range import mean_ap_by_range
 from eql_seesaw.evaluation.report.confusions import (
     confusion_matrix,
     most_confused_classes,
@@ -15,7 +16,6 @@ from eql_seesaw.evaluation.report.precision_recall import (
     operating_points,
     precision_recall_curves,
 )
-from eql_seesaw.evaluation.report.training_images import mean_ap_by_range
 
 
 def matches(detections=(), objects=(), confusions=()):

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IMAGES
-from .figures import (
+from .finished_run import Method
+from .group_plots import (
     CENTER,
     STYLE,
     TASK_NAMES,
@@ -20,7 +21,6 @@ from .figures import (
     seeds_text,
     shown_task,
 )
-from .finished_run import Method
 
 PANELS_IN_ROW = 3
 OTHERS = {"color": "0.8", "linewidth": 1.2, "zorder": 1}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.results import ResultsFile, ResultsWriter, concatenate_results
+from eql_seesaw.evaluation.results_file import ResultsFile, ResultsWriter, concatenate_results
 
 MASK = {"size": [4, 4], "counts": "04000"}
 RESULTS = [
@@ -62,7 +62,7 @@ def test_region_that_some_detections_lack(tmp_path, key):
 
 
 def test_more_detections_than_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("eql_seesaw.evaluation.results.BLOCK", 2)
+    monkeypatch.setattr("eql_seesaw.evaluation.results_file.BLOCK", 2)
     results = ResultsFile(write(tmp_path, RESULTS))
     assert results.detections(7).to_results() == [RESULTS[0], RESULTS[2]]
     with pytest.raises(ValueError, match="detection 3: Expected `object`, got `int`"):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from eql_seesaw.tables import class_figures
-from eql_seesaw.tables.class_figures import draw_ap_by_images, draw_gradient_ratios
+from eql_seesaw.tables import class_plots
+from eql_seesaw.tables.class_plots import draw_ap_by_images, draw_gradient_ratios
 from eql_seesaw.tables.finished_run import FinishedRun, Method
 
 nan, inf = np.nan, np.inf
@@ -14,7 +14,7 @@ AP = [10.0, 80.0, 0.0, nan]
 def drawn(monkeypatch):
     """Draws without writing; returns the panels."""
     kept = []
-    monkeypatch.setattr(class_figures, "save_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(class_plots, "save_figure", lambda figure, path: kept.append(figure))
 
     def draw(function, methods):
         function(methods, "x.png")

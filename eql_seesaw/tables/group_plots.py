@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..data.atomic_write import atomic_file
+from ..atomic_write import atomic_file
 from .finished_run import Method
 
 # A loss has its color in every picture. Mostly Okabe and Ito's, told apart also by colour-blind

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from eql_seesaw.data.atomic_write import atomic_file, atomic_folder
+from eql_seesaw.atomic_write import atomic_file, atomic_folder
 
 
 @pytest.mark.parametrize(("mode", "content"), [("w", "ä\r\n"), ("wb", "ä\r\n".encode())])

@@ -11,7 +11,8 @@ import torch.distributed as dist
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
-from eql_seesaw.evaluation import LongTailLVISEvaluator, lvis_evaluator, rank_barrier
+from eql_seesaw import rank_barrier
+from eql_seesaw.evaluation import LongTailLVISEvaluator, lvis_evaluator
 from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
 from tests.evaluation.test_lvis_evaluator import STATISTICS, coco_val, evaluate  # noqa: F401
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eql_seesaw.tables import figures
-from eql_seesaw.tables.figures import (
+from eql_seesaw.tables import group_plots
+from eql_seesaw.tables.finished_run import FinishedRun, Method
+from eql_seesaw.tables.group_plots import (
     LOSS_COLORS,
     METRICS,
     GainPoint,
@@ -15,7 +16,6 @@ from eql_seesaw.tables.figures import (
     draw_groups,
     draw_published_beside_measured,
 )
-from eql_seesaw.tables.finished_run import FinishedRun, Method
 
 nan = np.nan
 
@@ -24,7 +24,7 @@ nan = np.nan
 def drawn(monkeypatch):
     """Draws without writing; returns the panels."""
     kept = []
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(group_plots, "save_figure", lambda figure, path: kept.append(figure))
 
     def draw(function, *args):
         function(*args, "x.png")
@@ -198,7 +198,7 @@ def test_failed_drawing_leaves_the_old_file(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(figures.Figure, "savefig", fail)
+    monkeypatch.setattr(group_plots.Figure, "savefig", fail)
     with pytest.raises(OSError):
         DRAW["groups"](path)
     assert path.read_text() == "old"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eql_seesaw.tables import run as run_module
+from eql_seesaw.tables import train as run_module
 from tests.engine.conftest import overrides, symbols  # noqa: F401
 from tests.tables.conftest import ROOT, finish, finish_inputs, prepare_training, runs_of
 

@@ -14,9 +14,9 @@ from datetime import timedelta
 from typing import TextIO
 
 from ..engine.checkpoint_files import has_checkpoint
+from .batch import batch_settings
 from .plan import missing_files, run_batch, where_files_come_from
 from .run_state import read_run_state
-from .schedule import batch_settings
 from .table_runs import TableRun, expected_config, train_command, write_config_file
 
 TRAIN_LOG = "train_net.txt"

@@ -10,8 +10,13 @@ from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
 from PIL import Image
 
-from ..data.atomic_write import atomic_folder
-from .lvis_like import IMAGE_SIZES, NUM_TRAIN_ANNOTATIONS, NUM_TRAIN_IMAGES, random_boxes
+from ..atomic_write import atomic_folder
+from .lvis_like_validation_set import (
+    IMAGE_SIZES,
+    NUM_TRAIN_ANNOTATIONS,
+    NUM_TRAIN_IMAGES,
+    random_boxes,
+)
 
 # All that the images and annotations differ in; each comes many times.
 NUM_IMAGE_FILES = 300

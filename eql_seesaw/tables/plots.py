@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .class_figures import draw_ap_by_images, draw_gradient_ratios
+from .class_plots import draw_ap_by_images, draw_gradient_ratios
 from .collect import (
     MeasuredRow,
     MeasuredTable,
@@ -13,7 +13,8 @@ from .collect import (
     paired_seeds,
     rows_and_baselines,
 )
-from .figures import (
+from .finished_run import Method, read_finished_run
+from .group_plots import (
     METRICS,
     GainPoint,
     TableRow,
@@ -21,7 +22,6 @@ from .figures import (
     draw_groups,
     draw_published_beside_measured,
 )
-from .finished_run import Method, read_finished_run
 
 # TABLE.png, and in miniature TABLE_ap_by_images.png ...
 KINDS = ("", "_ap_by_images", "_gradients", "_imbalance")

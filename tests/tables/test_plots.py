@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from eql_seesaw.tables import pictures, table_runs
+from eql_seesaw.tables import plots, table_runs
 from eql_seesaw.tables.collect import measure
-from eql_seesaw.tables.figures import METRICS
-from eql_seesaw.tables.pictures import draw_table
+from eql_seesaw.tables.group_plots import METRICS
+from eql_seesaw.tables.plots import draw_table
 from tests.tables.conftest import finish, runs_of
 
 FOLDER = Path("output/tables/mini")
@@ -71,9 +71,7 @@ def test_recorded_gradients_are_drawn(measured):
 
 def test_gains_at_each_imbalance(measured, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        pictures, "draw_gain_by_imbalance", lambda points, path: drawn.extend(points)
-    )
+    monkeypatch.setattr(plots, "draw_gain_by_imbalance", lambda points, path: drawn.extend(points))
     draw_table(measured(TWO_IMBALANCES), FOLDER)
     assert [(point.label, point.imbalance, point.gains["AP"]) for point in drawn] == [
         ("seesaw over softmax_ce", 10.0, [2.0]),

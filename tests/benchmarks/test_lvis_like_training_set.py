@@ -5,7 +5,7 @@ import numpy as np
 from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
 from PIL import Image
 
-from eql_seesaw.benchmarks.lvis_like_training import (
+from eql_seesaw.benchmarks.lvis_like_training_set import (
     draw_annotations,
     long_tail,
     lvis_like_training,
