@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature imbalance bench test fast_test crash_test faults lint clean
+.PHONY: help set_up quickstart miniature imbalance bench test fast_test crash_test faults lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -52,6 +52,10 @@ fast_test: set_up  ## run the tests that are not marked slow, in the order of th
 
 lint: set_up  ## check style and types, as before each commit
 	@$(RUN) -m pre_commit run --all-files
+
+# make constraints PACKAGES="torch torchvision"
+constraints: set_up  ## write constraints.txt anew; PACKAGES, if named, move to their newest versions
+	@$(RUN) .ci/pin_versions.py $(PACKAGES)
 
 clean:  ## remove .venv and what was generated
 	rm -rf .venv output datasets/symbols*

@@ -170,6 +170,13 @@ def validate_config(cfg: CN) -> None:
     Raises:
         ValueError: a value that cannot work, with the key, the value and what is allowed.
     """
+    _validate_heads(cfg)
+    _validate_loading(cfg)
+    _validate_solver(cfg)
+    _validate_loss(cfg)
+
+
+def _validate_heads(cfg: CN) -> None:
     box_head, roi_heads = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS
     name = box_head.CLS_LOSS
     if name not in LOSSES:
@@ -201,6 +208,12 @@ def validate_config(cfg: CN) -> None:
             f"MODEL.ROI_BOX_HEAD.DECOUPLED is {box_head.DECOUPLED!r}; "
             f"it must be one of {', '.join(DECOUPLED)}"
         )
+    for node, key in ((box_head, "ROI_BOX_HEAD"), (cfg.MODEL.ROI_MASK_HEAD, "ROI_MASK_HEAD")):
+        if node.TEMPERATURE <= 0:
+            raise ValueError(f"MODEL.{key}.TEMPERATURE is {node.TEMPERATURE}; it must be positive")
+
+
+def _validate_loading(cfg: CN) -> None:
     sampler = cfg.DATALOADER.SAMPLER_TRAIN
     if sampler not in TRAIN_SAMPLERS:
         raise ValueError(
@@ -218,6 +231,9 @@ def validate_config(cfg: CN) -> None:
             f"DATALOADER.UNREADABLE_IMAGES is {cfg.DATALOADER.UNREADABLE_IMAGES!r}; "
             f"it must be {' or '.join(UNREADABLE_IMAGES)}"
         )
+
+
+def _validate_solver(cfg: CN) -> None:
     solver = cfg.SOLVER
     for key, lowest in (
         ("IMS_PER_BATCH", 1),
@@ -233,14 +249,14 @@ def validate_config(cfg: CN) -> None:
             f"SOLVER.ACCUMULATION_STEPS is {solver.ACCUMULATION_STEPS}; it must divide "
             f"SOLVER.IMS_PER_BATCH, {solver.IMS_PER_BATCH}"
         )
-    for node, key in ((box_head, "ROI_BOX_HEAD"), (cfg.MODEL.ROI_MASK_HEAD, "ROI_MASK_HEAD")):
-        if node.TEMPERATURE <= 0:
-            raise ValueError(f"MODEL.{key}.TEMPERATURE is {node.TEMPERATURE}; it must be positive")
-    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+    if solver.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise ValueError(
             f"SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}"
         )
-    num_classes = roi_heads.NUM_CLASSES
+
+
+def _validate_loss(cfg: CN) -> None:
+    name, num_classes = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS, cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if num_classes < 1:
         raise ValueError(f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}; it must be at least 1")
     try:

@@ -39,6 +39,8 @@ PREDICT = ["eql_seesaw.predict", "a.jpg", "--config-file", "a.yaml", "--weights"
         (["eql_seesaw.tables", "show", "seesaw_20"], 1, "no table 'seesaw_20'; there are eql_1"),
         (["eql_seesaw.tables", "plan", "seesaw_2", "--scale", "tiny"], 2, "invalid choice: 'tiny'"),
         (["eql_seesaw.predict", "--help"], 0, "--score-threshold"),
+        (["eql_seesaw.export", "--help"], 0, "torchscript"),
+        (["eql_seesaw.data.check", "--help"], 0, "--config-file"),
         ([*PREDICT, "--batch-size", "0"], 2, "--batch-size must be at least 1"),
     ],
 )

@@ -138,9 +138,10 @@ def test_no_file_repeats_what_it_inherits(path, tmp_path):
 
 
 def test_every_file_is_used():
-    """By a row of a table, by the README, or as the base of another file."""
+    """By a row of a table, by the documents, or as the base of another file."""
     used = {ROOT / row.config for _, row in ROWS}
-    for word in re.findall(r"configs/[\w./{},*-]+\.yaml", (ROOT / "README.md").read_text()):
+    documents = "".join((ROOT / name).read_text() for name in ("README.md", "configs/README.md"))
+    for word in re.findall(r"configs/[\w./{},*-]+\.yaml", documents):
         parts = [part.split(",") for part in re.split("[{}]", word)]
         used.update(path for names in product(*parts) for path in ROOT.glob("".join(names)))
     for path in FILES:

@@ -17,9 +17,10 @@ from PIL import Image
 from torchvision.ops import boxes as box_ops
 
 from eql_seesaw.engine import LongTailCheckpointer, build_checkpointer, load_config
-from eql_seesaw.export import exact_tracing, export_torchscript, main
+from eql_seesaw.export import main
 from eql_seesaw.modeling import LongTailFastRCNNOutputLayers
 from eql_seesaw.prediction import BatchPredictor
+from eql_seesaw.prediction.torchscript import exact_tracing, export_torchscript
 from tests.modeling.tiny_model import NUM_CLASSES, tiny_config
 
 METADATA = {

@@ -58,3 +58,32 @@ def first_difference(names: Sequence[str], other_names: Sequence[str]) -> int | 
         if name != other_name:
             return index
     return None
+
+
+def class_metadata(dataset_name: str) -> dict[str, list] | None:
+    """
+    What the classes of a registered dataset are called.
+
+    Returns:
+        {"thing_classes": K names, "category_ids": K ids in the annotation file}, in order of
+        contiguous class; None where neither the dataset's metadata nor its annotation file is
+        there to say.
+
+    Raises:
+        ValueError: the annotation file is malformed.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    names = metadata.get("thing_classes")
+    if not names:
+        json_file = metadata.get("json_file", "")
+        if file_stamp(json_file) is None:
+            return None
+        categories = category_names(json_file)
+        return {"thing_classes": list(categories.values()), "category_ids": list(categories)}
+    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if to_contiguous is None:  # Detectron2's LVIS datasets, whose ids are 1 to K
+        category_ids = list(range(1, len(names) + 1))
+    else:
+        category_ids = sorted(to_contiguous, key=to_contiguous.get)
+    # Plain types, which torch.load takes for safe.
+    return {"thing_classes": list(map(str, names)), "category_ids": list(map(int, category_ids))}

@@ -152,6 +152,9 @@ def generate_symbols(
         "classes_per_image": int(classes_per_image),
         "val_images_per_class": int(val_images_per_class),
     }
+    group_ends = [RARE_MAX_IMAGES, COMMON_MAX_IMAGES]
+    if group_ends != [10, 100]:  # LVIS's, which no dataset states
+        arguments["group_ends"] = group_ends
     existing = _existing_dataset(root)
     if existing is not None:
         is_complete = all((root / name).exists() for name in CONTENTS)

@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from torch import nn
 
-from ..data.class_names import category_names
-from ..data.class_statistics import get_class_statistics
-from ..data.class_statistics_cache import file_stamp
+from ..data.class_names import class_metadata
 from ..data.same_categories import are_same_classes
 from ..modeling import LongTailFastRCNNOutputLayers, NormedLinear
 from .checkpoint_files import (
@@ -28,8 +25,9 @@ from .checkpoint_files import (
     write_tag,
 )
 from .checkpoint_reading import CheckpointError, check_pickle, load_weights_only
+from .training_set import training_set_description, training_set_difference
 
-__all__ = ["CheckpointError", "LongTailCheckpointer", "build_checkpointer", "class_metadata"]
+__all__ = ["CheckpointError", "LongTailCheckpointer", "build_checkpointer"]
 
 
 class LongTailCheckpointer(DetectionCheckpointer):
@@ -72,9 +70,9 @@ class LongTailCheckpointer(DetectionCheckpointer):
                 values.
             is_training: whether files without a fitting classifier may start a new run.
             decoupled: MODEL.ROI_BOX_HEAD.DECOUPLED.
-            metadata: of :func:`class_metadata`, to be saved as "metadata" if it is known.
-                :meth:`load` returns what the file has under this name.
-            training_set: of :func:`training_set_description`, to be saved and, when a run is
+            metadata: of :func:`~eql_seesaw.data.class_names.class_metadata`, to be saved as
+                "metadata" if it is known. :meth:`load` returns what the file has under this name.
+            training_set: of :func:`.training_set_description`, to be saved and, when a run is
                 resumed, compared.
             resume_changed: SOLVER.RESUME_CHANGED.
             max_checkpoints: SOLVER.MAX_CHECKPOINTS.
@@ -268,7 +266,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         difference = difference or self._unfit_classifier(checkpoint["model"])
         others = ""
         if training_set and self.training_set:
-            others = _training_set_difference(training_set, self.training_set)
+            others = training_set_difference(training_set, self.training_set)
         if not difference and not others:
             return
         changes = f"--resume: {self._path} {', and it '.join(filter(None, (difference, others)))}"
@@ -373,84 +371,9 @@ def build_checkpointer(
     )
 
 
-def training_set_description(cfg: CfgNode) -> dict[str, Any]:
-    """
-    What tells one training set from another, in plain values, so that a resumed run can compare.
-
-    Returns:
-        {"dataset_names": DATASETS.TRAIN, "is_counted": whether the numbers are of these datasets
-        and not of the file DATASETS.CLASS_STATISTICS, "num_images": int, "image_counts": K ints,
-        "instance_counts": K ints}; see :class:`~eql_seesaw.data.class_statistics.ClassStatistics`.
-    """
-    statistics = get_class_statistics(
-        cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_STATISTICS
-    )
-    return {
-        "dataset_names": list(cfg.DATASETS.TRAIN),
-        "is_counted": not cfg.DATASETS.CLASS_STATISTICS,
-        "num_images": int(statistics.num_images),
-        "image_counts": statistics.image_counts.tolist(),
-        "instance_counts": statistics.instance_counts.tolist(),
-    }
-
-
-def _training_set_difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """How the training set of a file differs from this config's, or ""."""
-    # The same images may have another name, or lie elsewhere. A file of statistics cannot tell.
-    is_counted = found["is_counted"] and expected["is_counted"]
-    compared = COUNTS if is_counted else (*COUNTS, "dataset_names")
-    if all(found[key] == expected[key] for key in compared):
-        return ""
-    theirs, ours = map(_describe_training_set, (found, expected))
-    if theirs == ours:
-        pairs = zip(found["instance_counts"], expected["instance_counts"], strict=False)
-        index = next((i for i, (before, now) in enumerate(pairs) if before != now), 0)
-        theirs, ours = (
-            f"{name} with {description['instance_counts'][index]} instances of class {index}"
-            for name, description in ((theirs, found), (ours, expected))
-        )
-    return f"was trained on {theirs}, but here it is {ours}"
-
-
-def _describe_training_set(training_set: dict[str, Any]) -> str:
-    names = ", ".join(training_set["dataset_names"])
-    num_instances = sum(training_set["instance_counts"])
-    return f"{names} ({training_set['num_images']} images, {num_instances} instances)"
-
-
-def class_metadata(dataset_name: str) -> dict[str, list] | None:
-    """
-    What the classes of a registered dataset are called.
-
-    Returns:
-        {"thing_classes": K names, "category_ids": K ids in the annotation file}, in order of
-        contiguous class; None where neither the dataset's metadata nor its annotation file is
-        there to say.
-
-    Raises:
-        ValueError: the annotation file is malformed.
-    """
-    metadata = MetadataCatalog.get(dataset_name)
-    names = metadata.get("thing_classes")
-    if not names:
-        json_file = metadata.get("json_file", "")
-        if file_stamp(json_file) is None:
-            return None
-        categories = category_names(json_file)
-        return {"thing_classes": list(categories.values()), "category_ids": list(categories)}
-    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    if to_contiguous is None:  # Detectron2's LVIS datasets, whose ids are 1 to K
-        category_ids = list(range(1, len(names) + 1))
-    else:
-        category_ids = sorted(to_contiguous, key=to_contiguous.get)
-    # Plain types, which torch.load takes for safe.
-    return {"thing_classes": list(map(str, names)), "category_ids": list(map(int, category_ids))}
-
-
 CLS_LOSS = "MODEL.ROI_BOX_HEAD.CLS_LOSS"
 NORMED_CLASSIFIER = "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER"
 DECOUPLED = "MODEL.ROI_BOX_HEAD.DECOUPLED"
-COUNTS = ("num_images", "image_counts", "instance_counts")
 
 
 def _is_classifier(key: str) -> bool:

@@ -9,7 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from eql_seesaw.data.check import check_datasets, main
+from eql_seesaw.data.check import main
+from eql_seesaw.data.check_datasets import check_datasets
 
 from .junk import replace_one_value
 from .project_to_check import found

@@ -242,6 +242,19 @@ def test_other_arguments_need_overwrite(tmp_path):
     assert os.listdir(tmp_path) == ["symbols"]
 
 
+def test_other_groups_need_overwrite(tmp_path, monkeypatch):
+    generate_symbols(tmp_path, **SMALL)
+    assert "group_ends" not in load(tmp_path, "symbols.json")["arguments"]
+    monkeypatch.setattr(symbols, "RARE_MAX_IMAGES", 20)
+    with pytest.raises(FileExistsError, match="other arguments"):
+        generate_symbols(tmp_path, **SMALL)
+    generate_symbols(tmp_path, overwrite=True, **SMALL)
+    assert load(tmp_path, "symbols.json")["arguments"]["group_ends"] == [20, 100]
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError, match="other arguments"):
+        generate_symbols(tmp_path, **SMALL)
+
+
 def test_missing_part_is_noticed(tmp_path):
     generate_symbols(tmp_path, **SMALL)
     (tmp_path / "symbols_val.json").unlink()

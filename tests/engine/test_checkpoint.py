@@ -12,14 +12,14 @@ from detectron2.utils import comm
 from PIL import Image
 from torch import nn
 
+from eql_seesaw.data.class_names import class_metadata
 from eql_seesaw.data.register import register_instances
 from eql_seesaw.engine import LongTailCheckpointer
 from eql_seesaw.engine.checkpoint import (
     CheckpointError,
     build_checkpointer,
-    class_metadata,
-    training_set_description,
 )
+from eql_seesaw.engine.training_set import training_set_description
 from eql_seesaw.predict import main
 from tests.modeling.tiny_model import tiny_config
 
