@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Training images up to which a class is rare, or common; all others are frequent. These are LVIS's.
-# With others, annotation files that have `frequency` keep their own groups in evaluation, which then
-# warns; and datasets of data/symbols.py are to be made anew, and say so.
+# Training images up to which a class is rare, or common; all others are frequent. LVIS's own.
+# After a change, annotation files that have `frequency` keep their groups in evaluation, which
+# warns of it, and data/symbols.py asks to make its datasets anew.
 RARE_MAX_IMAGES = 10
 COMMON_MAX_IMAGES = 100
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from hotcoco import mask as mask_util
+from hotcoco import mask as hotcoco_mask
 
 from ..data.frequency_groups import GROUP_NAMES
-from .detections import Detections
-from .hotcoco_engine import counted_detections
+from .detections import Detections, counted_detections
 
 # All, small, medium and large.
 AREA_RANGES = np.array([(0, 1e5**2), (0, 32**2), (32**2, 96**2), (96**2, 1e5**2)])
@@ -141,7 +140,7 @@ class BoundaryAP:
         """(D, G) IoUs of masks or of boundaries, the smaller; exact where a match is possible."""
         size = image["height"], image["width"]
         annotation_rles = [_annotation_rle(a["segmentation"], *size) for a in annotations]
-        ious = mask_util.iou(rles, annotation_rles, [False] * len(annotation_rles))
+        ious = hotcoco_mask.iou(rles, annotation_rles, [False] * len(annotation_rles))
         # Boundaries are costly, and cannot make a match of masks that do not overlap enough.
         pairs = np.argwhere(ious >= IOU_THRESHOLDS[0])
         width = max(int(round(self._dilation_ratio * np.sqrt(size[0] ** 2 + size[1] ** 2))), 1)
@@ -184,7 +183,7 @@ def _to_find(annotations):
 
 def _annotation_rle(segmentation, height, width):
     if isinstance(segmentation, list):
-        return mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+        return hotcoco_mask.merge(hotcoco_mask.frPyObjects(segmentation, height, width))
     return segmentation
 
 
@@ -192,8 +191,8 @@ def _boundary(rle, width):
     """The boundary of a mask: its bounding box x, y and what is in it, (w, h) of 0 and 1."""
     import cv2
 
-    x, y, w, h = mask_util.toBbox(rle).astype(int)
-    mask = np.ascontiguousarray(mask_util.decode(rle).T[x : x + w, y : y + h])
+    x, y, w, h = hotcoco_mask.toBbox(rle).astype(int)
+    mask = np.ascontiguousarray(hotcoco_mask.decode(rle).T[x : x + w, y : y + h])
     kernel = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
     inside = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return x, y, mask - inside

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import BitMasks, BoxMode, Instances
-from hotcoco import mask as mask_util
+from hotcoco import mask as hotcoco_mask
 
 from .mask_encoding import encode_masks
 
@@ -141,7 +141,7 @@ class Detections:
         """
         masks: Any = self.masks  # None is a TypeError, as what is broken may be
         try:
-            return np.array(mask_util.area(masks), dtype=np.float64)
+            return np.array(hotcoco_mask.area(masks), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Detection in image {self.image_id!r} has a broken mask: {error}"
@@ -186,7 +186,7 @@ class Detections:
             image_size: (height, width).
 
         Raises:
-            ValueError: a mask among them does not fit the image.
+            ValueError: as :meth:`check_masks`, of a mask among them.
         """
         # Beside a box, all engines take the box's area for the mask's.
         unused: dict[str, Any] = {"bbox": {"masks": None}, "segm": {"boxes": None}}[iou_type]
@@ -210,7 +210,7 @@ class Detections:
     def check_masks(self, image_size: Sequence[int]) -> None:
         """
         Raises:
-            ValueError: a mask is no compressed RLE of the image's (height, width).
+            ValueError: a mask is no compressed RLE of the image's (height, width), or is broken.
         """
         where, size = f"Detection in image {self.image_id!r}", list(image_size)
         masks: Any = self.masks
@@ -226,6 +226,24 @@ class Detections:
             raise ValueError(
                 f"{where} has a mask of size {wrong}, but the image is {size} (height, width)."
             )
+        _ = self.mask_areas  # an error if one is broken; kept for whoever needs them
+
+
+def counted_detections(
+    images: Sequence[dict[str, Any]],
+    annotations: Sequence[Sequence[dict[str, Any]]],
+    detections: Sequence[Detections],
+    iou_type: str,
+    max_detections: int,
+) -> list[Detections]:
+    """The detections that count, see :meth:`Detections.counted`; arguments as for an engine."""
+    counted = []
+    for image, objects, of_image in zip(images, annotations, detections, strict=True):
+        verified = {a["category_id"] for a in objects if a["area"] > 0}
+        verified.update(image["neg_category_ids"])
+        size = image["height"], image["width"]
+        counted.append(of_image.counted(iou_type, max_detections, verified, size))
+    return counted
 
 
 def _rles(instances):

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ PER_CATEGORY = "per_category.csv"
 EVALUATION = "evaluation.json"
 # A :class:`Matches` for each IoU type.
 MATCHES = "matches_{}.npz"
+# Folders that an error names.
+MAX_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Evaluation:
         max_detections: that count per image.
         num_images, num_processed_images: of the dataset, and of those the model has seen.
         date: "YYYY-MM-DD HH:MM".
-        metrics: {"bbox": {"AP": ...}, ...}; without ground truth a metric is absent.
+        metrics: {"bbox": {"AP": ...}, ...}; a metric is absent without ground truth, ECE without
+            detections.
         categories: in ascending order of id, one dict each: "id", "name", "group" (r, c or f),
             "train_images" (None if unknown), "num_objects" in this dataset, and for "bbox" and
             "segm" a dict of "AP", "AP50", "AR" (None without ground truth).
@@ -60,7 +64,9 @@ class Evaluation:
         """
         path = os.path.join(folder, EVALUATION)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"{folder} is not the folder of an evaluation: no {EVALUATION}")
+            raise FileNotFoundError(
+                f"{folder} is not the folder of an evaluation: no {EVALUATION}{_below(folder)}"
+            )
         with open(path, "rb") as f:
             try:
                 return msgspec.json.decode(f.read(), type=cls)
@@ -88,6 +94,18 @@ class Evaluation:
                         *("" if value is None else f"{value:.3f}" for value in ap),
                     )
                 )
+
+
+def _below(folder):
+    """The end of an error: folders of evaluations below this one, the highest first."""
+    # As deep as <table>/<config>/<seed>/inference/<dataset>; deeper may be millions of images.
+    for depth in range(1, 6):
+        paths = sorted(Path(folder).glob("*/" * depth + EVALUATION))
+        if paths:
+            names = ", ".join(str(path.parent) for path in paths[:MAX_NAMED])
+            more = f" or {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+            return f"; did you mean {names}{more}?"
+    return ""
 
 
 def category_records(

@@ -7,7 +7,8 @@ import hotcoco
 import numpy as np
 from tqdm import tqdm
 
-from .hotcoco_engine import as_hotcoco_objects, counted_detections, lvis_result
+from .detections import counted_detections
+from .hotcoco_engine import as_hotcoco_objects, lvis_result
 from .lvis_evaluation import evaluate_lvis, has_ignored_objects
 from .lvis_result import LVISResult
 from .results_file import ResultsFile, ResultsWriter

@@ -6,7 +6,7 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-from .detections import REGIONS, Detections
+from .detections import REGIONS, Detections, counted_detections
 from .lvis_result import LVISResult
 
 # Built into hotcoco's StreamingEval, whatever its parameters say.
@@ -103,23 +103,6 @@ def lvis_result(evaluation: hotcoco.COCOeval, categories: Sequence[dict[str, Any
     # hotcoco has an axis of its own for the number of detections.
     precision, recall = arrays["precision"][..., 0], arrays["recall"][..., 0]
     return LVISResult.from_arrays(precision, recall, categories)
-
-
-def counted_detections(
-    images: Sequence[dict[str, Any]],
-    annotations: Sequence[Sequence[dict[str, Any]]],
-    detections: Sequence[Detections],
-    iou_type: str,
-    max_detections: int,
-) -> list[Detections]:
-    """The detections that count, see ``Detections.counted``; arguments as for an engine."""
-    counted = []
-    for image, objects, of_image in zip(images, annotations, detections, strict=True):
-        verified = {a["category_id"] for a in objects if a["area"] > 0}
-        verified.update(image["neg_category_ids"])
-        size = image["height"], image["width"]
-        counted.append(of_image.counted(iou_type, max_detections, verified, size))
-    return counted
 
 
 def as_hotcoco_objects(

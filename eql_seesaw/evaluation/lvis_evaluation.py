@@ -152,16 +152,15 @@ def _check_regions(ground_truth, region):
             )
 
 
-def build_engine(
-    name: str, ground_truth: dict, iou_type: str, max_detections: int
-) -> HotcocoEngine | OfficialEngine:
+def build_engine(name: str, ground_truth: dict, iou_type: str, max_detections: int) -> Accumulator:
     """
     Args:
         name: "hotcoco", or "lvis" for the official package. Both give the same numbers.
         ground_truth, iou_type, max_detections: as for :func:`evaluate_lvis`.
 
     Returns:
-        The engine; the official one, with a warning, for objects with ``ignore: 1``, which LVIS
+        The engine, whose ``finish`` gives an ``LVISResult`` and whose ``package`` says what
+        computes it; the official one, with a warning, for objects with ``ignore: 1``, which LVIS
         files do not have and hotcoco does not know.
     """
     if name not in ENGINES:

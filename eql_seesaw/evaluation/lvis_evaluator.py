@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from ..atomic_write import atomic_file
 from ..data.class_names import category_names
 from ..data.class_statistics import ClassStatistics
+from ..data.frequency_groups import GROUP_NAMES
 from ..data.register import is_own_dataset
 from ..rank_barrier import wait_for_all
 from .boundary_ap import BoundaryAP
@@ -60,6 +61,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             output_dir: folder for the files of ``evaluation_files``; None writes none.
             class_statistics: statistics of the training set: ``groups``, "r", "c" or "f" of each
                 class, for files without frequencies, and ``image_counts``, (K,), for the table.
+                Frequencies of the file win, with a warning where they are others.
                 None where the file has frequencies.
             max_detections: detections that count per image, over all classes.
             engine: "hotcoco", or "lvis" for the official package; the numbers are the same.
@@ -91,6 +93,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             if fixed_ap and output_dir is None:
                 raise ValueError("Fixed AP is computed from the file of results: give output_dir.")
             self._build_engine("bbox")  # says here what it cannot do
+            self._warn_of_other_groups()
             # Some datasets have their category ids in the metadata only after loading.
             self._to_category_id = _dataset_category_ids(dataset_name)
             if self._to_category_id is not None or self._metadata.get("thing_classes"):
@@ -275,6 +278,23 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 concatenate_results(filter(os.path.exists, paths), f)
         self._wait_for_all()  # the others' files are gone with their writers
         return not missing
+
+    def _warn_of_other_groups(self):
+        """Where the file's groups, which are evaluated, are not those that training logs."""
+        if self._class_statistics is None:
+            return
+        categories, by_count = self.ground_truth["categories"], self._class_statistics.groups
+        differ = [k for k, c in enumerate(categories) if c["frequency"] != by_count[k]]
+        if differ:
+            k = differ[0]
+            name = categories[k].get("name", categories[k]["id"])
+            self._logger.warning(
+                f"{self._metadata.json_file}: {len(differ)} of {len(categories)} classes are in "
+                "another group there than by their images in the training set, such as "
+                f"{name!r}: {GROUP_NAMES[categories[k]['frequency']]} there, "
+                f"{GROUP_NAMES[by_count[k]]} by {self._class_statistics.image_counts[k]} training "
+                "images. APr, APc and APf are of the file's groups."
+            )
 
     def _warn_if_incomplete(self, num_results):
         num_images = len(self.ground_truth["images"])

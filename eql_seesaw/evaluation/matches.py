@@ -9,8 +9,8 @@ import hotcoco
 import numpy as np
 
 from ..atomic_write import atomic_file
-from .detections import Detections
-from .hotcoco_engine import as_hotcoco_detections, as_hotcoco_objects, counted_detections
+from .detections import Detections, counted_detections
+from .hotcoco_engine import as_hotcoco_detections, as_hotcoco_objects
 
 # A detection is right if it overlaps an object of its class, not yet taken, at least this much.
 IOU_THRESHOLD = 0.5

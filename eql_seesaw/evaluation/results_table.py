@@ -22,8 +22,8 @@ def results_table(results: Mapping[str, Mapping[str, float]]) -> str:
 
     Args:
         results: as ``LongTailLVISEvaluator.evaluate`` returns them, {"bbox": {"AP": percent, ...},
-            "segm": {...}}. A metric that is absent had no ground truth and is shown as n/a;
-            whole rows may be absent. Other keys are left out.
+            "segm": {...}}. A metric that is absent had no ground truth (ECE: no
+            detections) and is shown as n/a; whole rows may be absent. Other keys are left out.
     """
     first = [task for task in ROW_NAMES if task in results]
     second = [task for task in ("bbox", "segm") if task in results]

@@ -518,11 +518,12 @@ def test_bad_mask_detection(segmentation, message, engine):
         evaluate_lvis(ground_truth, results, "segm", engine=engine)
 
 
-def test_broken_mask():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_broken_mask(engine):
     ground_truth, results = tiny_case()
     results[0]["segmentation"]["counts"] = "ooooooo1"
     with pytest.raises(ValueError, match="Detection in image 1 has a broken mask: .*RLE"):
-        evaluate_lvis(ground_truth, results, "segm")
+        evaluate_lvis(ground_truth, results, "segm", engine=engine)
 
 
 def test_masks_are_asked_for_but_absent():

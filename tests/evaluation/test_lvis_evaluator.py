@@ -128,6 +128,23 @@ def test_metrics_without_ground_truth_are_left_out(coco_val, caplog):
     assert f"by hotcoco {hotcoco.__version__}" in record.getMessage()
 
 
+def test_other_groups_than_by_training_images_are_a_warning(tmp_path, coco_val, caplog):
+    dataset = coco_dataset()
+    for category, group in zip(dataset["categories"], "rcc", strict=True):
+        category["frequency"] = group
+    (tmp_path / "val.json").write_text(json.dumps(dataset))
+    LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    LongTailLVISEvaluator(coco_val)  # nothing is known of training
+    assert not caplog.records
+    dataset["categories"][1]["frequency"] = "f"
+    (tmp_path / "val.json").write_text(json.dumps(dataset))
+    LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "val.json: 1 of 3 classes are in another group there" in record.getMessage()
+    assert "such as 'anchor': frequent there, common by 50 training images" in record.getMessage()
+
+
 def test_boxes_only(coco_val):
     evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
     assert list(evaluate(evaluator, masks=False)) == ["bbox"]

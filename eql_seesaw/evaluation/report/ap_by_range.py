@@ -4,8 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Upper ends of ranges of training images, about two and a half to a decade, that meet the groups'.
-RANGE_ENDS = (0, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+from ...data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
+
+# Upper ends of ranges of training images, two to a decade. The groups' ends are among them, so that
+# no range holds classes of two groups.
+RANGE_ENDS = sorted(
+    {0, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000}
+    | {RARE_MAX_IMAGES, COMMON_MAX_IMAGES}
+)
 
 
 def mean_ap_by_range(

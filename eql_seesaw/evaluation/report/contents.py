@@ -2,11 +2,17 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IMAGES
+from ...data.frequency_groups import (
+    COMMON_MAX_IMAGES,
+    GROUP_NAMES,
+    RARE_MAX_IMAGES,
+    frequency_groups,
+)
 from ..calibration import calibration_bins
 from ..matches import Matches
 from .ap_by_range import mean_ap_by_range
@@ -64,10 +70,18 @@ def metric_rows(run: Run, other: Run | None) -> list[dict[str, Any]]:
 
 
 def run_names(run: Run, other: Run | None) -> list[str]:
-    """Of one or two runs; with their folders if they are named alike."""
-    runs = [r for r in (run, other) if r is not None]
-    names = [r.name for r in runs]
-    return names if len(set(names)) == len(names) else [f"{r.name} ({r.folder})" for r in runs]
+    """Of one or two runs: the last parts of their folders, as many as tell them apart."""
+    if other is None:
+        return [run.run_folder.name]
+    folders = [run.run_folder, other.run_folder]
+    if folders[0] == folders[1]:
+        folders = [run.folder.resolve(), other.folder.resolve()]
+    most = max(len(folder.parts) for folder in folders)
+    for num_parts in range(1, most + 1):
+        names = [str(Path(*folder.parts[-num_parts:])) for folder in folders]
+        if names[0] != names[1]:
+            return names
+    return [run.run_folder.name] * 2  # compared with itself
 
 
 def points_by_task(run: Run, score_threshold: float) -> dict[str, list]:
@@ -107,7 +121,15 @@ def captions(run: Run) -> Mapping[str, Any]:
     counts = {group: run.groups.count(group) for group in GROUP_NAMES}
     task = run.tasks[0]
     absent = sum(category.get(task, {}).get("AP") is None for category in run.categories)
-    return {"group_counts": counts, "num_without_ground_truth": absent}
+    known = [c for c in run.categories if c["train_images"] is not None]
+    by_count = frequency_groups([c["train_images"] for c in known])
+    differ = sum(c["group"] != group for c, group in zip(known, by_count, strict=True))
+    return {
+        "group_counts": counts,
+        "num_without_ground_truth": absent,
+        "num_known_train_images": len(known),
+        "num_other_groups": differ,
+    }
 
 
 def _task_data(run, task, matches, score_threshold):

@@ -28,10 +28,10 @@ class Run:
     matches: dict[str, Matches]
 
     @property
-    def name(self) -> str:
-        """The run's folder, of ``<run>/inference/<dataset>``; or else the folder itself."""
+    def run_folder(self) -> Path:
+        """``<run>`` of ``<run>/inference/<dataset>``; or else the folder itself."""
         folder = self.folder.resolve()
-        return folder.parents[1].name if folder.parent.name == "inference" else folder.name
+        return folder.parents[1] if folder.parent.name == "inference" else folder
 
     @property
     def tasks(self) -> list[str]:

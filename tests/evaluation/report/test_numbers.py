@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from eql_seesaw.data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from eql_seesaw.evaluation.matches import Matches
-from eql_seesaw.evaluation.report.ap_by_range import mean_ap_by_range
+from eql_seesaw.evaluation.report.ap_by_range import RANGE_ENDS, mean_ap_by_range
 from eql_seesaw.evaluation.report.confusions import (
     confusion_matrix,
     most_confused_classes,
@@ -99,6 +100,10 @@ def test_mean_ap_by_range_of_training_images():
         (4, 10, 5, 1),
         (100_001, 200_000, 70, 1),
     ]
+
+
+def test_no_range_holds_classes_of_two_groups():
+    assert {RARE_MAX_IMAGES, COMMON_MAX_IMAGES} <= set(RANGE_ENDS)
 
 
 def test_mean_ap_without_any_class():

@@ -208,6 +208,15 @@ def test_chart_by_keyboard(page):
     assert page.find("dialog h2").text == "猫"
 
 
+def test_gains_show_group_and_training_images(page):
+    rows = page.run(
+        "return [...document.querySelectorAll('#gains tbody tr')].map((row) =>"
+        " [row.querySelector('svg').ariaLabel, ...[...row.cells].map((cell) => cell.innerText)])"
+    )
+    assert rows[0] == ["rare", "猫", "3", "0.0", "100.0", "+100.0"]
+    assert [row[0] for row in rows] == ["rare", "frequent"]
+
+
 def test_boxes_instead_of_masks(page):
     page.find("input[value='bbox']").send_keys(webdriver.Keys.SPACE)
     assert "boxes" in page.find("#training-images-chart").text

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -12,7 +13,9 @@ from PIL import Image
 
 from eql_seesaw.evaluation.report import write_report
 from eql_seesaw.evaluation.report.__main__ import main
+from eql_seesaw.evaluation.report.contents import run_names
 from eql_seesaw.evaluation.report.overlays import outline
+from eql_seesaw.evaluation.report.run import Run
 from eql_seesaw.evaluation.report.thumbnails import thumbnail
 from tests.evaluation.report.shapes import Shapes
 
@@ -50,6 +53,7 @@ def test_files(evaluation):
 def test_header(page):
     for text in ("first", "shapes_val", "hotcoco 1.3.0", "2026-01-02 03:04", "3 rare"):
         assert text in page
+    assert "at most 300 detections per image" in page
     assert "2 of 6 have none" in page
 
 
@@ -140,13 +144,63 @@ def test_compare(evaluation, shapes, tmp_path):
     assert "<td>+50.0</td>" in page
 
 
-def test_runs_of_the_same_name_are_told_apart(evaluation, shapes, tmp_path):
+@pytest.mark.parametrize(
+    "one, another, names",
+    [
+        ("seesaw", "eql", ["seesaw", "eql"]),
+        ("seesaw/seed_1", "eql/seed_1", ["seesaw/seed_1", "eql/seed_1"]),
+        ("seesaw/seed_1", "seesaw/seed_2", ["seed_1", "seed_2"]),
+        ("a/x/seed_1", "b/x/seed_1", ["a/x/seed_1", "b/x/seed_1"]),
+        ("seed_1", "seed_1/seed_1", ["b/seed_1", "seed_1/seed_1"]),
+        ("seed_1", "seed_1", ["seed_1", "seed_1"]),
+    ],
+)
+def test_run_names_are_as_long_as_tells_them_apart(tmp_path, one, another, names):
+    base = tmp_path / "b"
+    runs = [Run(base / name / "inference" / "val", None, {}) for name in (one, another)]
+    assert run_names(*runs) == names
+    assert run_names(runs[0], None) == [Path(one).name]
+
+
+def test_run_names_of_one_run_evaluated_twice(tmp_path):
+    runs = [Run(tmp_path / "inference" / name, None, {}) for name in ("val", "val_old")]
+    assert run_names(*runs) == ["val", "val_old"]
+
+
+def test_sections_of_one_of_two_runs_say_so(evaluation, shapes, tmp_path):
     other = shapes.write(tmp_path / "elsewhere" / "first" / "inference" / "shapes_val")
     alone = write_report(evaluation)
     path = write_report(evaluation, compare=other)
     assert path == str(evaluation / "comparison" / "index.html") != alone
-    data = script(read(path), "data")
-    assert (data["run"], data["other"]) == (f"first ({evaluation})", f"first ({other})")
+    name = f"{tmp_path.name}/first"
+    assert read(path).count(f'<span class="against">{name} only</span>') == 4
+    assert "only</span>" not in read(alone)
+
+
+def test_footnote_says_where_the_groups_are_from(page, evaluation):
+    by_count, others = "Classes are rare with at most 10 training", "The groups are those"
+    assert by_count in page and others not in page
+    categories = json.loads((evaluation / "evaluation.json").read_text())["categories"]
+    categories[0]["group"] = "r"
+    change(evaluation, categories=categories)
+    page = read(write_report(evaluation))
+    assert "1 of 5 classes are in another than their training images say" in page
+    assert others in page and by_count not in page
+    for category in categories:
+        category["train_images"] = None
+    change(evaluation, categories=categories)
+    page = read(write_report(evaluation))
+    assert f"{others} of the annotation file.\n" in page and by_count not in page
+
+
+def test_folder_of_a_training_names_those_of_its_evaluations(evaluation, shapes, tmp_path, capsys):
+    assert main([str(tmp_path / "first")]) == 1
+    assert capsys.readouterr().err.endswith(f"no evaluation.json; did you mean {evaluation}?\n")
+    for i in range(4):
+        shapes.write(tmp_path / "many" / str(i))
+    assert main([str(tmp_path / "many")]) == 1
+    many = ", ".join(str(tmp_path / "many" / str(i)) for i in range(3))
+    assert f"did you mean {many} or 1 more?" in capsys.readouterr().err
 
 
 def change(folder, **values):

@@ -2,6 +2,7 @@
 // Charts in SVG, drawn anew when their width changes, so that their letters stay legible.
 
 const MARGIN = { top: 10, right: 12, bottom: 38, left: 44 };
+const LETTER = 6.6; // width of most letters
 const SHAPES = {
   r: (x, y, s) => `M${x} ${y - s * 1.15}l${s * 1.1} ${s * 1.9}h${-2.2 * s}z`,
   c: (x, y, s) => `M${x - s * 0.9} ${y - s * 0.9}h${s * 1.8}v${s * 1.8}h${-1.8 * s}z`,
@@ -65,12 +66,18 @@ function axes(width, height, horizontal, vertical, label) {
     );
   }
   const middle = (MARGIN.left + right) / 2;
-  root.append(svg("text", { x: middle, y: height - 4, "text-anchor": "middle" }, horizontal.title));
+  root.append(svg("text", { x: middle, y: height - 4, "text-anchor": "middle" }, ...cut(horizontal.title, right - MARGIN.left)));
   if (vertical.title) {
     const turned = `rotate(-90 12 ${(MARGIN.top + bottom) / 2})`;
-    root.append(svg("text", { x: 12, y: (MARGIN.top + bottom) / 2, "text-anchor": "middle", transform: turned }, vertical.title));
+    root.append(svg("text", { x: 12, y: (MARGIN.top + bottom) / 2, "text-anchor": "middle", transform: turned }, ...cut(vertical.title, bottom - MARGIN.top - 24)));
   }
   return { root, x, y, top: MARGIN.top, bottom, left: MARGIN.left, right };
+}
+
+// A title as far as there is room for it, and all of it when pointed at: SVG's text has no ellipsis.
+function cut(title, width) {
+  const most = Math.floor(width / LETTER);
+  return title.length <= most ? [title] : [`${title.slice(0, most - 1)}…`, svg("title", {}, title)];
 }
 
 // Training images on a logarithmic axis, which has a place for none.
@@ -176,16 +183,23 @@ function diagonal(chart, last) {
   chart.root.append(svg("line", { class: "diagonal", x1: chart.x(0), y1: chart.y(0), x2: chart.x(last[0]), y2: chart.y(last[1]) }));
 }
 
+const groupMark = (group) => svg("path", { class: `point full group-${group}`, d: SHAPES[group](6, 6, 4.5) });
+
+// A class's name behind the mark of its group.
+function markedName(k) {
+  const name = data.groups[data.group[k]];
+  const mark = svg("svg", { width: 12, height: 12, role: "img", "aria-label": name }, svg("title", {}, name), groupMark(data.group[k]));
+  return html("div", { class: "marked" }, mark, nameButton(k));
+}
+
 function legend(container, kind) {
   const shown = groups.filter((group) => data.group.includes(group));
   container.replaceChildren(
     ...(kind === "lines" ? [...shown, "all"] : shown).map((group) => {
-      const sign = svg("svg", { width: kind === "lines" ? 30 : 12, height: 12, "aria-hidden": "true" });
-      sign.append(
-        kind === "lines"
-          ? svg("path", { class: `line group-${group}`, d: "M0 6h30" })
-          : svg("path", { class: `point full group-${group}`, d: SHAPES[group](6, 6, 4.5) }),
-      );
+      const line = () => svg("path", { class: `line group-${group}`, d: "M0 6h30" });
+      const sign = kind === "lines"
+        ? svg("svg", { width: 30, height: 12, "aria-hidden": "true" }, line())
+        : svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, groupMark(group));
       return html("span", {}, sign, data.groups[group] ?? "all");
     }),
   );

@@ -31,9 +31,14 @@ const data = JSON.parse(byId("data").textContent);
 const groups = Object.keys(data.groups);
 const classes = data.ids.map((_, k) => k);
 
-// A button with a class's name, which opens it. The name may break after underscores.
+// A heading that may be a long name of a run: three lines of it, and all of it when pointed at.
+const clamped = (text) => html("span", { class: "clamped", title: text }, ...breakable(text));
+
+// Text that may break after underscores and slashes.
+const breakable = (text) => text.split(/(?<=[_/])/).flatMap((part, i) => (i ? [html("wbr"), part] : [part]));
+
+// A button with a class's name, which opens it.
 function nameButton(k) {
   const name = data.names[k];
-  const parts = name.split(/(?<=_)/).flatMap((part, i) => (i ? [html("wbr"), part] : [part]));
-  return html("button", { type: "button", class: "name", title: name, click: () => openCategory(k) }, ...parts);
+  return html("button", { type: "button", class: "name", title: name, click: () => openCategory(k) }, ...breakable(name));
 }

@@ -95,7 +95,7 @@ function matrixCell(k, other, count) {
 
 function namesTable(titles, rows) {
   const isText = (cell) => cell instanceof Node;
-  const head = titles.map((title, i) => html("th", { scope: "col", class: rows.length && isText(rows[0][i]) ? "text" : null }, title));
+  const head = titles.map((title, i) => html("th", { scope: "col", class: rows.length && isText(rows[0][i]) ? "text" : null }, clamped(title)));
   return html("table", { class: "numbers list" },
     html("thead", {}, html("tr", {}, ...head)),
     html("tbody", {}, ...rows.map((row) => html("tr", {}, ...row.map((cell) => html("td", { class: isText(cell) ? "text" : null }, cell))))));
@@ -117,8 +117,8 @@ function drawComparison(task) {
   const change = (k) => AP[k] - otherAP[k];
   const changed = both.sort((a, b) => change(b) - change(a));
   const rows = (chosen) => chosen.length === 0 ? html("p", {}, "none") : namesTable(
-    ["class", data.other, data.run, "difference"],
-    chosen.map((k) => [nameButton(k), decimal(otherAP[k]), decimal(AP[k]), signed(change(k))]));
+    ["class", "training images", data.other, data.run, "difference"],
+    chosen.map((k) => [markedName(k), whole(data.trainImages[k]), decimal(otherAP[k]), decimal(AP[k]), signed(change(k))]));
   byId("gains").replaceChildren(rows(changed.filter((k) => change(k) > 0).slice(0, 8)));
   byId("losses").replaceChildren(rows(changed.filter((k) => change(k) < 0).slice(-8).reverse()));
 }

@@ -36,7 +36,7 @@ function drawTable(task) {
   table.tHead.replaceChildren(
     html("tr", {}, ...Object.entries(columns).map(([key, { title, text }]) =>
       html("th", { scope: "col", class: key === "name" || text ? "text" : null, "data-column": key },
-        html("button", { type: "button", click: () => sortBy(columns, key) }, title)))),
+        html("button", { type: "button", click: () => sortBy(columns, key) }, key === "otherAP" ? clamped(title) : title)))),
   );
   rowOfClass = classes.map((k) => {
     const row = html("tr", { click: (event) => { if (event.target.tagName !== "BUTTON") openCategory(k); } });
