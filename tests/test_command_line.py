@@ -41,7 +41,6 @@ PREDICT = ["eql_seesaw.predict", "a.jpg", "--config-file", "a.yaml", "--weights"
         (["eql_seesaw.predict", "--help"], 0, "--score-threshold"),
         (["eql_seesaw.export", "--help"], 0, "torchscript"),
         (["eql_seesaw.data.check", "--help"], 0, "--config-file"),
-        (["eql_seesaw.evaluation", "--help"], 0, "--dataset"),
         ([*PREDICT, "--batch-size", "0"], 2, "--batch-size must be at least 1"),
     ],
 )

@@ -7,24 +7,23 @@ Evaluate a file of detections, without a model.
         TEST.FIXED_AP True
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import logging
 import os
-from typing import TYPE_CHECKING
 
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from ..command_line import one_line_errors
-
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
-    from detectron2.data import Metadata
-
-    from .lvis_evaluator import LongTailLVISEvaluator
-    from .results_file import ResultsFile
+from ..data.annotation_file import image_file_name
+from ..data.register import find_dataset, register_datasets, register_instances
+from ..engine.setup import merge_config, validate_test_config
+from ..engine.trainer import class_statistics, show_evaluation
+from .lvis_evaluator import LongTailLVISEvaluator
+from .results_file import ResultsFile
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +31,6 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     args = parse_arguments()
     with one_line_errors():
-        # Here and below, because they take seconds to import.
-        from detectron2.data import MetadataCatalog
-        from detectron2.utils.logger import setup_logger
-
-        from ..data.register import register_datasets
-        from ..engine.setup import merge_config, validate_test_config
-        from ..engine.trainer import class_statistics, show_evaluation
-        from .lvis_evaluator import LongTailLVISEvaluator
-        from .results_file import ResultsFile
-
         cfg = merge_config(args.config_file, args.opts)
         validate_test_config(cfg)
         register_datasets(cfg)
@@ -97,8 +86,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def register_dataset(cfg: CfgNode, args: argparse.Namespace) -> str:
     """The name of the dataset; an annotation file is registered first."""
-    from ..data.register import find_dataset, register_instances
-
     if args.dataset.endswith(".json"):
         register_instances(args.dataset, args.dataset, args.images)
     elif find_dataset(cfg, "--dataset", args.dataset) is None:
@@ -108,8 +95,6 @@ def register_dataset(cfg: CfgNode, args: argparse.Namespace) -> str:
 
 def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata: Metadata) -> dict:
     """Feed a file of detections to an evaluator, and evaluate."""
-    from ..data.annotation_file import image_file_name
-
     images = evaluator.ground_truth["images"]
     results.check_ids(
         [image["id"] for image in images],
