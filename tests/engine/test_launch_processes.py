@@ -136,7 +136,8 @@ def test_killed_launcher():
 
 
 @pytest.mark.fault("a signal during training", "status 75 after saving, on all ranks")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+# SIGUSR1, and what is saved, are in tests/faults/test_crash.py.
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_signal_to_the_launcher_stops_training_in_order(name):
     process = start_ready(*OWN, "train")
     process.send_signal(signal.Signals[name])
@@ -169,25 +170,6 @@ def test_second_interrupt_ends_a_step_that_does_not():
     assert process.stderr.readline() == "SIGINT: stops after this step\n"
     process.send_signal(signal.SIGINT)
     assert end(process)[0] == 130
-
-
-@pytest.mark.fault("a signal to train_net.py on two processes", "checkpoint saved, status 75")
-def test_training_on_two_processes_is_stopped_and_resumed(overrides, tmp_path):
-    config = ["--config-file", str(ROOT / "configs" / "quickstart" / "seesaw.yaml")]
-    command = ["train_net.py", *config, "--num-gpus", "2"]
-    endless = [*overrides, "SOLVER.MAX_ITER", "100000"]
-    process = start(*command, *endless)
-    # The log writes a line of losses every 20 steps.
-    assert any("total_loss" in line for line in process.stdout)
-    process.send_signal(signal.SIGTERM)
-    status, _, line = end(process)
-    assert status == 75, line
-    output = tmp_path / "output"
-    last = torch.load(output / (output / "last_checkpoint").read_text(), weights_only=True)
-    one_more = str(last["iteration"] + 2)
-    status, _, line = end(start(*command, "--resume", *overrides, "SOLVER.MAX_ITER", one_more))
-    assert status == 0, line
-    assert (output / "model_final.pth").exists()
 
 
 def test_mistake_of_launching_through_train_net(overrides):
