@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature imbalance bench test fast_test crash_test faults lint constraints clean
+.PHONY: help set_up quickstart miniature_data miniature imbalance bench test fast_test crash_test faults lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -18,18 +18,20 @@ quickstart: set_up  ## generate a dataset, train Seesaw on it, show AP of rare, 
 
 MINIATURE := --image-size 96 --plain
 
-miniature: set_up  ## train the papers' comparisons on a generated dataset, about one hour; goes on where it stopped
+miniature_data: set_up  ## generate the data of the two targets below, two minutes
 	@$(RUN) datasets/make_symbols.py --root datasets/symbols_pretrain --first-symbol 100 --balanced 240 --seed 1 $(MINIATURE)
 	@$(RUN) datasets/make_symbols.py --root datasets/symbols_miniature --max-image-count 4000 $(MINIATURE)
+	@for n in 160 800; do \
+		$(RUN) datasets/make_symbols.py --root datasets/symbols_imbalance_$$n --max-image-count $$n $(MINIATURE) || exit; \
+	done
+
+miniature: miniature_data  ## train the papers' comparisons on a generated dataset, about one hour; goes on where it stopped
 	@$(RUN) -m eql_seesaw.tables run miniature
 	@$(RUN) -m eql_seesaw.tables run miniature_components
 	@$(RUN) -m eql_seesaw.tables collect miniature
 	@$(RUN) -m eql_seesaw.tables collect miniature_components
 
 imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another half hour
-	@for n in 160 800; do \
-		$(RUN) datasets/make_symbols.py --root datasets/symbols_imbalance_$$n --max-image-count $$n $(MINIATURE) || exit; \
-	done
 	@$(RUN) -m eql_seesaw.tables run miniature_imbalance
 	@$(RUN) -m eql_seesaw.tables collect miniature_imbalance
 

@@ -12,6 +12,7 @@ import argparse
 import os
 import signal
 import sys
+from typing import Any
 
 from tabulate import tabulate
 
@@ -49,7 +50,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_CommandParser)
 
     table = argparse.ArgumentParser(add_help=False)
     table.add_argument("table", metavar="TABLE", help="a name that `list` shows")
@@ -57,6 +58,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     output.add_argument(
         "--output", default="output/tables", help="folder of all runs (default: %(default)s)"
     )
+    rows: dict[str, Any] = {"metavar": "A,B", "type": lambda names: names.split(",")}
     runs = argparse.ArgumentParser(add_help=False)
     runs.add_argument(
         "--scale",
@@ -68,9 +70,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--seeds", metavar="N", type=_positive, help="seeds 1 to N; default: the table's number"
     )
     to_train = argparse.ArgumentParser(add_help=False)
-    to_train.add_argument(
-        "--rows", metavar="A,B", type=lambda names: names.split(","), help="some rows only"
-    )
+    to_train.add_argument("--rows", **rows, help="some rows only")
     to_train.add_argument(
         "--gpus", metavar="N", type=_positive, help="default: all GPUs of this machine"
     )
@@ -101,8 +101,23 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         default=len(os.sched_getaffinity(0)),
         help="trainings at a time in miniature (default: CPU cores, here %(default)s)",
     )
-    add("collect", collect, parents, "print and write published numbers beside measured ones")
+    collect_parser = add(
+        "collect", collect, parents, "print and write published numbers beside measured ones"
+    )
+    collect_parser.add_argument(
+        "--rows", **rows, help="print these rows only, and write nothing (default: all rows)"
+    )
     return parser.parse_args(arguments)
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Shows the usage of its command, not of the whole program, where an argument is unknown."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
 
 
 def list_tables(args: argparse.Namespace) -> int:
@@ -118,7 +133,10 @@ def list_tables(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     table = load_table(args.table)
-    print(f"{table.title}\n{table.source}\n\n{published_table(table)}\n")
+    print(table.title)
+    if table.source:
+        print(table.source)
+    print(f"\n{published_table(table)}\n")
     if table.notes:
         print(f"{table.notes}\n")
     print("Rows:")
@@ -181,9 +199,12 @@ def collect(args: argparse.Namespace) -> int:
 
     table = load_table(args.table)
     scale = _scale(table, args)
+    names = [row.name for row in select_rows(table, args.rows)] if args.rows else None
     measured = measure(table, scale, args.output, args.seeds)
+    print(markdown(measured, names))
+    if names:
+        return 0
     folder = os.path.join(args.output, scale)
-    print(markdown(measured))
     os.makedirs(folder, exist_ok=True)
     pictures = draw_table(measured, folder)
     write_table(measured, folder, pictures)

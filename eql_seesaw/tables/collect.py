@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
@@ -151,23 +151,27 @@ def write_table(measured: MeasuredTable, folder: str, pictures: Sequence[str] = 
         _write_csv(measured, f)
 
 
-def markdown(measured: MeasuredTable) -> str:
-    """The table, and why rows are missing, for a person."""
+def markdown(measured: MeasuredTable, names: Collection[str] | None = None) -> str:
+    """
+    The table, and why rows are missing, for a person.
+
+    Args:
+        names: of the rows to show; their gains may be over others. None for all.
+    """
     table = measured.table
-    parts = [f"# {table.title}", table.source]
-    if table.notes:
-        parts.append(table.notes)
+    rows = [row for row in measured.rows if names is None or row.row.name in names]
+    parts = [f"# {table.title}", table.source, table.notes]
     if measured.scale == "mini":
-        parts += _mini_parts(measured)
+        parts += _mini_parts(measured, rows)
     else:
-        parts += _full_parts(measured)
+        parts += _full_parts(measured, rows)
     runs: dict[str, list[str]] = {}
-    for run, _, reason in (x.partition(": ") for row in measured.rows for x in row.reasons):
+    for run, _, reason in (x.partition(": ") for row in rows for x in row.reasons):
         runs.setdefault(reason, []).append(run)
     if runs:
         lines = [f"- {', '.join(names)}: {reason}" for reason, names in runs.items()]
         parts.append("Not measured:\n\n" + "\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def published_table(table: Table) -> str:
@@ -209,9 +213,9 @@ def paired_gains(row: MeasuredRow, baseline: MeasuredRow, column: str) -> list[f
     return [gain for gain in gains if not math.isnan(gain)]
 
 
-def _full_parts(measured):
+def _full_parts(measured, rows):
     columns, lines = measured.columns, []
-    for row in measured.rows:
+    for row in rows:
         lines.append([row.label, "published", "", *_published(row.row, columns)])
         if row.values:
             values = [column_values(row, column) for column in columns]
@@ -227,15 +231,16 @@ def _full_parts(measured):
     ]
 
 
-def _mini_parts(measured):
+def _mini_parts(measured, rows):
     columns = measured.columns
+    pairs = [pair for pair in rows_and_baselines(measured) if pair[0] in rows]
     lines = [
         [
             row.label,
             len(row.values),
             *(_mean_and_spread(column_values(row, column)) for column in columns),
         ]
-        for row in measured.rows
+        for row in rows
         if row.values
     ]
     parts = [
@@ -251,7 +256,7 @@ def _mini_parts(measured):
             baseline.label,
             *(_mean_and_spread(paired_gains(row, baseline, c), signed=True) for c in columns),
         ]
-        for row, baseline in rows_and_baselines(measured)
+        for row, baseline in pairs
         if paired_seeds(row, baseline)
     ]
     if gains:
@@ -259,7 +264,7 @@ def _mini_parts(measured):
         parts.append(_pipe_table(["", "over", *columns], gains, num_texts=2))
     published = [
         [row.label, baseline.label, *(_published_gain(row.row, baseline.row, c) for c in columns)]
-        for row, baseline in rows_and_baselines(measured)
+        for row, baseline in pairs
         if row.row.published and baseline.row.published
     ]
     if published:

@@ -12,10 +12,17 @@ from ..engine.schedule import scale_to_batch
 from .batch import batch_settings, default_batch
 from .run_state import RunState, read_run_state
 from .table import Table
-from .table_runs import GENERATED_DATASET, TableRun, expected_config, train_command
+from .table_runs import (
+    ANNOTATED_IMAGES,
+    GENERATED_DATASET,
+    MINIATURE_IMAGES,
+    TableRun,
+    expected_config,
+    train_command,
+)
 
-# Training images with annotations, of which an epoch consists.
-IMAGES_PER_EPOCH = {"lvis_v0.5": 56_740, "lvis_v1": 99_388}
+# In Detectron2's folder of LVIS's images; an image's coco_url says in which of them it is.
+LVIS_IMAGE_FOLDERS = ("train2017", "val2017")
 
 
 def missing_files(run: TableRun, cfg: CfgNode) -> list[str]:
@@ -32,14 +39,21 @@ def missing_files(run: TableRun, cfg: CfgNode) -> list[str]:
     missing = [weights] if is_local and not is_input and not os.path.exists(weights) else []
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
-            paths = find_dataset(cfg, f"DATASETS.{key}", name) or ()
-            missing += [path for path in paths if not os.path.exists(path)]
-    return missing
+            found = find_dataset(cfg, f"DATASETS.{key}", name)
+            if found is None:
+                continue
+            json_file, images = found
+            is_lvis = name.startswith(tuple(ANNOTATED_IMAGES))
+            folders = [images]
+            if is_lvis and name not in cfg.DATASETS.REGISTER:
+                folders = [os.path.join(images, folder) for folder in LVIS_IMAGE_FOLDERS]
+            missing += [path for path in (json_file, *folders) if not os.path.exists(path)]
+    return list(dict.fromkeys(missing))
 
 
 def where_files_come_from(scale: str) -> str:
     if scale == "mini":
-        return "`make miniature` makes it"
+        return "`make miniature_data` generates the miniature's data"
     return "datasets/README.md says what to download"
 
 
@@ -70,6 +84,12 @@ def describe_plan(
     if scale == "mini":
         dataset = GENERATED_DATASET
         lines.append("In miniature, on one thread each; `run` starts one for each CPU core.")
+        if table.dataset in ANNOTATED_IMAGES:
+            images = ANNOTATED_IMAGES[table.dataset]
+            lines.append(
+                "Frequencies (the repeat threshold, EQL's lambda) are multiplied by "
+                f"{images:,} / {MINIATURE_IMAGES:,}, so that they mean as many training images."
+            )
     else:
         dataset = table.dataset
         here = f"{gpus_here} GPU(s)" if gpus_here else "no GPU"
@@ -146,7 +166,7 @@ def _describe_schedule(cfg, batch, dataset):
         )
     num_images = solver.MAX_ITER * batch
     text += f": {num_images:,} images"
-    if dataset in IMAGES_PER_EPOCH:
-        epoch = IMAGES_PER_EPOCH[dataset]
+    if dataset in ANNOTATED_IMAGES:
+        epoch = ANNOTATED_IMAGES[dataset]
         text += f", {num_images / epoch:.1f} epochs of the {epoch:,} annotated ones of {dataset}"
     return f"{text}."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -22,9 +24,11 @@ GENERATED_DATASET = "symbols"
 # The table whose inputs, the weights to start from, all rows take in miniature.
 MINIATURE_TABLE = "miniature"
 MINIATURE_CONFIG = os.path.join("configs", "miniature", "Base-miniature.yaml")
+# Training images with annotations: of the tables' datasets, and of the miniature.
+ANNOTATED_IMAGES = {"lvis_v0.5": 56_740, "lvis_v1": 99_388}
+MINIATURE_IMAGES = 6_267
 # What makes a row the method it is, and stays the row's own in miniature.
 METHOD_KEYS = {
-    "DATALOADER.REPEAT_THRESHOLD",
     "DATALOADER.SAMPLER_TRAIN",
     "MODEL.ROI_BOX_HEAD.CLS_LOSS",
     "MODEL.ROI_BOX_HEAD.DECOUPLED",
@@ -35,6 +39,14 @@ METHOD_KEYS = {
     "MODEL.ROI_MASK_HEAD.NAME",
     "MODEL.ROI_MASK_HEAD.TEMPERATURE",
 }
+# Settings in shares of the training images; in miniature they are scaled to mean as many images.
+FREQUENCY_KEYS = {
+    "DATALOADER.REPEAT_THRESHOLD",
+    "MODEL.ROI_BOX_HEAD.EQL.LAMBDA",
+    "MODEL.ROI_BOX_HEAD.EQL.EXPONENTIAL",
+    "MODEL.ROI_BOX_HEAD.EQL.GOMPERTZ",
+    "MODEL.ROI_BOX_HEAD.SOFTMAX_EQL.LAMBDA",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +56,7 @@ class TableRun:
 
     Attributes:
         name: "table/row", of the row that asked for it.
+        dataset: the table's.
         scale: "full" or "mini".
         output: the folder of all tables.
         inputs: files of other runs: (config key, run, file in its folder).
@@ -51,17 +64,22 @@ class TableRun:
 
     name: str
     row: Row
+    dataset: str
     scale: str
     output: str
     seed: int
-    is_miniature_of_row: bool
     inputs: tuple[tuple[str, TableRun, str], ...]
+
+    @property
+    def is_miniature_of_row(self) -> bool:
+        return self.scale == "mini" and self.dataset != GENERATED_DATASET
 
     @property
     def folder(self) -> str:
         """OUTPUT_DIR. Rows that are trained alike share it, in whatever tables they are."""
         config = self.row.config.removeprefix("configs/").removesuffix(".yaml")
-        name = ",".join([config, *(f"{key}={value}" for key, value in self.row.overrides.items())])
+        overrides = [f"{key}={_in_file_name(x)}" for key, x in self.row.overrides.items()]
+        name = ",".join([config, *overrides])
         return os.path.join(self.output, self.scale, name, f"seed_{self.seed}")
 
     @property
@@ -74,7 +92,10 @@ class TableRun:
     def settings(self) -> dict[str, object]:
         """KEY: VALUE after the config file."""
         files = {key: os.path.join(run.folder, file) for key, run, file in self.inputs}
-        return {**self.row.overrides, **files, "SEED": self.seed, "OUTPUT_DIR": self.folder}
+        # In miniature they are in mini.yaml, scaled.
+        left_out = FREQUENCY_KEYS if self.is_miniature_of_row else ()
+        overrides = {key: x for key, x in self.row.overrides.items() if key not in left_out}
+        return {**overrides, **files, "SEED": self.seed, "OUTPUT_DIR": self.folder}
 
     def __str__(self) -> str:
         return f"{self.name} seed {self.seed}"
@@ -98,8 +119,10 @@ def select_rows(table: Table, names: list[str] | None) -> list[Row]:
 
 def row_run(table: Table, row: Row, scale: str, output: str, seed: int) -> TableRun:
     """The run of a row, with the runs that its inputs come from."""
-    is_miniature_of_row = scale == "mini" and table.dataset != GENERATED_DATASET
-    common = load_table(MINIATURE_TABLE).inputs if is_miniature_of_row else {}
+    run = TableRun(
+        f"{table.name}/{row.name}", row, table.dataset, table_scale(table, scale), output, seed, ()
+    )
+    common = load_table(MINIATURE_TABLE).inputs if run.is_miniature_of_row else {}
     inputs = []
     for key, source in {**common, **row.inputs}.items():
         table_name, _, row_name = source.row.partition("/")
@@ -107,9 +130,7 @@ def row_run(table: Table, row: Row, scale: str, output: str, seed: int) -> Table
         input_row = input_table.row(row_name)
         input_run = row_run(input_table, input_row, scale, output, source.seed or seed)
         inputs.append((key, input_run, source.file))
-    scale = table_scale(table, scale)
-    name = f"{table.name}/{row.name}"
-    return TableRun(name, row, scale, output, seed, is_miniature_of_row, tuple(inputs))
+    return dataclasses.replace(run, inputs=tuple(inputs))
 
 
 def seeds_with_folders(run: TableRun) -> set[int]:
@@ -124,7 +145,7 @@ def runs_with_inputs(runs: list[TableRun]) -> list[TableRun]:
     Each run once, after the runs that its inputs come from.
 
     Raises:
-        ValueError: two rows of one config and different inputs.
+        ValueError: two rows of one folder and different inputs or overrides.
     """
     ordered: dict[str, TableRun] = {}
 
@@ -134,8 +155,8 @@ def runs_with_inputs(runs: list[TableRun]) -> list[TableRun]:
         same = ordered.setdefault(run.folder, run)
         if same.settings != run.settings:
             raise ValueError(
-                f"{same.name} and {run.name} differ in their inputs, but would be trained in one "
-                f"folder, {run.folder}; give one of them a config of its own"
+                f"{same.name} and {run.name} differ in their inputs or overrides, but would be "
+                f"trained in one folder, {run.folder}; give one of them a config of its own"
             )
 
     for run in runs:
@@ -185,14 +206,14 @@ def expected_config(run: TableRun) -> CfgNode:
     if not run.is_miniature_of_row:
         return load_config(run.config_file, overrides)
     with tempfile.TemporaryDirectory() as folder:
-        return load_config(_write_miniature(run.row.config, folder), overrides)
+        return load_config(_write_miniature(run, folder), overrides)
 
 
 def write_config_file(run: TableRun) -> None:
     """Write the config file of a run in miniature of a full-scale row; others have theirs."""
     if run.is_miniature_of_row:
         os.makedirs(run.folder, exist_ok=True)
-        _write_miniature(run.row.config, run.folder)
+        _write_miniature(run, run.folder)
 
 
 def train_command(run: TableRun, num_gpus: int, resume: bool, scaled: dict) -> list[str]:
@@ -211,7 +232,7 @@ def train_command(run: TableRun, num_gpus: int, resume: bool, scaled: dict) -> l
     return [*command, *as_overrides({**run.settings, **scaled})]
 
 
-def as_overrides(settings: dict[str, object]) -> list[str]:
+def as_overrides(settings: Mapping[str, object]) -> list[str]:
     return [str(part) for item in settings.items() for part in item]
 
 
@@ -225,16 +246,60 @@ def _what_is_trained(cfg):
     return cfg.dump()
 
 
-def _write_miniature(config: str, folder: str) -> str:
-    """Write mini.yaml: a row's config with the miniature's dataset, backbone, sizes and solver."""
+def _in_file_name(value: object) -> str:
+    """An override's value without blanks, brackets and quotes."""
+    return re.sub(r"""[\s\[\](){}'"]""", "", str(value))
+
+
+def _write_miniature(run: TableRun, folder: str) -> str:
+    """
+    Write mini.yaml: a row's config with the miniature's dataset, backbone, sizes and solver, and
+    with the row's frequencies scaled.
+    """
     from detectron2.config import CfgNode
 
     content = _without_method(CfgNode.load_yaml_with_base(MINIATURE_CONFIG))
-    base = os.path.relpath(os.path.abspath(config), os.path.realpath(folder))
+    for key, value in _scaled_frequencies(run).items():
+        *sections, last = key.split(".")
+        node = content
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    base = os.path.relpath(os.path.abspath(run.row.config), os.path.realpath(folder))
     path = os.path.join(folder, "mini.yaml")
     with atomic_file(path) as f:
         f.write(yaml.safe_dump({"_BASE_": base, **content}, sort_keys=False))
     return path
+
+
+def _scaled_frequencies(run: TableRun) -> dict[str, Any]:
+    """Those of :data:`FREQUENCY_KEYS` that the row's config reads: {KEY: value in miniature}."""
+    from ..engine.setup import merge_config
+
+    cfg = merge_config(run.row.config, as_overrides(run.row.overrides))
+    factor = ANNOTATED_IMAGES[run.dataset] / MINIATURE_IMAGES
+    eql, softmax_eql = cfg.MODEL.ROI_BOX_HEAD.EQL, cfg.MODEL.ROI_BOX_HEAD.SOFTMAX_EQL
+    frequencies = {
+        "DATALOADER.REPEAT_THRESHOLD": cfg.DATALOADER.REPEAT_THRESHOLD,
+        "MODEL.ROI_BOX_HEAD.EQL.LAMBDA": eql.LAMBDA,
+        "MODEL.ROI_BOX_HEAD.SOFTMAX_EQL.LAMBDA": softmax_eql.LAMBDA,
+    }
+    # None where the threshold is a number of images.
+    values: dict[str, Any] = {
+        key: x if x is None else _rounded(x * factor) for key, x in frequencies.items()
+    }
+    # These two multiply the frequency.
+    if eql.THRESHOLD_FUNCTION == "exponential":
+        a, n = eql.EXPONENTIAL
+        values["MODEL.ROI_BOX_HEAD.EQL.EXPONENTIAL"] = [_rounded(a / factor), n]
+    if eql.THRESHOLD_FUNCTION == "gompertz":
+        a, b, c = eql.GOMPERTZ
+        values["MODEL.ROI_BOX_HEAD.EQL.GOMPERTZ"] = [a, b, _rounded(c / factor)]
+    return values
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def _without_method(node: dict, prefix: str = "") -> dict:

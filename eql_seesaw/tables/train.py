@@ -123,7 +123,7 @@ def _start(run, command, number, lock):
             pass_fds=[lock.fileno()],
         )
     verb = "resumed" if "--resume" in command else "started"
-    print(f"[{number}] {run} {verb}; how far it is: tail -f {log.name}", flush=True)
+    print(f"[{number}] {run} {verb}; how far it is: tail -f {shlex.quote(log.name)}", flush=True)
     return _Process(run, process, time.monotonic(), number)
 
 

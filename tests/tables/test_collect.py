@@ -112,6 +112,30 @@ def test_nothing_measured_leaves_no_picture(run_command):
     assert all("measured" not in line for line in table_lines(text))
 
 
+def test_some_rows(run_command):
+    """What they are compared with need not be among them; the files are of whole tables only."""
+    runs = runs_of("big", "mini")
+    finish_inputs(runs["ce", 1])
+    finish(runs["ce", 1], bbox_AP=50.0, bbox_APr=10.0)
+    finish(runs["p", 1], bbox_AP=52.0, bbox_APr=11.0)
+    status, text = run_command("collect", "big", "--scale", "mini", "--rows", "p")
+    lines = table_lines(text)
+    assert status == 0 and ["p = 0.2", "CE", "+2.0", "+1.0"] in lines
+    assert [line[0] for line in lines].count("p = 0.2") == 3
+    assert "CE" not in [line[0] for line in lines] and "test_dev" not in text
+    assert not Path("output/tables/mini/big.md").exists() and "Written" not in text
+    status, text = run_command("collect", "big", "--rows", "test_dev,p")
+    assert status == 0 and "- p seed 1: not run" in text and "- ce seed 1" not in text
+    status, _ = run_command("collect", "big", "--rows", "x")
+    assert status == "error: table big has no row 'x'; it has ce, p, test_dev"
+
+
+def test_table_without_a_source_has_no_gap(run_command):
+    for name in ("show", "collect"):
+        _, text = run_command(name, "small")
+        assert "\n\n\n" not in text
+
+
 def test_table_without_published_numbers(run_command):
     status, text = run_command("collect", "small")
     assert (

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import eql_seesaw.tables.__main__ as command
+from eql_seesaw.tables import plan
 from tests.tables.conftest import ROOT, finish, finish_inputs, runs_of
 
 
@@ -63,6 +64,23 @@ def test_plan_for_another_machine(run_command, project):
     )
 
 
+def test_plan_names_the_folders_of_lvis_images(run_command, project, monkeypatch):
+    monkeypatch.setattr(plan, "find_dataset", lambda *_: ("train.json", "coco/"))
+    for name in ("softmax_ce", "seesaw"):
+        config = project / f"configs/big/{name}.yaml"
+        names = "  TRAIN: [lvis_v1_train]\n  TEST: [lvis_v1_val]\n"
+        config.write_text(config.read_text().replace("DATASETS:\n", f"DATASETS:\n{names}"))
+    (project / "coco/val2017").mkdir(parents=True)
+    _, text = run_command("plan", "big")
+    assert "Missing: coco/train2017; datasets/README.md says what to download." in text
+
+
+def test_plan_says_what_is_done_to_frequencies(run_command):
+    scaled = "Frequencies (the repeat threshold, EQL's lambda) are multiplied by 99,388 / 6,267,"
+    assert scaled in run_command("plan", "big", "--scale", "mini")[1]
+    assert "Frequencies" not in run_command("plan", "big")[1] + run_command("plan", "small")[1]
+
+
 def test_plan_in_miniature_leaves_out_what_is_finished(run_command):
     runs = runs_of("big", "mini")
     finish_inputs(runs["ce", 1])
@@ -97,6 +115,9 @@ def test_mistakes_are_one_line(run_command, monkeypatch, project):
         status, _ = run_command(*arguments)
         assert status.startswith("error: ") and part in status and "\n" not in status
     assert run_command("plan", "big", "--seeds", "0")[0] == 2
+    status, text = run_command("collect", "big", "--rows", "ce", "p")
+    assert status == 2 and text.startswith("usage: python -m eql_seesaw.tables collect ")
+    assert text.endswith(": error: unrecognized arguments: p\n")
     Path("train_net.py").unlink()
     assert "no train_net.py here" in run_command("list")[0]
 

@@ -52,6 +52,9 @@ def test_finished_with_the_recipes_batch_and_with_another(run):
         (("MODEL.WEIGHTS", "coco.pkl"), "MODEL.WEIGHTS: coco.pkl there,  expected"),
         (("DATASETS.CLASS_STATISTICS", "mine.json"), "DATASETS.CLASS_STATISTICS"),
         (("TEST.DETECTIONS_PER_IMAGE", 10), "DETECTIONS_PER_IMAGE"),
+        # Seesaw counts pass by pass; skipped images are other training images.
+        (("SOLVER.ACCUMULATION_STEPS", 2), "SOLVER.ACCUMULATION_STEPS: 2 there, 1 expected"),
+        (("DATALOADER.UNREADABLE_IMAGES", "skip"), "UNREADABLE_IMAGES: skip there, stop expected"),
     ],
 )
 def test_another_config_is_no_result(run, changes, key):

@@ -1,13 +1,16 @@
+import math
 import os
 
 import pytest
 import yaml
 
+from eql_seesaw.data.symbols import long_tailed_image_counts
 from eql_seesaw.engine.schedule import scale_to_batch
-from eql_seesaw.engine.setup import merge_config
+from eql_seesaw.engine.setup import load_config, merge_config
 from eql_seesaw.tables import load_table, table_names, table_runs
 from eql_seesaw.tables.batch import batch_settings, default_batch
 from eql_seesaw.tables.table_runs import (
+    MINIATURE_IMAGES,
     expected_config,
     row_run,
     rows_not_trained,
@@ -46,6 +49,92 @@ def test_miniature_takes_all_but_the_method_from_the_miniature(project):
     assert command[2] == os.path.join(run.folder, "mini.yaml") and "--num-gpus" not in command
     content = yaml.safe_load(open(command[2]))
     assert os.path.samefile(os.path.join(run.folder, content["_BASE_"]), run.row.config)
+
+
+def miniature_of(config, overrides):
+    """A row of LVIS with these settings: its run in miniature, and that run's config."""
+    with open("configs/big/mine.yaml", "w") as f:
+        yaml.safe_dump({"_BASE_": "seesaw.yaml", **config}, f)
+    row = {"name": "x", "label": "X", "config": "configs/big/mine.yaml", "overrides": overrides}
+    with open("tables/mine.yaml", "w") as f:
+        content = {"title": "T", "dataset": "lvis_v1", "columns": ["AP"], "rows": [row]}
+        yaml.safe_dump(content, f, sort_keys=False)
+    run = runs_of("mine", "mini")["x", 1]
+    return run, expected_config(run)
+
+
+def test_frequencies_mean_as_many_images_in_miniature(project):
+    lvis, miniature = 99_388, 6_267
+    losses = {"EQL": {"LAMBDA": 0.0011}, "SOFTMAX_EQL": {"LAMBDA": 3e-3}}
+    config = {"DATALOADER": {"REPEAT_THRESHOLD": 0.001}, "MODEL": {"ROI_BOX_HEAD": losses}}
+    _, cfg = miniature_of(config, {})
+    box_head = cfg.MODEL.ROI_BOX_HEAD
+    assert miniature * cfg.DATALOADER.REPEAT_THRESHOLD == pytest.approx(lvis * 0.001, rel=1e-5)
+    assert miniature * box_head.EQL.LAMBDA == pytest.approx(lvis * 0.0011, rel=1e-5)
+    assert miniature * box_head.SOFTMAX_EQL.LAMBDA == pytest.approx(lvis * 3e-3, rel=1e-5)
+    # Not in use, so left alone.
+    assert (box_head.EQL.EXPONENTIAL, box_head.EQL.GOMPERTZ) == ((400.0, 2.0), (1.0, 80.0, 3000.0))
+
+
+def test_frequencies_among_the_overrides_are_scaled_too(project):
+    eql = "MODEL.ROI_BOX_HEAD.EQL"
+    overrides = {f"{eql}.LAMBDA": 0.0005, "DATALOADER.REPEAT_THRESHOLD": 0.0}
+    overrides |= {f"{eql}.THRESHOLD_FUNCTION": "gompertz", f"{eql}.GOMPERTZ": [1, 80, 3000]}
+    run, cfg = miniature_of({"DATALOADER": {"REPEAT_THRESHOLD": 0.1}}, overrides)
+    assert cfg.DATALOADER.REPEAT_THRESHOLD == 0
+    assert cfg.MODEL.ROI_BOX_HEAD.EQL.LAMBDA == pytest.approx(0.0005 * 99_388 / 6_267, rel=1e-5)
+    *first, c = cfg.MODEL.ROI_BOX_HEAD.EQL.GOMPERTZ
+    assert first == [1, 80] and c == pytest.approx(3000 * 6_267 / 99_388, rel=1e-5)
+    # The folder is named after the row as it is written, and what is trained is what is expected.
+    assert "LAMBDA=0.0005," in run.folder
+    write_config_file(run)
+    command = train_command(run, 1, resume=False, scaled={})
+    assert load_config(command[2], command[3:]).dump() == cfg.dump()
+
+
+def test_exponential_of_a_frequency(project):
+    eql = {"THRESHOLD_FUNCTION": "exponential"}
+    _, cfg = miniature_of({"MODEL": {"ROI_BOX_HEAD": {"EQL": eql}}}, {})
+    a, n = cfg.MODEL.ROI_BOX_HEAD.EQL.EXPONENTIAL
+    assert a == pytest.approx(400 * 6_267 / 99_388, rel=1e-5) and n == 2
+
+
+def test_thresholds_of_eql_rise_in_miniature_as_in_the_paper(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table, images = load_table("eql_2"), []
+    for row in table.rows[1:]:
+        eql = expected_config(row_run(table, row, "mini", "", 1)).MODEL.ROI_BOX_HEAD.EQL
+        images.append(eql.LAMBDA * MINIATURE_IMAGES if eql.LAMBDA else eql.MAX_IMAGE_COUNT)
+    assert images == sorted(images) and (images[0], round(images[1])) == (10, 28)
+
+
+def test_number_of_images_of_the_miniature():
+    """As make_symbols.py has it: six classes an image."""
+    counts = long_tailed_image_counts(num_classes=100, max_image_count=4000)
+    assert MINIATURE_IMAGES == math.ceil(sum(counts) / 6)
+    assert f"{MINIATURE_IMAGES:,} training images" in load_table("miniature").notes
+
+
+def test_rows_of_the_miniatures_own_tables_keep_their_frequencies(project):
+    with open("configs/small/softmax_ce.yaml", "a") as f:
+        f.write("DATALOADER: {REPEAT_THRESHOLD: 0.001}\n")
+    assert expected_config(runs_of("small")["ce", 1]).DATALOADER.REPEAT_THRESHOLD == 0.001
+
+
+def test_folder_names_have_no_blanks_and_brackets(project):
+    overrides = {"SOLVER.STEPS": [110, 145], "SOLVER.MAX_ITER": 160, "DATASETS.TRAIN": "('a', )"}
+    run, cfg = miniature_of({}, overrides)
+    assert (cfg.SOLVER.STEPS, cfg.DATASETS.TRAIN) == ((110, 145), ("a",))
+    name = "mine,SOLVER.STEPS=110,145,SOLVER.MAX_ITER=160,DATASETS.TRAIN=a,"
+    assert run.folder == f"output/tables/mini/big/{name}/seed_1"
+
+
+def test_two_values_of_one_folder_name_are_refused(project):
+    row = "- {name: %s, label: X, config: configs/small/seesaw.yaml, overrides: {X: [%s]}}\n"
+    with open("tables/small.yaml", "a") as f:
+        f.write(row % ("flat", "1, 2") + row % ("nested", "[1], [2]"))
+    with pytest.raises(ValueError, match="small/flat and small/nested differ in their .*overrides"):
+        runs_with_inputs(list(runs_of("small").values()))
 
 
 def test_rows_of_the_generated_dataset_are_their_own_miniature(project):

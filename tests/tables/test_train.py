@@ -52,6 +52,13 @@ def test_goes_on_after_a_failing_row_and_then_resumes_it(run_command, monkeypatc
     assert [line for line in calls() if "--resume" in line] == [calls()[-2]]
 
 
+def test_command_that_shows_how_far_it_is_can_be_copied(run_command):
+    run = runs_of("small", "mini", output="my runs")["ce", 1]
+    prepare_training([run])
+    status, text = run_command("run", "small", "--rows", "ce", "--output", "my runs")
+    assert status == 0 and f"tail -f '{run.folder}/train_net.txt'\n" in text
+
+
 def test_killed_training_is_no_error_of_its_log(run_command, monkeypatch):
     prepare_training(runs_of("small").values())
     monkeypatch.setenv("KILLED", "softmax_ce")
@@ -141,7 +148,8 @@ def test_wrong_config_or_missing_data_before_anything_starts(run_command, projec
     (project / "train.json").unlink()
     status, _ = run_command("run", "small")
     assert status == (
-        "error: small/ce seed 1: no such file or folder: train.json; `make miniature` makes it"
+        "error: small/ce seed 1: no such file or folder: train.json; "
+        "`make miniature_data` generates the miniature's data"
     )
     config = project / "configs/small/seesaw.yaml"
     config.write_text(config.read_text() + "MODEL: {ROI_BOX_HEAD: {CLS_LOSS: sesaw}}\n")
