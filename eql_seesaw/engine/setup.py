@@ -117,7 +117,7 @@ def _one_line_errors(where: str, cfg: CfgNode) -> Iterator[None]:
     ) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
         line = f"{where}: {' '.join(str(reason).split())}"
-        if isinstance(error, KeyError):
+        if "Non-existent" in line:  # yacs, of a key in a file or of an override
             similar = difflib.get_close_matches(line.split()[-1], keys, n=1)
             line += "".join(f"; did you mean {key}?" for key in similar)
         elif "<class 'tuple'> vs. <class 'str'>" in line:

@@ -197,16 +197,19 @@ def expected_config(run: TableRun) -> CfgNode:
     The config that a run has to be trained with, at the batch size of its config file.
 
     Raises:
-        ValueError, FileNotFoundError: as :func:`load_config`.
+        ValueError, FileNotFoundError: as :func:`load_config`, with the row's name.
     """
     # Only here, as it takes seconds.
     from ..engine.setup import load_config
 
     overrides = as_overrides(run.settings)
-    if not run.is_miniature_of_row:
-        return load_config(run.config_file, overrides)
-    with tempfile.TemporaryDirectory() as folder:
-        return load_config(_write_miniature(run, folder), overrides)
+    try:
+        if not run.is_miniature_of_row:
+            return load_config(run.config_file, overrides)
+        with tempfile.TemporaryDirectory() as folder:
+            return load_config(_write_miniature(run, folder), overrides)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{run.name}: {error}") from None
 
 
 def write_config_file(run: TableRun) -> None:

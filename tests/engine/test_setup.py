@@ -45,3 +45,8 @@ def test_unreadable_config_is_one_line(tmp_path, text, message):
 def test_missing_config_is_one_line():
     with pytest.raises(ValueError, match="config file nowhere.yaml: .*does not exist"):
         load_config("nowhere.yaml", [])
+
+
+def test_override_with_a_key_that_does_not_exist():
+    with pytest.raises(ValueError, match="Non-existent key: .*; did you mean SOLVER.MAX_ITER"):
+        load_config("", ["SOLVER.MAX_ITERS", "5"])

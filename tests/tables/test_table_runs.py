@@ -264,3 +264,14 @@ def test_schedule_keeps_the_number_of_images(project):
     assert batch_settings(cfg, 8) == {}
     # Two images for each GPU, no more than the recipe's eight, the same on every GPU.
     assert [default_batch(cfg, n) for n in (1, 3, 4, 5, 8, 16)] == [2, 6, 8, 5, 8, 16]
+
+
+def test_mistake_in_a_row_names_the_row(project):
+    table = project / "tables/small.yaml"
+    table.write_text(
+        table.read_text().replace("label: CE,", "label: CE, overrides: {SOLVER.MAX_ITERS: 5},")
+    )
+    small = table_runs.load_table("small")
+    run = row_run(small, small.row("ce"), "mini", "output/tables", 1)
+    with pytest.raises(ValueError, match="^small/ce: overrides .*did you mean SOLVER.MAX_ITER?"):
+        expected_config(run)

@@ -154,7 +154,7 @@ def test_wrong_config_or_missing_data_before_anything_starts(run_command, projec
     config = project / "configs/small/seesaw.yaml"
     config.write_text(config.read_text() + "MODEL: {ROI_BOX_HEAD: {CLS_LOSS: sesaw}}\n")
     status, _ = run_command("run", "small")
-    assert status.startswith("error: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'sesaw'")
+    assert status.startswith("error: small/seesaw: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'sesaw'")
     assert calls() == [] and os.listdir("output/tables/mini") == [".lock"]
 
 
