@@ -54,6 +54,7 @@ def main() -> None:
     )
     with open(STAMP, "w") as f:
         f.write(fingerprint)
+    print("Done. For commands outside make: source .venv/bin/activate", flush=True)
 
 
 def fingerprint_of_inputs() -> str:

@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 predict_video(predictor, video, output_file, results, args.batch_size)
     counts = f"{results.num_detections} detections in {len(results.images)}"
     print(f"{counts} {'images' if video is None else 'frames'}: {folder}")
+    if results.images and not results.num_detections:
+        print(f"no score reached --score-threshold {args.score_threshold}")
     if failed:
         print(f"error: {failed} of {len(paths)} files left out, named above", file=sys.stderr)
     return 1 if failed else 0

@@ -132,7 +132,10 @@ def _geometry_problems(annotation: dict, height: int, width: int) -> Iterable[tu
         if w <= 0 or h <= 0:
             yield "error", Problem("empty boxes", f"bbox {bbox} [x, y, width, height]")
         overshoot = max(-x, -y, x + w - width, y + h - height)
-        yield from _outside("boxes", overshoot, f"bbox {bbox}", height, width)
+        detail = f"bbox {bbox} [x, y, width, height]"
+        if 0 <= x < w <= width and 0 <= y < h <= height:
+            detail += ", which would fit as [x0, y0, x1, y1],"
+        yield from _outside("boxes", overshoot, detail, height, width)
 
     segmentation = annotation.get("segmentation")
     if not segmentation:

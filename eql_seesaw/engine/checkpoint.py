@@ -156,7 +156,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
             if "://" in path:
                 hint = (
                     f" (downloading {path}); without a network, copy the file here and name it in "
-                    "MODEL.WEIGHTS, or start from nothing with an empty one"
+                    "MODEL.WEIGHTS"
                 )
             raise CheckpointError(f"{self._origin}: {error}{hint}") from None
         finally:

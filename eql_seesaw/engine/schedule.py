@@ -89,6 +89,11 @@ def doubts(cfg: CfgNode) -> list[str]:
             f"MODEL.WEIGHTS is empty and MODEL.BACKBONE.FREEZE_AT {stages}: the first {stages} "
             "stage(s) of the backbone keep their random weights; set FREEZE_AT to 0"
         )
+    if cfg.MODEL.RESNETS.NORM == "FrozenBN" and not cfg.MODEL.WEIGHTS:
+        found.append(
+            "MODEL.WEIGHTS is empty and MODEL.RESNETS.NORM FrozenBN, which then normalises "
+            "nothing, so that training may diverge; set it to GN"
+        )
     return found
 
 

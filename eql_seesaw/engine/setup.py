@@ -122,6 +122,8 @@ def _one_line_errors(where: str, cfg: CfgNode) -> Iterator[None]:
             line += "".join(f"; did you mean {key}?" for key in similar)
         elif "<class 'tuple'> vs. <class 'str'>" in line:
             line += "; write a list: [1, 2]"
+        elif "CfgNode'> vs. " in line:
+            line += "; name the keys inside it one by one, such as MODEL.ROI_HEADS.NUM_CLASSES 5"
         raise ValueError(line) from None
 
 

@@ -184,7 +184,15 @@ class ClassificationLoss(nn.Module):
 
         Args:
             classifier: with ``weight`` (L, channels) and ``bias`` (L,).
+
+        Raises:
+            ValueError: it has another number of outputs.
         """
+        if len(classifier.weight) != self.num_logits:
+            raise ValueError(
+                f"{type(self).__name__} for {self.num_classes} classes takes a classifier with "
+                f"{self.num_logits} outputs, got {len(classifier.weight)}"
+            )
         nn.init.normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)
 

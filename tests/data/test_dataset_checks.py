@@ -126,3 +126,10 @@ def test_number_of_classes(project):
     report = project.check()
     assert report.num_errors == 2
     assert "MODEL.ROI_HEADS.NUM_CLASSES is 80, but" in str(report)
+
+
+def test_boxes_of_corners_are_recognised(project):
+    project.train["annotations"][0]["bbox"] = [20, 12, 28, 18]
+    (finding,) = project.check().findings.values()
+    assert finding.kind == "boxes outside the image"
+    assert "which would fit as [x0, y0, x1, y1], outside of 30 x 20" in finding.examples[0]

@@ -54,9 +54,12 @@ def test_doubts():
     assert doubts(load_config(RECIPE, [])) == []
     warm_up = ["SOLVER.WARMUP_ITERS", "1000", "SOLVER.MAX_ITER", "60", "SOLVER.STEPS", "(50,)"]
     cfg = load_config(RECIPE, [*warm_up, "MODEL.WEIGHTS", ""])
-    first, second = doubts(cfg)
+    first, second, third = doubts(cfg)
     assert "WARMUP_ITERS is 1000 and SOLVER.MAX_ITER 60" in first and "0.02" in first
     assert "FREEZE_AT 2" in second and "random weights" in second
+    assert "FrozenBN" in third and "GN" in third
+    quickstart = str(ROOT / "configs" / "quickstart" / "seesaw.yaml")
+    assert doubts(load_config(quickstart, [])) == []
 
 
 @pytest.mark.parametrize(

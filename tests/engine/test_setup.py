@@ -50,3 +50,8 @@ def test_missing_config_is_one_line():
 def test_override_with_a_key_that_does_not_exist():
     with pytest.raises(ValueError, match="Non-existent key: .*; did you mean SOLVER.MAX_ITER"):
         load_config("", ["SOLVER.MAX_ITERS", "5"])
+
+
+def test_override_of_a_whole_section():
+    with pytest.raises(ValueError, match="name the keys inside it one by one"):
+        load_config("", ["MODEL.ROI_HEADS", "{'NUM_CLASSES': 5}"])

@@ -66,6 +66,13 @@ def test_promised_numbers_of_logits():
 
 
 @every_loss
+def test_classifier_of_another_size_is_refused(name):
+    loss = build(name)
+    with pytest.raises(ValueError, match=f"with {loss.num_logits} outputs, got 99"):
+        loss.init_classifier(torch.nn.Linear(3, 99))
+
+
+@every_loss
 def test_losses_are_named_finite_scalars(name):
     loss = build(name)
     losses = loss(*batch(loss, 20))

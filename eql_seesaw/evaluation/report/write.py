@@ -127,7 +127,10 @@ def _decimal(value):
 
 def _signed(value):
     # A true minus sign is as wide as the plus.
-    return "n/a" if value is None else f"{value:+.1f}".replace("-", "−")
+    if value is None:
+        return "n/a"
+    text = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if text[1:] == "0.0" else text
 
 
 def _percent(value):

@@ -17,6 +17,7 @@ from eql_seesaw.evaluation.report.precision_recall import (
     operating_points,
     precision_recall_curves,
 )
+from eql_seesaw.evaluation.report.write import _signed
 
 
 def matches(detections=(), objects=(), confusions=()):
@@ -161,3 +162,11 @@ def test_among_equals_shown_images_come_first():
     examples = choose_examples(tally, 3, 1)
     assert tally.image_ids[examples[0]["best"]].tolist() == [9]
     assert examples[2] == {"best": [], "worst": []}
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [(None, "n/a"), (0.04, "0.0"), (-0.04, "0.0"), (1.25, "+1.2"), (-10.0, "\u221210.0")],
+)
+def test_signed(value, text):
+    assert _signed(value) == text

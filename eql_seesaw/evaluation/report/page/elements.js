@@ -23,8 +23,8 @@ function svg(name, attributes = {}, ...children) {
 const byId = (id) => document.getElementById(id);
 const decimal = (value) => (value === null ? "n/a" : value.toFixed(1));
 const whole = (value) => (value === null ? "n/a" : value.toLocaleString("en"));
-const signed = (value) =>
-  value === null ? "n/a" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(1);
+const sign = (value) => (Math.abs(value).toFixed(1) === "0.0" ? "" : value < 0 ? "−" : "+");
+const signed = (value) => (value === null ? "n/a" : sign(value) + Math.abs(value).toFixed(1));
 const difference = (a, b) => (a === null || b === null ? null : a - b);
 
 const data = JSON.parse(byId("data").textContent);
