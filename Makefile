@@ -56,7 +56,8 @@ lint: set_up  ## check style and types, as before each commit
 	@$(RUN) -m pre_commit run --all-files
 
 # make constraints PACKAGES="torch torchvision"
-constraints: set_up  ## write constraints.txt anew; PACKAGES, if named, move to their newest versions
+constraints:  ## write constraints.txt anew; PACKAGES, if named, move to their newest versions
+	@test -x $(RUN) || $(MAKE) set_up
 	@$(RUN) .ci/pin_versions.py $(PACKAGES)
 
 clean:  ## remove .venv and what was generated

@@ -23,6 +23,10 @@ PLATFORM = "platform_machine == 'x86_64' and sys_platform == 'linux'"
 
 
 def main() -> None:
+    before = versions()
+    unknown = [package for package in sys.argv[1:] if package not in before]
+    if unknown:
+        sys.exit(f"error: {', '.join(unknown)} not in constraints.txt; it has what setup.cfg needs")
     by_hand = [set_up.pinned(package) for package in BY_HAND]
     with tempfile.TemporaryDirectory() as folder:
         wanted, chosen = os.path.join(folder, "wanted.in"), os.path.join(folder, "chosen.txt")
@@ -36,6 +40,19 @@ def main() -> None:
         set_up.run([*command, *options, *upgrades, "--quiet"], error)
         lines = set_up.read(chosen).splitlines()
     write(set_up.CONSTRAINTS, HEAD + "\n".join([*by_hand, *map(without_platform, lines)]) + "\n")
+    after = versions()
+    # A package may have several, for several versions of Python.
+    for package in sorted({*sys.argv[1:], *before, *after}):
+        old, new = before.get(package, ["absent"]), after.get(package, ["absent"])
+        if old != new or package in sys.argv[1:]:
+            print(f"{package}: {', '.join(old)} -> {', '.join(new)}")
+
+
+def versions() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for package, version in re.findall(r"^([\w.-]+)==(.*)$", set_up.read(set_up.CONSTRAINTS), re.M):
+        found.setdefault(package, []).append(version)
+    return found
 
 
 def without_platform(line: str) -> str:

@@ -4,7 +4,7 @@ Prepare .venv for this repository. Needs Python 3.10 to 3.12 and nothing else; m
 
 Where ``import detectron2`` already works, .venv sees that installation and only what is missing is
 added. Otherwise torch, torchvision and the rest are installed at the versions of constraints.txt,
-and Detectron2 as the PyPI package sal-detectron2 (see README.md).
+and Detectron2 as the PyPI package sal-detectron2 (see docs/installation.md).
 """
 
 import configparser
@@ -50,7 +50,7 @@ def main() -> None:
     run(
         [PYTHON, "-W", "ignore", "-c", CHECK],
         "the installed packages do not work together; the lines above say why. Remove .venv and "
-        "try again, or use an environment of your own (README.md, Installation)",
+        "try again, or use an environment of your own (docs/installation.md)",
     )
     with open(STAMP, "w") as f:
         f.write(fingerprint)

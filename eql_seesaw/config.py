@@ -1,4 +1,7 @@
-"""Every configuration key that this project adds to Detectron2, and the checks on their values."""
+"""
+Every configuration key that this project adds to Detectron2, and the checks on their values; those
+on TEST, which ask the evaluation what it can do, are in engine/setup.py.
+"""
 
 import keyword
 from typing import Any

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from eql_seesaw.data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from eql_seesaw.data.symbols import generate_symbols
 from eql_seesaw.engine import load_config
 from eql_seesaw.tables.table import load_table, table_names
@@ -86,6 +87,13 @@ def test_configs(tmp_path, block):
 @pytest.mark.parametrize("block", list(blocks("json")))
 def test_json(block):
     assert json.loads(block)
+
+
+def test_frequency_groups():
+    """One place decides them; this page says them."""
+    text = (ROOT / "docs" / "datasets.md").read_text()
+    assert f"with at most {RARE_MAX_IMAGES} training images" in text
+    assert f"**common** with at most {COMMON_MAX_IMAGES}," in text
 
 
 class Parsed(BaseException):

@@ -235,6 +235,7 @@ assert not {"detectron2", "eql_seesaw"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_file_needs_torch_and_torchvision_alone(model, export, tmp_path, capsys):
     picture = tmp_path / "sample.png"
     Image.fromarray(noise(50, 70)).save(picture)

@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     from .check_datasets import check_datasets
 
     try:
-        cfg = load_config(args.config_file, args.opts)
+        # A key of training, which may be meant for another machine than the one with the data.
+        cfg = load_config(args.config_file, [*args.opts, "SOLVER.AMP.ENABLED", "False"])
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from .detections import counted_detections
 from .hotcoco_engine import as_hotcoco_objects, lvis_result
-from .lvis_evaluation import evaluate_lvis, has_ignored_objects
+from .lvis_evaluation import ENGINES, evaluate_lvis, has_ignored_objects
 from .lvis_result import LVISResult
 from .results_file import ResultsFile, ResultsWriter
 
@@ -35,15 +35,22 @@ def evaluate_fixed_ap(
 
     Returns:
         Results by IoU type.
+
+    Raises:
+        ValueError: there is no such engine.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
+    if has_ignored_objects(ground_truth):
+        engine = "lvis"
     results = ResultsFile(results_file)
     counts = counts_for_fixed_ap(results.category_ids, results.scores)
     evaluated = {}
     for iou_type in iou_types:
         chosen = _chosen(ground_truth, results, counts, iou_type)
-        if engine == "lvis" or has_ignored_objects(ground_truth):
+        if engine != "hotcoco":
             everything = [r for _, _, detections in chosen for r in detections.to_results()]
-            evaluated[iou_type] = evaluate_lvis(ground_truth, everything, iou_type, -1, "lvis")
+            evaluated[iou_type] = evaluate_lvis(ground_truth, everything, iou_type, -1, engine)
         else:
             evaluated[iou_type] = _evaluate(ground_truth, chosen, iou_type)
     return evaluated

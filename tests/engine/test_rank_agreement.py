@@ -18,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from eql_seesaw.modeling.class_gradients import add_step
 from tests.modeling.tiny_model import tiny_config, training_batch
 
+pytestmark = pytest.mark.slow
+
 WORLD_SIZE = 2
 STEPS = range(2)
 EVERYTHING_SAMPLED = [

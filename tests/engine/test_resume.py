@@ -96,6 +96,7 @@ def test_passes_of_a_step(train_net, overrides, tmp_path, seen):
     assert all(load(tmp_path / passes)["model"][COUNTS].sum() > 0 for passes in steps)
 
 
+@pytest.mark.slow
 def test_accumulating_run_is_resumed_exactly(train_net, overrides, tmp_path):
     run = [*overrides, "SEED", "1", "SOLVER.ACCUMULATION_STEPS", "2", "SOLVER.MAX_ITER", "4"]
     run += ["SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2", "TEST.BEST_METRIC", ""]

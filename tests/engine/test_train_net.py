@@ -341,6 +341,7 @@ def test_missing_and_unreadable_images(
     assert not (tmp_path / "output" / "recorded_statistics.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "Weights of another loss (`MODEL.WEIGHTS`, or `--resume`)",
     "a new training leaves out the classifier and says so; evaluation and `--resume` are refused "

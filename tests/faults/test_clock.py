@@ -18,6 +18,7 @@ def clock_going_back(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(looks))
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "The clock goes back an hour whenever it is looked at",
     "weights, metrics and kept checkpoints as with a good clock",
@@ -43,6 +44,7 @@ def change_a_class(content):
     annotation["category_id"] = 5 if annotation["category_id"] == 2 else 2
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "Annotation file and cached class statistics are of next year",
     "a later change of the annotations is seen all the same",

@@ -66,6 +66,7 @@ def test_deleted(train_net, overrides, tmp_path, after_step):
     check_error(error, r"OUTPUT_DIR|output/model_final.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "Another training starts in the same `OUTPUT_DIR`",
     "one line; the one that runs goes on undisturbed",

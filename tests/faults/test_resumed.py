@@ -12,6 +12,8 @@ from eql_seesaw.evaluation import LongTailLVISEvaluator
 
 from .conftest import check_checkpoint, check_error, own_annotations, own_images
 
+pytestmark = pytest.mark.slow
+
 RUN = ["quickstart/seesaw.yaml"]
 RESUME = [*RUN, "--resume"]
 LONGER = ["SOLVER.MAX_ITER", "5"]

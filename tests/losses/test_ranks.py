@@ -10,6 +10,8 @@ import torch.multiprocessing as mp
 from eql_seesaw.losses import SoftmaxCrossEntropy, build_loss, summed_together
 from eql_seesaw.losses.step_statistics import sum_over_ranks
 
+pytestmark = pytest.mark.slow
+
 K = 5
 WORLD_SIZES = (4, 2)
 STAGES = range(3)

@@ -1,0 +1,57 @@
+"""Who may import whom, as CONTRIBUTING.md has it; in functions too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "eql_seesaw"
+# What stands above the rooms, and imports none of them.
+COMMON = {"atomic_write", "command_line", "rank_barrier"}
+LAYERS = {
+    **{name: set() for name in COMMON},
+    "losses": set(),
+    "config": {"losses"},
+    "data": COMMON,
+    "modeling": {"losses", "config", "data"},
+    "evaluation": COMMON | {"data"},
+    "engine": COMMON | {"losses", "config", "data", "modeling", "evaluation"},
+    "prediction": COMMON | {"data", "evaluation", "engine"},
+    "predict": {"command_line", "engine", "prediction"},
+    "export": {"command_line", "engine", "prediction"},
+    "tables": COMMON | {"data", "evaluation", "engine"},
+    "classification": {"losses"},
+}
+# Commands that stand in the room whose work they start, but need the engine's config.
+COMMANDS = {"data/check.py", "evaluation/__main__.py"}
+
+
+def imported(path):
+    """The rooms and files of the package that a file imports."""
+    package = ["eql_seesaw", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            module = base + (node.module.split(".") if node.module else [])
+            names = [[*module, alias.name] for alias in node.names]
+        else:
+            continue
+        yield from (name[1] for name in names if name[0] == "eql_seesaw" and len(name) > 1)
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_layers(room):
+    paths = sorted((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
+    for path in paths:
+        name = str(path.relative_to(PACKAGE))
+        allowed = (
+            LAYERS[room] | {room} | ({"engine", "command_line"} if name in COMMANDS else set())
+        )
+        assert set(imported(path)) <= allowed, name
+
+
+def test_every_room_has_its_place():
+    rooms = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__")}
+    assert rooms - LAYERS.keys() == {"benchmarks"}, "benchmarks measure everything"
