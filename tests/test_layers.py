@@ -41,7 +41,7 @@ def imported(path):
         yield from (name[1] for name in names if name[0] == "eql_seesaw" and len(name) > 1)
 
 
-@pytest.mark.parametrize("room", LAYERS)
+@pytest.mark.parametrize("room", sorted(LAYERS))
 def test_layers(room):
     paths = sorted((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
     for path in paths:
