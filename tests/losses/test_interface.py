@@ -209,7 +209,8 @@ def test_blocks_of_rows_agree_with_one_block(name, monkeypatch):
         logits.grad = None
         value = total(loss, logits, gt_classes)
         value.backward()
-        results.append((value.detach(), logits.grad))
+        statistics = loss.logit_statistics(logits.detach(), gt_classes)
+        results.append((value.detach(), logits.grad, statistics))
     torch.testing.assert_close(results[0], results[1])
     torch.testing.assert_close(results[0], results[2])
 

@@ -1,8 +1,10 @@
 import csv
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from eql_seesaw.tables.collect import MeasuredRow, paired_gains
 from tests.tables.conftest import finish, finish_inputs, runs_of
 
 
@@ -152,6 +154,12 @@ rows:
 - {name: seesaw, label: Seesaw, config: configs/small/seesaw.yaml, baseline: ce}
 - {name: retrain, label: DE-Seesaw, config: configs/small/retrain.yaml, baseline: seesaw}
 """
+
+
+def test_gains_are_of_equal_seeds():
+    row = MeasuredRow(None, values={1: {"AP": 11.0}, 2: {"AP": 22.0}, 3: {"AP": 35.0}})
+    baseline = MeasuredRow(None, values={3: {"AP": 30.0}, 2: {"AP": 20.0}})
+    assert paired_gains(row, baseline, "AP") == pytest.approx([2.0, 5.0])
 
 
 def test_gains_are_over_each_rows_baseline(run_command, project):
