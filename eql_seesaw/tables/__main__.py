@@ -152,12 +152,12 @@ def show(args: argparse.Namespace) -> int:
 
 
 def plan(args: argparse.Namespace) -> int:
+    table, runs = _selected_runs(args)
     # Here and below, what takes seconds to import is imported where it is needed.
     import torch
 
     from .plan import describe_plan
 
-    table, runs = _selected_runs(args)
     gpus_here = torch.cuda.device_count()
     num_gpus = args.gpus or gpus_here or USUAL_NUM_GPUS
     text = describe_plan(table, runs, num_gpus, gpus_here, args.batch)
@@ -166,11 +166,11 @@ def plan(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    table, runs = _selected_runs(args)
     import torch
 
     from .train import run_all
 
-    table, runs = _selected_runs(args)
     num_gpus = torch.cuda.device_count()
     is_full = _scale(table, args) == "full"
     if is_full and num_gpus < (args.gpus or 1):
@@ -199,7 +199,12 @@ def collect(args: argparse.Namespace) -> int:
 
     table = load_table(args.table)
     scale = _scale(table, args)
-    names = [row.name for row in select_rows(table, args.rows)] if args.rows else None
+    names = None
+    if args.rows:
+        chosen = [row.name for row in select_rows(table, args.rows)]
+        not_trained = rows_not_trained(table, scale)
+        # And those that stand for them.
+        names = {*chosen, *(not_trained[name].same_as for name in chosen if name in not_trained)}
     measured = measure(table, scale, args.output, args.seeds)
     print(markdown(measured, names))
     if names:

@@ -162,7 +162,7 @@ def _describe_schedule(cfg, batch, dataset):
     if batch != recipe.IMS_PER_BATCH:
         text += (
             f" (recipe: {recipe.IMS_PER_BATCH}, {recipe.BASE_LR:g}, {recipe.MAX_ITER}; learning "
-            "rate scaled linearly, as many images seen)"
+            "rate scaled linearly, as many images seen; --batch gives another)"
         )
     num_images = solver.MAX_ITER * batch
     text += f": {num_images:,} images"

@@ -51,7 +51,8 @@ def test_plan_for_another_machine(run_command, project):
     assert "This machine has no GPU; the commands are for 2." in text
     assert (
         "Batch of 4 images, learning rate 0.01, 200 iterations (recipe: 8, 0.02, 100; learning "
-        "rate scaled linearly, as many images seen): 800 images, 0.0 epochs of the 99,388" in text
+        "rate scaled linearly, as many images seen; --batch gives another): 800 images, 0.0 epochs "
+        "of the 99,388" in text
     )
     assert "Left out: test_dev: published on test-dev" in text
     commands = [line for line in text.splitlines() if line.startswith("python ")]
@@ -103,6 +104,11 @@ def test_row_that_is_trained_as_another_is_planned_as_that_one(run_command, proj
     status, text = run_command("plan", "big", "--scale", "mini", "--rows", "n")
     assert status == 0 and text.startswith("n: in miniature the same as row ce\n")
     assert text.splitlines()[-1] == "python -m eql_seesaw.tables run big --scale mini --rows ce"
+    runs = runs_of("big", "mini")
+    finish_inputs(runs["ce", 1])
+    finish(runs["ce", 1], bbox_AP=50.0)
+    _, text = run_command("collect", "big", "--scale", "mini", "--rows", "n")
+    assert "| CE | 1 | 50.0 |" in " ".join(text.split()), "the row that stands for it"
 
 
 def test_mistakes_are_one_line(run_command, monkeypatch, project):

@@ -70,7 +70,10 @@ def metric_rows(run: Run, other: Run | None) -> list[dict[str, Any]]:
 
 
 def run_names(run: Run, other: Run | None) -> list[str]:
-    """Of one or two runs: the last parts of their folders, as many as tell them apart."""
+    """
+    Of one or two runs: the last parts of their folders, as many as tell them apart. Folders of
+    tables name the row's overrides after commas; those that both have are left out.
+    """
     if other is None:
         return [run.run_folder.name]
     folders = [run.run_folder, other.run_folder]
@@ -78,10 +81,19 @@ def run_names(run: Run, other: Run | None) -> list[str]:
         folders = [run.folder.resolve(), other.folder.resolve()]
     most = max(len(folder.parts) for folder in folders)
     for num_parts in range(1, most + 1):
-        names = [str(Path(*folder.parts[-num_parts:])) for folder in folders]
-        if names[0] != names[1]:
-            return names
+        first, second = (folder.parts[-num_parts:] for folder in folders)
+        if first != second:
+            return [_without_shared(first, second), _without_shared(second, first)]
     return [run.run_folder.name] * 2  # compared with itself
+
+
+def _without_shared(parts: Sequence[str], others: Sequence[str]) -> str:
+    shared = {override for part in others for override in part.split(",")[1:]}
+    names = []
+    for part in parts:
+        config, *overrides = part.split(",")
+        names.append(",".join([config, *(own for own in overrides if own not in shared)]))
+    return str(Path(*names))
 
 
 def points_by_task(run: Run, score_threshold: float) -> dict[str, list]:

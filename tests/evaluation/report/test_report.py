@@ -152,6 +152,8 @@ def test_compare(evaluation, shapes, tmp_path):
         ("seesaw/seed_1", "seesaw/seed_2", ["seed_1", "seed_2"]),
         ("a/x/seed_1", "b/x/seed_1", ["a/x/seed_1", "b/x/seed_1"]),
         ("seed_1", "seed_1/seed_1", ["b/seed_1", "seed_1/seed_1"]),
+        ("x,A=1,B=2/seed_1", "x,A=1,B=3/seed_1", ["x,B=2/seed_1", "x,B=3/seed_1"]),
+        ("x,A=1/seed_1", "x/seed_1", ["x,A=1/seed_1", "x/seed_1"]),
         ("seed_1", "seed_1", ["seed_1", "seed_1"]),
     ],
 )
