@@ -23,11 +23,14 @@ PLATFORM = "platform_machine == 'x86_64' and sys_platform == 'linux'"
 
 
 def main() -> None:
+    by_hand = [set_up.pinned(package) for package in BY_HAND]
+    if chosen_by_hand := sorted({*BY_HAND} & {*sys.argv[1:]}):
+        sys.exit(f"error: {', '.join(chosen_by_hand)}: change this line of constraints.txt by hand")
     before = versions()
     unknown = [package for package in sys.argv[1:] if package not in before]
     if unknown:
         sys.exit(f"error: {', '.join(unknown)} not in constraints.txt; it has what setup.cfg needs")
-    by_hand = [set_up.pinned(package) for package in BY_HAND]
+    set_up.pip(set_up.pinned("uv"))
     with tempfile.TemporaryDirectory() as folder:
         wanted, chosen = os.path.join(folder, "wanted.in"), os.path.join(folder, "chosen.txt")
         write(wanted, "\n".join(set_up.requirements()))

@@ -21,6 +21,7 @@ from .collect import markdown, measure, published_table, write_table
 from .run_state import read_run_state
 from .table import Row, Table, load_table, table_names
 from .table_runs import (
+    DEFAULT_OUTPUT,
     SCALES,
     TableRun,
     row_run,
@@ -56,7 +57,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     table.add_argument("table", metavar="TABLE", help="a name that `list` shows")
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument(
-        "--output", default="output/tables", help="folder of all runs (default: %(default)s)"
+        "--output", default=DEFAULT_OUTPUT, help="folder of all runs (default: %(default)s)"
     )
     rows: dict[str, Any] = {"metavar": "A,B", "type": lambda names: names.split(",")}
     runs = argparse.ArgumentParser(add_help=False)

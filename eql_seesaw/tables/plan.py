@@ -14,6 +14,7 @@ from .run_state import RunState, read_run_state
 from .table import Table
 from .table_runs import (
     ANNOTATED_IMAGES,
+    DEFAULT_OUTPUT,
     GENERATED_DATASET,
     MINIATURE_IMAGES,
     TableRun,
@@ -109,22 +110,28 @@ def describe_plan(
             "passes over the longer, resampled set, so its schedules of as many epochs train "
             "longer."
         )
-    miniatures: dict[str, None] = {}
+    miniatures: list[TableRun] = []
     for run, cfg, state, batch in zip(runs, configs, states, batches, strict=True):
         resume = has_checkpoint(run.folder)
         lines += ["", f"# {run}: {state.reason or 'finished'}"]
         if state.metrics is not None or state.conflict:
             continue
         if run.is_miniature_of_row:
-            miniatures[run.row.name] = None
+            if run.name == f"{table.name}/{run.row.name}":  # not an input from another table
+                miniatures.append(run)
         else:
             threads = "OMP_NUM_THREADS=1 " if scale == "mini" else ""
             words = train_command(run, num_gpus, resume, batch_settings(cfg, batch))
             lines.append(f"{threads}python {shlex.join(words)}")
     if miniatures:  # their config files are written when they are run
-        names = ",".join(miniatures)
-        command = f"python -m eql_seesaw.tables run {table.name} --scale mini --rows {names}"
-        lines += ["", "# What is not finished, and first what it starts from:", command]
+        words = ["python", "-m", "eql_seesaw.tables", "run", table.name, "--scale", "mini"]
+        words += ["--rows", ",".join(dict.fromkeys(run.row.name for run in miniatures))]
+        num_seeds = max(run.seed for run in miniatures)
+        if num_seeds != max(run.row.seeds for run in miniatures):
+            words += ["--seeds", str(num_seeds)]
+        if runs[0].output != DEFAULT_OUTPUT:
+            words += ["--output", runs[0].output]
+        lines += ["", "# What is not finished, and first what it starts from:", shlex.join(words)]
     return "\n".join(lines)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 SCALES = ("full", "mini")
+# The folder of all runs.
+DEFAULT_OUTPUT = "output/tables"
 # The dataset of tables that are miniatures themselves.
 GENERATED_DATASET = "symbols"
 # The table whose inputs, the weights to start from, all rows take in miniature.

@@ -95,6 +95,11 @@ def test_plan_in_miniature_leaves_out_what_is_finished(run_command):
     assert not os.path.exists("output/tables/mini/big/cascade"), "a plan writes nothing"
 
 
+def test_planned_command_keeps_what_was_asked_for(run_command):
+    _, text = run_command("plan", "big", "--scale", "mini", "--seeds", 2, "--output", "o")
+    assert text.splitlines()[-1].endswith(" --rows ce,p --seeds 2 --output o")
+
+
 def test_row_that_is_trained_as_another_is_planned_as_that_one(run_command, project):
     (project / "configs/big/norm_mask.yaml").write_text(
         "_BASE_: softmax_ce.yaml\nMODEL: {ROI_MASK_HEAD: {NAME: NormedMaskRCNNConvUpsampleHead}}\n"
