@@ -18,7 +18,7 @@ quickstart: set_up  ## generate a dataset, train Seesaw on it, show AP of rare, 
 
 MINIATURE := --image-size 96 --plain
 
-miniature_data: set_up  ## generate the data of the two targets below, two minutes
+miniature_data: set_up  ## generate the data of the two targets below, about a minute
 	@$(RUN) datasets/make_symbols.py --root datasets/symbols_pretrain --first-symbol 100 --balanced 240 --seed 1 $(MINIATURE)
 	@$(RUN) datasets/make_symbols.py --root datasets/symbols_miniature --max-image-count 4000 $(MINIATURE)
 	@for n in 160 800; do \
@@ -49,7 +49,7 @@ crash_test: set_up  ## kill a small training at 20 random moments, resume it, co
 faults: set_up  ## do what can go wrong, and write docs/faults.md
 	@$(RUN) -m pytest tests -m fault --write-faults=docs/faults.md
 
-fast_test: set_up  ## run the tests that are not marked slow, in the order of the rooms
+fast_test: set_up  ## run the tests that are not marked slow
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: set_up  ## check style and types, as before each commit

@@ -78,7 +78,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def _file(path: str) -> str:
-    if path and not os.path.exists(path):
+    if path and "://" not in path and not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"no such file: {path}")
     return path
 

@@ -71,5 +71,7 @@ def test_arguments_of_detectron2s_programs(tmp_path, monkeypatch):
         vars(parser.parse_args(line.split()))
         for parser in (default_argument_parser(), argument_parser(""))
     )
+    url = "https://a/b.yaml"  # Detectron2 reads such ones too
+    assert argument_parser("").parse_args(["--config-file", url]).config_file == url
     assert ours.pop("timeout") == 30.0  # what comes after KEY VALUE is no longer an option
     assert ours == theirs
