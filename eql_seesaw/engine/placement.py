@@ -1,31 +1,28 @@
-"""Which process this is among those of the job, and how they find each other."""
+"""Place of a process among those of the job, from torchrun's or srun's variables or from arguments."""
 
 import dataclasses
 import platform
+import re
 import socket
 from argparse import Namespace
 from collections.abc import Mapping
 
 import torch
 
-from . import slurm
-
-# What torchrun sets for each of the processes it starts.
+# Set by torchrun for each of the processes it starts.
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+# Ids from here on are Slurm's own steps: the batch script, and the shell of an allocation.
+_FIRST_SPECIAL_STEP = 4294967290
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
     """
-    Where a process stands.
-
     Attributes:
         launcher: who starts the processes: "torchrun", "srun" or "train_net.py".
         rank, world_size: among all processes.
         local_rank, local_world_size: among those of this machine.
         init_method: where they meet, for ``torch.distributed.init_process_group``.
-        backend: "nccl" with GPUs, "gloo" without.
-        device: "cuda:0", "cpu", ...
     """
 
     launcher: str
@@ -34,22 +31,30 @@ class Placement:
     local_rank: int
     local_world_size: int
     init_method: str
-    backend: str
-    device: str
 
     @property
     def is_started(self) -> bool:
-        """Whether the processes of this machine run already, this one being one of them."""
+        """True where the processes of this machine run already, this one being one of them."""
         return self.launcher != "train_net.py" or self.world_size == 1
+
+    @property
+    def backend(self) -> str:
+        """ "nccl" with GPUs, "gloo" without."""
+        return "nccl" if torch.cuda.device_count() else "gloo"
+
+    @property
+    def device(self) -> str:
+        """ "cuda:0", "cpu", ..."""
+        available = torch.cuda.device_count()
+        if not available:
+            return "cpu"
+        # With --gpus-per-task, Slurm shows each process one GPU, its own.
+        return f"cuda:{self.local_rank if available > 1 else 0}"
 
     def of_local_rank(self, local_rank: int) -> "Placement":
         """The placement of another process of this machine."""
-        return dataclasses.replace(
-            self,
-            rank=self.rank - self.local_rank + local_rank,
-            local_rank=local_rank,
-            device=_device(local_rank),
-        )
+        rank = self.rank - self.local_rank + local_rank
+        return dataclasses.replace(self, rank=rank, local_rank=local_rank)
 
     def describe(self) -> str:
         """In one line, for the log."""
@@ -78,9 +83,18 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
     """
     missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
     if not missing:
-        return _of_torchrun(args, environ)
-    if slurm.in_step_of_many(environ):
-        return _of_srun(args, environ)
+        numbers = [_integer(environ, name) for name in TORCHRUN_VARIABLES[:4]]
+        instead = "--nproc_per_node and --nnodes"
+        return _checked(Placement("torchrun", *numbers, "env://"), args, instead)
+    if _is_one_of_srun(environ):
+        numbers = [
+            _integer(environ, "SLURM_PROCID"),
+            _integer(environ, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
+            _integer(environ, "SLURM_LOCALID"),
+            _srun_local_world_size(environ),
+        ]
+        instead = "--ntasks-per-node and --nodes"
+        return _checked(Placement("srun", *numbers, _srun_init_method(environ)), args, instead)
     if "RANK" in environ and environ.get("WORLD_SIZE", "1") != "1":
         raise ValueError(
             f"RANK and WORLD_SIZE are set, as by torchrun, but not {', '.join(missing)}: start the "
@@ -89,39 +103,48 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
     return _of_arguments(args)
 
 
-def _of_torchrun(args, environ):
-    _refuse_own_processes(args, "torchrun", "--nproc_per_node and --nnodes")
-    rank, world_size, local_rank, local_world_size = (
-        _integer(environ, name) for name in TORCHRUN_VARIABLES[:4]
-    )
-    return _started("torchrun", rank, world_size, local_rank, local_world_size, "env://")
+def _is_one_of_srun(environ: Mapping[str, str]) -> bool:
+    """
+    True in one of several processes that srun started. The script of sbatch and the shell of salloc
+    have SLURM_PROCID and SLURM_NTASKS too, but they are in no step; a shell of ``srun --pty bash``
+    is alone in its step.
+    """
+    step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
+    if not step.isdecimal() or int(step) >= _FIRST_SPECIAL_STEP or "SLURM_PROCID" not in environ:
+        return False
+    return int(environ.get("SLURM_STEP_NUM_TASKS", environ.get("SLURM_NTASKS", 1))) > 1
 
 
-def _of_srun(args, environ):
-    _refuse_own_processes(args, "srun", "--ntasks-per-node and --nodes")
-    counts = slurm.tasks_per_node(environ)
-    if len(set(counts)) > 1:
+def _srun_local_world_size(environ: Mapping[str, str]) -> int:
+    names = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
+    counts = next((environ[name] for name in names if name in environ), "")
+    match = re.fullmatch(r"(\d+)(\(x\d+\))?", counts)
+    if match is None:
         raise ValueError(
-            f"srun starts {counts} processes on its nodes; it must be as many on each: use "
+            f"srun starts {counts!r} processes on its nodes; it must be as many on each: use "
             "--ntasks-per-node"
         )
-    address = environ.get("MASTER_ADDR") or slurm.node_list(environ)[0]
-    port = environ.get("MASTER_PORT") or slurm.master_port(environ)
-    return _started(
-        "srun",
-        _integer(environ, "SLURM_PROCID"),
-        slurm.num_tasks(environ),
-        _integer(environ, "SLURM_LOCALID"),
-        counts[0],
-        f"tcp://{address}:{port}",
-    )
+    return int(match[1])
 
 
-def _of_arguments(args):
-    if args.num_gpus < 1:
-        raise ValueError(f"--num-gpus is {args.num_gpus}; it must be at least 1")
-    if args.num_machines < 1:
-        raise ValueError(f"--num-machines is {args.num_machines}; it must be at least 1")
+def _srun_init_method(environ: Mapping[str, str]) -> str:
+    """The first node, and a port that all processes of a step agree on and others rarely share."""
+    hosts = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
+    # "rack[03-05,09]n[1-2],other" begins with rack03n1.
+    first_host = re.sub(r"\[(\d+)[^]]*\]", r"\1", hosts).split(",")[0]
+    address = environ.get("MASTER_ADDR") or first_host
+    if not address:
+        raise ValueError("srun set no SLURM_JOB_NODELIST; set MASTER_ADDR to the first host's name")
+    job, step = environ.get("SLURM_JOB_ID", "0"), environ.get("SLURM_STEP_ID", "0")
+    # Below the ports that Linux gives to outgoing connections.
+    port = environ.get("MASTER_PORT") or 15000 + (31 * int(job) + int(step)) % 15000
+    return f"tcp://{address}:{port}"
+
+
+def _of_arguments(args: Namespace) -> Placement:
+    for option, value in (("num-gpus", args.num_gpus), ("num-machines", args.num_machines)):
+        if value < 1:
+            raise ValueError(f"--{option} is {value}; it must be at least 1")
     if not 0 <= args.machine_rank < args.num_machines:
         raise ValueError(
             f"--machine-rank is {args.machine_rank}; with --num-machines {args.num_machines} it "
@@ -139,71 +162,41 @@ def _of_arguments(args):
     world_size = args.num_gpus * args.num_machines
     if url == "auto" and world_size > 1:
         url = f"tcp://127.0.0.1:{_free_port()}"
-    return Placement(
-        "train_net.py",
-        args.machine_rank * args.num_gpus,
-        world_size,
-        0,
-        args.num_gpus,
-        url,
-        _backend(),
-        _device(0),
-    )
+    rank = args.machine_rank * args.num_gpus
+    return Placement("train_net.py", rank, world_size, 0, args.num_gpus, url)
 
 
-def _started(launcher, rank, world_size, local_rank, local_world_size, url):
-    """The placement of a process that ``launcher`` has started."""
+def _checked(placement: Placement, args: Namespace, instead: str) -> Placement:
+    """The placement of a process that torchrun or srun has started, if it can be one."""
+    launcher, local_world_size = placement.launcher, placement.local_world_size
+    for option, value in (("num-gpus", args.num_gpus), ("num-machines", args.num_machines)):
+        if value > 1:
+            raise ValueError(
+                f"--{option} {value} under {launcher}, which starts the processes itself: leave it "
+                f"out, and give {launcher} {instead}"
+            )
     # Detectron2 takes the ranks of a machine to follow each other.
-    if rank % local_world_size != local_rank or world_size % local_world_size:
+    in_order = placement.rank % local_world_size == placement.local_rank
+    if not in_order or placement.world_size % local_world_size:
         raise ValueError(
-            f"{launcher} gave rank {rank} of {world_size} to process {local_rank} of the "
-            f"{local_world_size} on its machine; ranks must be counted machine by machine, with "
-            "as many on each (srun --distribution=block)"
+            f"{launcher} gave rank {placement.rank} of {placement.world_size} to process "
+            f"{placement.local_rank} of the {local_world_size} on its machine; ranks must be "
+            "counted machine by machine, with as many on each (srun --distribution=block)"
         )
-    # With --gpus-per-task, Slurm shows each process one GPU, its own.
     if not (launcher == "srun" and torch.cuda.device_count() == 1):
         _check_gpus(f"{launcher} starts {local_world_size} processes", local_world_size)
-    return Placement(
-        launcher,
-        rank,
-        world_size,
-        local_rank,
-        local_world_size,
-        url,
-        _backend(),
-        _device(local_rank),
-    )
+    return placement
 
 
-def _refuse_own_processes(args, launcher, instead):
-    for name in ("num_gpus", "num_machines"):
-        if getattr(args, name) > 1:
-            option = f"--{name.replace('_', '-')} {getattr(args, name)}"
-            raise ValueError(
-                f"{option} under {launcher}, which starts the processes itself: leave it out, and "
-                f"give {launcher} {instead}"
-            )
-
-
-def _check_gpus(wish, num_processes):
+def _check_gpus(wish: str, num_processes: int) -> None:
     # Counting does not take hold of a GPU.
     available = torch.cuda.device_count()
     if 0 < available < num_processes:
         raise ValueError(f"{wish}, but this machine has {available} GPU(s)")
 
 
-def _backend():
-    return "nccl" if torch.cuda.device_count() else "gloo"
-
-
-def _device(local_rank):
-    available = torch.cuda.device_count()
-    if not available:
-        return "cpu"
-    return f"cuda:{local_rank if available > 1 else 0}"
-
-
-def _integer(environ, name):
+def _integer(environ: Mapping[str, str], *names: str) -> int:
+    name = next((name for name in names if name in environ), names[-1])
     try:
         return int(environ[name])
     except (KeyError, ValueError):

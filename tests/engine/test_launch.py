@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from eql_seesaw.engine import argument_parser, launch, one_line_errors, slurm
-from eql_seesaw.engine.lost_ranks import RankLost
+from eql_seesaw.command_line import ProcessFailed, RankLost
+from eql_seesaw.engine import argument_parser, launch, one_line_errors
 from eql_seesaw.engine.placement import find_placement
-from eql_seesaw.engine.processes import ProcessFailed
 
 TORCHRUN = {
     "RANK": "5",
@@ -43,30 +42,17 @@ def arguments(*options):
 
 
 @pytest.mark.parametrize(
-    "hosts, expanded",
+    "hosts, first",
     [
-        ("gpu1", ["gpu1"]),
-        ("node[03-05,09],gpu-a1", ["node03", "node04", "node05", "node09", "gpu-a1"]),
-        ("n[8-11]", ["n8", "n9", "n10", "n11"]),
-        ("r[0-1]n[1-2]-ib", ["r0n1-ib", "r0n2-ib", "r1n1-ib", "r1n2-ib"]),
-        ("a.b.c,d[001]", ["a.b.c", "d001"]),
+        ("gpu1", "gpu1"),
+        ("node[03-05,09],gpu-a1", "node03"),
+        ("r[0-1]n[1-2]-ib", "r0n1-ib"),
+        ("a.b.c,d[001]", "a.b.c"),
     ],
 )
-def test_host_lists(hosts, expanded):
-    assert slurm.expand_hosts(hosts) == expanded
-
-
-@pytest.mark.parametrize("hosts", ["", "node[", "node[1-", "a,,b", "node[1-2", "node[a]", "a b"])
-def test_broken_host_lists(hosts):
-    with pytest.raises(ValueError, match="node list is"):
-        slurm.expand_hosts(hosts)
-
-
-def test_task_counts():
-    assert slurm.expand_counts("4(x2),3") == [4, 4, 3]
-    assert slurm.expand_counts("8") == [8]
-    with pytest.raises(ValueError, match="TASKS_PER_NODE is '4x2'"):
-        slurm.expand_counts("4x2")
+def test_srun_processes_meet_at_the_first_host(gpus, hosts, first):
+    placement = find_placement(arguments(), {**SRUN, "SLURM_JOB_NODELIST": hosts})
+    assert placement.init_method.startswith(f"tcp://{first}:")
 
 
 def test_one_process(gpus):
@@ -182,7 +168,8 @@ BAD_SETTINGS = {
         "--machine-rank is 2.*from 0 to 1",
     ),
     "url": (["--num-gpus", "2", "--dist-url", "node1:2000"], {}, 0, "--dist-url is 'node1:2000'"),
-    "uneven nodes": ([], {**SRUN, "SLURM_TASKS_PER_NODE": "5,3"}, 0, r"\[5, 3\] processes"),
+    "uneven nodes": ([], {**SRUN, "SLURM_TASKS_PER_NODE": "5,3"}, 0, "starts '5,3' processes"),
+    "no nodes": ([], {**SRUN, "SLURM_JOB_NODELIST": ""}, 0, "set MASTER_ADDR"),
     "cyclic ranks": ([], {**SRUN, "SLURM_LOCALID": "2"}, 0, "--distribution=block"),
     "half of torchrun": (
         [],

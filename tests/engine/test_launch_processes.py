@@ -93,7 +93,7 @@ FAILURES = {
     "SIGKILL": r"error: rank 1 \(process \d+\) was killed by SIGKILL, often for want of memory",
     "exit": r"error: rank 1 \(process \d+\) ended with status 7",
     "ValueError": r"error: dataset 'x' is empty",
-    "KeyError": r"error: rank 1: KeyError: 'a mistake of ours(, and so on)+.*",
+    "KeyError": r"error: rank 1: KeyError: 'a mistake of ours'",
 }
 
 
@@ -117,9 +117,8 @@ def test_dead_rank_under_torchrun():
 
 
 @pytest.mark.fault("a rank stalls", "the others give up after --timeout and say so; it is ended")
-@pytest.mark.parametrize("failure", ["SIGSTOP", "silence"])
-def test_stalled_rank(failure):
-    process = start_ready(*OWN, "--timeout", "0.05", "fail", failure)
+def test_stalled_rank():
+    process = start_ready(*OWN, "--timeout", "0.05", "fail", "silence")
     status, _, line = end(process)
     assert status == 1
     assert line.startswith("error: rank 0: another rank did not answer within 0.05 minutes")
@@ -132,7 +131,7 @@ def test_killed_launcher():
     process.kill()
     # Standard output is at its end when nobody is left to write to it.
     output, errors = process.communicate(timeout=SECONDS)
-    assert "the process that started this one has ended" in errors
+    assert process.returncode == -signal.SIGKILL and "Traceback" not in errors
 
 
 @pytest.mark.fault("a signal during training", "status 75 after saving, on all ranks")
