@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
@@ -101,6 +102,31 @@ def get_class_statistics(
     source = f"read from {json_file}" if json_file else f"of {', '.join(dataset_names)}"
     _log_statistics(statistics, source)
     return statistics
+
+
+def class_statistics(cfg: CfgNode) -> ClassStatistics | None:
+    """
+    Statistics of the config's training set, for what Detectron2 builds from the config alone:
+    those that :func:`~eql_seesaw.data.training_set.load_training_set` left in the metadata of the
+    datasets, or else counted here. None without ``DATASETS.TRAIN`` and
+    ``DATASETS.CLASS_STATISTICS``.
+    """
+    names, json_file = tuple(cfg.DATASETS.TRAIN), cfg.DATASETS.CLASS_STATISTICS
+    if not names and not json_file:
+        return None
+    if names and not json_file:
+        kept_names, statistics = MetadataCatalog.get(names[0]).get("class_statistics", ((), None))
+        if kept_names == names and len(statistics.image_counts) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+            return statistics
+    return get_class_statistics(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES, json_file)
+
+
+def keep_statistics(names: tuple[str, ...], statistics: ClassStatistics) -> None:
+    """Leave the statistics of a training set in the metadata of its first dataset."""
+    metadata = MetadataCatalog.get(names[0])
+    if "class_statistics" in metadata.as_dict():  # which Detectron2 lets nobody overwrite
+        del metadata.class_statistics
+    metadata.class_statistics = names, statistics
 
 
 @functools.lru_cache(maxsize=32)

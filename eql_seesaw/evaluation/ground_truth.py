@@ -1,10 +1,13 @@
 """Ground truth for LVIS evaluation, from annotation files in LVIS or COCO format."""
 
+import os
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pycocotools.mask as mask_util
+from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..data.annotation_file import (
@@ -12,6 +15,7 @@ from ..data.annotation_file import (
     Problems,
     box_problem,
     coordinates_problem,
+    image_file_name,
     image_problem,
     is_number,
     read_annotation_file,
@@ -21,6 +25,7 @@ from ..data.annotation_file import (
 )
 from ..data.frequency_groups import GROUP_NAMES
 from ..data.large_json import paused_garbage_collector
+from ..data.register import is_own_dataset
 
 # hotcoco takes detections as an array of float64, which knows larger integers roughly only.
 MAX_ID = 2**53
@@ -103,6 +108,44 @@ def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> di
         "annotations": completed,
         "categories": [categories[category_id] for category_id in category_ids],
     }
+
+
+def test_images(ground_truth: dict, dataset_name: str) -> list[dict[str, Any]]:
+    """
+    Images of a dataset to evaluate on, for Detectron2's ``build_detection_test_loader``.
+
+    Args:
+        ground_truth: of the dataset, from :func:`load_ground_truth`.
+        dataset_name: a registered dataset whose metadata has ``image_root``.
+
+    Returns:
+        "file_name", "height", "width" and "image_id" of each image, in ascending order of id.
+
+    Raises:
+        ValueError: an image has no file name, or one that leads out of the image folder. One line.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    # Detectron2's loader of LVIS does not look at "file_name".
+    from_coco_url = not is_own_dataset(dataset_name) and metadata.evaluator_type == "lvis"
+    problems = Problems(metadata.json_file)
+    records = []
+    for image in sorted(ground_truth["images"], key=itemgetter("id")):
+        try:
+            file_name = image_file_name(image, from_coco_url)
+        except ValueError as error:
+            problem = Problem("images without a usable file name", str(error))
+            problems.add(f"image {image['id']}", problem)
+            continue
+        records.append(
+            {
+                "file_name": os.path.join(metadata.image_root, file_name),
+                "height": image["height"],
+                "width": image["width"],
+                "image_id": image["id"],
+            }
+        )
+    problems.raise_first()
+    return records
 
 
 def _id_problem(entry_id: int) -> Problem | None:

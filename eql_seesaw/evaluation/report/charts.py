@@ -1,6 +1,7 @@
 """
-Charts of the report. Each is drawn by one function of Matplotlib, as SVG for the page and as PNG for
-papers. In the SVG, colours are CSS variables, and marks of classes are links to them.
+Charts of the report, each drawn by one function, as SVG for the page and as PNG for papers.
+
+In the SVG, colours are CSS variables, and marks of classes are links to them.
 """
 
 import io
@@ -8,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -142,9 +144,9 @@ def draw_confusions(axes: Axes, numbers: Numbers) -> None:
     colors = [to_rgba(COLORS["frequent"], 0.06 + 0.5 * share) for share in shares]
     edges = [COLORS["muted"] if i == j else "none" for i, j in zip(rows, columns, strict=True)]
     axes.bar(columns, 0.92, 0.92, rows - 0.46, color=colors, edgecolor=edges, linewidth=0.5)
-    small = {"fontsize": 6, "ha": "center", "va": "center"}
-    for row, column in zip(rows, columns, strict=True):
-        axes.text(column, row, str(matrix[row, column]), color=COLORS["all"], **small)
+    small: dict[str, Any] = {"fontsize": 6, "ha": "center", "va": "center", "color": COLORS["all"]}
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        axes.text(column, row, str(matrix[row, column]), **small)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.tick_params(length=0)

@@ -134,13 +134,13 @@ def category_columns(result: Result, numbers: Sequence[Numbers], other_name: str
             other_ap = list(map(decimal, of.other_ap))
             columns.append(Column(f"AP {of.name}, {other_name}", other_ap, of.iou_type))
             columns.append(Column("Difference", changes, of.iou_type))
-        for title, values in {
+        more = {
             "AP50": class_metric(result, of.iou_type, "AP50"),
             "AR": class_metric(result, of.iou_type, "AR"),
-            "Precision": 100 * of.precision,
-            "Recall": 100 * of.recall,
-        }.items():
-            columns.append(Column(title, list(map(decimal, values)), of.iou_type))
+            "Precision": (100 * of.precision).tolist(),
+            "Recall": (100 * of.recall).tolist(),
+        }
+        columns += [Column(title, list(map(decimal, more[title])), of.iou_type) for title in more]
     return columns
 
 

@@ -51,7 +51,9 @@ def tally_images(matches: Matches, score_threshold: float) -> Tally:
     )
 
 
-def choose_examples(tally: Tally, num_classes: int, num_examples: int) -> list[dict[str, list[int]]]:
+def choose_examples(
+    tally: Tally, num_classes: int, num_examples: int
+) -> list[dict[str, list[int]]]:
     """
     Best: images with a right detection, of highest F1. Worst: others with a mistake, with most
     missed objects and wrong detections. Among equals, images that are shown already for other
@@ -104,7 +106,8 @@ def draw_examples(
     for of_class in chosen:
         for row in of_class["best"] + of_class["worst"]:
             rows_of_images[int(tally.image_ids[row])].append(row)
-    pictures, drawn = [], {}
+    pictures: list[dict[str, Any]] = []
+    drawn = {}
     for image_id in tqdm(sorted(rows_of_images), "pictures", unit="image", disable=None):
         detections = overlays.detections(image_id)
         for row in rows_of_images[image_id]:

@@ -1,4 +1,4 @@
-"""The numbers of one IoU type, boxes or masks, from which tables and charts of the report are made."""
+"""Numbers of one IoU type, boxes or masks, for the tables and charts of the report."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -47,9 +47,7 @@ class Curve:
     def f1(self) -> np.ndarray:
         """Float (101,); 0 where precision or recall are NaN, or both are 0."""
         with np.errstate(invalid="ignore"):
-            return np.nan_to_num(
-                2 * self.precision * self.recall / (self.precision + self.recall)
-            )
+            return np.nan_to_num(2 * self.precision * self.recall / (self.precision + self.recall))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Calibration:
 @dataclasses.dataclass(frozen=True)
 class Numbers:
     """
-    What one evaluation, and possibly another, says of one IoU type.
+    Numbers of one evaluation, and AP of possibly another, of one IoU type.
 
     Attributes:
         iou_type: "segm" or "bbox".
@@ -152,7 +150,9 @@ def mean_ap_by_range(
         (first, last, mean AP, classes) of each range of training images that holds classes, both
         ends belonging to it.
     """
-    known = [(n, value) for n, value in zip(train_images, ap, strict=True) if None not in (n, value)]
+    known = [
+        (n, value) for n, value in zip(train_images, ap, strict=True) if None not in (n, value)
+    ]
     counts = np.array([n for n, _ in known])
     values = np.array([value for _, value in known])
     index = np.searchsorted(RANGE_ENDS, counts)

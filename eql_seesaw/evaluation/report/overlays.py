@@ -114,6 +114,7 @@ class Overlays:
             ValueError: the detections are not those that were evaluated.
         """
         matches = self._matches
+        assert detections.boxes is not None, "of masks, too"
         of_class = np.flatnonzero(detections.category_ids == self._category_ids[k])
         rows = np.arange(*np.searchsorted(matches.image_ids, [image_id, image_id + 1]))
         rows = rows[matches.classes[rows] == k]

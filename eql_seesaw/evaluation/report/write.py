@@ -59,26 +59,30 @@ def write_report(
     pictures, examples = draw_examples(result, iou_types[0], score_threshold)
     draw_comparison = functools.partial(charts.draw_comparison, names=names)
 
-    page = _environment().get_template("index.html.jinja").generate(
-        result=result,
-        other=other,
-        names=names,
-        threshold=score_threshold,
-        numbers=numbers,
-        metrics=contents.METRICS,
-        rows=contents.metric_rows(results),
-        columns=contents.category_columns(result, numbers, names[-1]),
-        # The worst first; those without ground truth last.
-        order=sorted(
-            range(len(result.categories)),
-            key=lambda k: (numbers[0].ap[k] is None, numbers[0].ap[k], k),
-        ),
-        num_confusions=NUM_CONFUSIONS,
-        examples=list(zip(result.categories, examples, strict=True)),
-        pictures=pictures,
-        num_missing_pictures=sum(picture["url"] is None for picture in pictures),
-        draw_comparison=draw_comparison,
-        **contents.group_facts(result, numbers[0]),
+    page = (
+        _environment()
+        .get_template("index.html.jinja")
+        .generate(
+            result=result,
+            other=other,
+            names=names,
+            threshold=score_threshold,
+            numbers=numbers,
+            metrics=contents.METRICS,
+            rows=contents.metric_rows(results),
+            columns=contents.category_columns(result, numbers, names[-1]),
+            # The worst first; those without ground truth last.
+            order=sorted(
+                range(len(result.categories)),
+                key=lambda k: (numbers[0].ap[k] is None, numbers[0].ap[k], k),
+            ),
+            num_confusions=NUM_CONFUSIONS,
+            examples=list(zip(result.categories, examples, strict=True)),
+            pictures=pictures,
+            num_missing_pictures=sum(picture["url"] is None for picture in pictures),
+            draw_comparison=draw_comparison,
+            **contents.group_facts(result, numbers[0]),
+        )
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,9 +99,7 @@ def check_comparable(result: Result, other: Result) -> None:
     """
     where = "these evaluations cannot be compared"
     if result.dataset != other.dataset:
-        raise ValueError(
-            f"{where}: they are of the datasets {result.dataset} and {other.dataset}."
-        )
+        raise ValueError(f"{where}: they are of the datasets {result.dataset} and {other.dataset}.")
     one, another = ([(c["id"], c["name"]) for c in r.categories] for r in (result, other))
     if len(one) != len(another):
         raise ValueError(f"{where}: they have {len(one)} and {len(another)} categories.")

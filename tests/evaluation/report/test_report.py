@@ -27,7 +27,7 @@ def read(path):
 
 def category(page, category_id):
     """What the page shows of a class when it is opened."""
-    (text,) = re.findall(rf'<script [^>]*id="category-{category_id}">(.*?)</script>', page, re.S)
+    (text,) = re.findall(rf'<script [^>]*id="content-{category_id}">(.*?)</script>', page, re.S)
     return text
 
 
@@ -179,7 +179,11 @@ def test_compare(folder, shapes, tmp_path, capsys):
     assert path == str(folder / "comparison" / "index.html")
     page = read(path)
     row = dict(table_row(page, "猫"))
-    assert (row["AP masks"], row["AP masks, other"], row["Difference"]) == ("100.0", "0.0", "+100.0")
+    assert (row["AP masks"], row["AP masks, other"], row["Difference"]) == (
+        "100.0",
+        "0.0",
+        "+100.0",
+    )
     # The other rare class with ground truth has AP 0 in both.
     assert "<td>+50.0</td>" in page
     gains = re.findall(r'data-changes="gains">.*?<tbody>(.*?)</tbody>', page, re.S)[0]

@@ -99,7 +99,7 @@ function showCategory() {
     ["dt", "dd"].forEach((name, i) => { fact.appendChild(document.createElement(name)).textContent = texts[i]; });
     return fact;
   }));
-  byId("category-content").innerHTML = byId(location.hash.slice(1)).textContent;
+  byId("category-content").innerHTML = byId(location.hash.replace("#category", "content")).textContent;
   for (const image of dialog.querySelectorAll("image")) image.setAttribute("href", byId(image.dataset.picture).textContent);
   const rows = shownRows();
   const position = rows.indexOf(row);
