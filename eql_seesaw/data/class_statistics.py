@@ -171,20 +171,23 @@ class _StatisticsFile(msgspec.Struct):
     thing_classes: list[str] | None = None
 
 
-def get_class_statistics(dataset_names, num_classes, json_file=""):
+def get_class_statistics(dataset_names, num_classes, json_file=""):  # noqa: ANN201, until all moved
     from detectron2.config import get_cfg
 
-    from ..config import add_long_tail_config
-    from .training_set import class_statistics
+    from .. import config
+    from . import training_set
 
     cfg = get_cfg()
-    add_long_tail_config(cfg)
+    config.add_long_tail_config(cfg)
     cfg.DATASETS.TRAIN, cfg.DATASETS.CLASS_STATISTICS = tuple(dataset_names), json_file
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
-    return class_statistics(cfg)
+    found = training_set.load_training_set(cfg)
+    if found is None:
+        raise ValueError("DATASETS.TRAIN is empty: name a dataset to train on")
+    return found.statistics
 
 
-def class_statistics(cfg):
+def class_statistics(cfg):  # noqa: ANN201, until all moved
     from . import training_set
 
     return training_set.class_statistics(cfg)
