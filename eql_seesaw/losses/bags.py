@@ -58,7 +58,8 @@ class BalancedGroupSoftmax(ClassificationLoss):
             raise ValueError(f"others_ratio must not be negative, got {others_ratio}")
         self.num_groups = num_groups
         self.others_ratio = others_ratio
-        self.generator = generator
+        # Not generator=None, with which torch.compile cannot draw for another number of samples.
+        self.random_source = {} if generator is None else {"generator": generator}
         counts = class_vector(instance_counts, num_classes, "instance_counts")
         groups = torch.bucketize(counts, bounds, right=True)
         # The groups' columns one group after the other, "others" first in each.
@@ -86,14 +87,14 @@ class BalancedGroupSoftmax(ClassificationLoss):
         groups = torch.arange(self.num_groups, device=logits.device)
         in_group = self.class_groups[gt_classes, None] == groups
         labels = self.labels_in_groups[gt_classes, None] * in_group
-        weights = (in_group | self.sample_others(in_group)).float()
+        included = in_group | self.sample_others(in_group)
         group_logits, objectness_logits = self._split(logits)
+        # Not a matrix product, which autocast would compute in half precision.
         summed_losses = [
-            F.cross_entropy(group_logits[g], labels[:, g], reduction="none")
-            @ weights[:, g].to(group_logits[g].dtype)
-            for g in range(self.num_groups)
+            (F.cross_entropy(z, label, reduction="none") * is_included).sum()
+            for z, label, is_included in zip(group_logits, labels.T, included.T)
         ]
-        group_losses = torch.stack(summed_losses) / weights.sum(dim=0).clamp(min=1)
+        group_losses = torch.stack(summed_losses) / included.sum(dim=0).clamp(min=1)
         background = (gt_classes == self.num_classes).long()
         objectness_loss = F.cross_entropy(objectness_logits, background, reduction="sum")
         return {
@@ -110,7 +111,7 @@ class BalancedGroupSoftmax(ClassificationLoss):
             bool (R, G), the samples drawn as "others"; in each group floor(ratio * samples in the
             group), or all if there are fewer.
         """
-        draws = torch.rand(in_group.shape, device=in_group.device, generator=self.generator)
+        draws = torch.rand(in_group.shape, device=in_group.device, **self.random_source)
         ranks = draws.masked_fill(in_group, 2.0).argsort(dim=0).argsort(dim=0)
         return (ranks < (self.others_ratio * in_group.sum(dim=0)).floor()) & ~in_group
 
