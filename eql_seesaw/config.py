@@ -1,15 +1,21 @@
 """
-Every configuration key that this project adds to Detectron2, and the checks on their values; those
-on TEST, which ask the evaluation what it can do, are in engine/setup.py.
+Every configuration key that this project adds to Detectron2, the reading of config files, and all
+checks of values.
 """
 
+import contextlib
+import difflib
 import keyword
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
 
 from .losses import LOSSES, build_loss
+from .schedule import scale_from_reference
 
 LONG_TAIL_ROI_HEADS = ("LongTailROIHeads", "LongTailCascadeROIHeads", "LongTailRes5ROIHeads")
 DECOUPLED = ("none", "retrain", "scale")
@@ -21,6 +27,14 @@ TRAIN_SAMPLERS = (
     "RandomSubsetTrainingSampler",
 )
 UNREADABLE_IMAGES = ("stop", "skip")
+LVIS_ENGINES = ("hotcoco", "lvis")
+# Average precision of an IoU type: of all, at IoU 0.5 and 0.75, by object size, by class frequency.
+AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+# Average recall, and expected calibration error.
+OTHER_METRICS = ("AR", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf")
+METRICS = (*AP_METRICS, *OTHER_METRICS)
+# Detections per image up to which hotcoco evaluates; LVIS's own limit.
+HOTCOCO_MAX_DETECTIONS = 300
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
@@ -151,6 +165,47 @@ def add_long_tail_config(cfg: CN) -> None:
     cfg.TEST.BEST_METRIC = ""
 
 
+def load_config(config_file: str, overrides: list[str]) -> CN:
+    """
+    Args:
+        config_file: YAML, which may name its ``_BASE_``. It cannot run code.
+        overrides: KEY VALUE KEY VALUE ...
+
+    Returns:
+        The frozen config; no data is touched. A config for "cuda" (Detectron2's default) on a
+        machine without a GPU runs on the CPU. Its schedule is scaled to the batch where
+        SOLVER.REFERENCE_IMS_PER_BATCH asks for it.
+
+    Raises:
+        ValueError: an unknown key or a wrong value, in one line.
+        FileNotFoundError: no such file.
+    """
+    cfg = scale_from_reference(merge_config(config_file, overrides))
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    validate_config(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def merge_config(config_file: str, overrides: list[str]) -> CN:
+    """As :func:`load_config`, but the values are not checked, nor the config frozen."""
+    cfg = get_cfg()
+    add_long_tail_config(cfg)
+    if config_file:
+        with _one_line_errors(f"config file {config_file}", cfg):
+            cfg.merge_from_file(config_file, allow_unsafe=False)
+    for option in overrides:
+        if option.startswith("--"):
+            raise ValueError(f"{option} must stand before the KEY VALUE pairs")
+    with _one_line_errors(f"overrides {' '.join(overrides)}", cfg):
+        if "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER" in overrides:
+            # yacs would hold the key, "auto" or a truth value, to the type that the file gave it.
+            cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER = None
+        cfg.merge_from_list(overrides)
+    return cfg
+
+
 def loss_arguments(cfg: CN, name: str) -> dict[str, Any]:
     """
     The arguments of a loss, from the node of its name in MODEL.ROI_BOX_HEAD: {"max_image_count":
@@ -177,6 +232,7 @@ def validate_config(cfg: CN) -> None:
     _validate_loading(cfg)
     _validate_solver(cfg)
     _validate_loss(cfg)
+    validate_test_config(cfg)
 
 
 def _validate_heads(cfg: CN) -> None:
@@ -275,3 +331,68 @@ def _validate_loss(cfg: CN) -> None:
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"MODEL.ROI_BOX_HEAD.{name.upper()}: {error}") from None
+
+
+def validate_test_config(cfg: CN) -> None:
+    """The keys under TEST alone, as :func:`validate_config` checks them."""
+    test = cfg.TEST
+    if test.LVIS_MAX_DETECTIONS < 1:
+        raise ValueError(
+            f"TEST.LVIS_MAX_DETECTIONS is {test.LVIS_MAX_DETECTIONS}; it must be at least 1"
+        )
+    if test.LVIS_ENGINE not in LVIS_ENGINES:
+        raise ValueError(
+            f"TEST.LVIS_ENGINE is {test.LVIS_ENGINE!r}; it must be one of {', '.join(LVIS_ENGINES)}"
+        )
+    if test.LVIS_ENGINE == "hotcoco" and test.LVIS_MAX_DETECTIONS > HOTCOCO_MAX_DETECTIONS:
+        raise ValueError(
+            f"TEST.LVIS_MAX_DETECTIONS is {test.LVIS_MAX_DETECTIONS}; more than "
+            f"{HOTCOCO_MAX_DETECTIONS} (LVIS's own limit) takes TEST.LVIS_ENGINE lvis"
+        )
+    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    # Detectron2 puts the dataset's name before the metric where there are several.
+    several = len(cfg.DATASETS.TEST) > 1
+    prefixes = [f"{name}/" for name in cfg.DATASETS.TEST] if several else [""]
+    metrics = [
+        f"{prefix}{task}/{name}" for prefix in prefixes for task in tasks for name in AP_METRICS
+    ]
+    if test.BEST_METRIC not in ("", *metrics):
+        raise ValueError(
+            f"TEST.BEST_METRIC is {test.BEST_METRIC!r}; it must be empty or one of "
+            f"{', '.join(metrics)}"
+        )
+
+
+@contextlib.contextmanager
+def _one_line_errors(where: str, cfg: CN) -> Iterator[None]:
+    """Turn what yaml, yacs and fvcore raise over a config into one line."""
+    keys = list(_keys(cfg))
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where}: no such file: {error.filename}") from None
+    except (
+        AssertionError,
+        AttributeError,  # a file that holds no mapping
+        KeyError,
+        TypeError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        line = f"{where}: {' '.join(str(reason).split())}"
+        if "Non-existent" in line:  # yacs, of a key in a file or of an override
+            similar = difflib.get_close_matches(line.split()[-1], keys, n=1)
+            line += "".join(f"; did you mean {key}?" for key in similar)
+        elif "<class 'tuple'> vs. <class 'str'>" in line:
+            line += "; write a list: [1, 2]"
+        elif "CfgNode'> vs. " in line:
+            line += "; name the keys inside it one by one, such as MODEL.ROI_HEADS.NUM_CLASSES 5"
+        raise ValueError(line) from None
+
+
+def _keys(node: CN, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CN):
+            yield from _keys(value, f"{prefix}{key}.")

@@ -15,10 +15,9 @@ from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from detectron2.utils.events import EventStorage
 
-from eql_seesaw.config import validate_config
+from eql_seesaw.config import merge_config, validate_config
 from eql_seesaw.data.class_statistics import ClassStatistics, write_class_statistics
 from eql_seesaw.engine import LongTailTrainer, load_config
-from eql_seesaw.engine.setup import merge_config
 from eql_seesaw.modeling import LongTailFastRCNNOutputLayers, roi_heads
 from eql_seesaw.tables import load_table, table_names
 from tests.modeling.tiny_model import NUM_CLASSES, STATISTICS, training_batch

@@ -11,19 +11,20 @@ COMMON = {"atomic_write", "command_line", "rank_barrier"}
 LAYERS = {
     **{name: set() for name in COMMON},
     "losses": set(),
-    "config": {"losses"},
-    "data": COMMON,
+    "schedule": set(),
+    "config": {"losses", "schedule"},
+    "data": COMMON | {"config"},
     "modeling": {"losses", "config", "data"},
-    "evaluation": COMMON | {"data"},
-    "engine": COMMON | {"losses", "config", "data", "modeling", "evaluation"},
-    "prediction": COMMON | {"data", "evaluation", "engine"},
-    "predict": {"command_line", "engine", "prediction"},
-    "export": {"command_line", "engine", "prediction"},
-    "tables": COMMON | {"data", "evaluation", "engine"},
+    "evaluation": COMMON | {"config", "data"},
+    "engine": COMMON | {"losses", "schedule", "config", "data", "modeling", "evaluation"},
+    "prediction": COMMON | {"config", "data", "evaluation", "engine"},
+    "predict": {"command_line", "config", "engine", "prediction"},
+    "export": {"command_line", "config", "engine", "prediction"},
+    "tables": COMMON | {"schedule", "config", "data", "evaluation", "engine"},
     "classification": {"losses"},
 }
-# Commands that stand in the room whose work they start, but need the engine's config.
-COMMANDS = {"data/check.py", "evaluation/__main__.py"}
+# A command that stands in the room whose work it shows, but takes training's statistics.
+COMMANDS = {"evaluation/__main__.py"}
 
 
 def imported(path):

@@ -31,10 +31,10 @@ from PIL import Image
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from ..config import load_config
 from ..data.register import register_datasets
 from ..engine import LongTailTrainer
 from ..engine import trainer as trainer_module
-from ..engine.setup import load_config
 from ..evaluation import rle_postprocessing
 from ..evaluation.lvis_evaluation import LVISEvaluation
 from ..evaluation.lvis_evaluator import LongTailLVISEvaluator

@@ -20,8 +20,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from .. import modeling  # noqa: F401, registers our ROI heads
+from ..config import merge_config
 from ..data.class_statistics import ClassStatistics, write_class_statistics
-from ..engine.setup import merge_config
 from ..engine.train_step import AccumulatingTrainer
 from ..losses import LOSSES
 from .measure import interleaved_seconds, peak_memory

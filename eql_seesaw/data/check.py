@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     # Not at the top: they take seconds, for which --help need not wait. Data knows nothing of the
     # engine, but the command needs its config.
-    from ..engine.setup import load_config
+    from ..config import load_config
     from .check_datasets import check_datasets
 
     try:

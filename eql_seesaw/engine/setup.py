@@ -2,136 +2,25 @@
 
 import argparse
 import contextlib
-import difflib
 import logging
 import os
 from collections.abc import Iterator
 
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..atomic_write import atomic_file
-from ..config import add_long_tail_config, validate_config
+from ..config import load_config, merge_config
 from ..data.class_statistics import get_class_statistics
 from ..data.register import find_dataset, register_datasets
 from ..data.same_categories import check_same_categories
 from ..data.train_loader import images_of_pass
-from ..evaluation.hotcoco_engine import check_max_detections
-from ..evaluation.lvis_evaluation import ENGINES
-from ..evaluation.results_table import METRICS
-from .schedule import describe_scaling, describe_step, doubts, scale_from_reference
+from ..schedule import describe_scaling, describe_step, doubts
 
 logger = logging.getLogger(__name__)
-
-
-def load_config(config_file: str, overrides: list[str]) -> CfgNode:
-    """
-    Args:
-        config_file: YAML, which may name its ``_BASE_``. It cannot run code.
-        overrides: KEY VALUE KEY VALUE ...
-
-    Returns:
-        The frozen config; no data is touched. A config for "cuda" (Detectron2's default) on a
-        machine without a GPU runs on the CPU. Its schedule is scaled to the batch where
-        SOLVER.REFERENCE_IMS_PER_BATCH asks for it.
-
-    Raises:
-        ValueError: an unknown key or a wrong value, in one line.
-        FileNotFoundError: no such file.
-    """
-    cfg = scale_from_reference(merge_config(config_file, overrides))
-    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    validate_config(cfg)
-    validate_test_config(cfg)
-    cfg.freeze()
-    return cfg
-
-
-def merge_config(config_file: str, overrides: list[str]) -> CfgNode:
-    """As :func:`load_config`, but the values are not checked, nor the config frozen."""
-    cfg = get_cfg()
-    add_long_tail_config(cfg)
-    if config_file:
-        with _one_line_errors(f"config file {config_file}", cfg):
-            cfg.merge_from_file(config_file, allow_unsafe=False)
-    for option in overrides:
-        if option.startswith("--"):
-            raise ValueError(f"{option} must stand before the KEY VALUE pairs")
-    with _one_line_errors(f"overrides {' '.join(overrides)}", cfg):
-        if "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER" in overrides:
-            # yacs would hold the key, "auto" or a truth value, to the type that the file gave it.
-            cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER = None
-        cfg.merge_from_list(overrides)
-    return cfg
-
-
-def validate_test_config(cfg: CfgNode) -> None:
-    """
-    Raises:
-        ValueError: a wrong value of our keys under TEST, in one line.
-    """
-    if cfg.TEST.LVIS_MAX_DETECTIONS < 1:
-        raise ValueError(
-            f"TEST.LVIS_MAX_DETECTIONS is {cfg.TEST.LVIS_MAX_DETECTIONS}; it must be at least 1"
-        )
-    if cfg.TEST.LVIS_ENGINE not in ENGINES:
-        raise ValueError(
-            f"TEST.LVIS_ENGINE is {cfg.TEST.LVIS_ENGINE!r}; it must be one of {', '.join(ENGINES)}"
-        )
-    if cfg.TEST.LVIS_ENGINE == "hotcoco":
-        check_max_detections(cfg.TEST.LVIS_MAX_DETECTIONS)
-    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    # Detectron2 puts the dataset's name before the metric where there are several.
-    several = len(cfg.DATASETS.TEST) > 1
-    prefixes = [f"{name}/" for name in cfg.DATASETS.TEST] if several else [""]
-    metrics = [
-        f"{prefix}{task}/{name}" for prefix in prefixes for task in tasks for name in METRICS
-    ]
-    if cfg.TEST.BEST_METRIC not in ("", *metrics):
-        raise ValueError(
-            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; it must be empty or one of "
-            f"{', '.join(metrics)}"
-        )
-
-
-@contextlib.contextmanager
-def _one_line_errors(where: str, cfg: CfgNode) -> Iterator[None]:
-    """Turn what yaml, yacs and fvcore raise over a config into one line."""
-    keys = list(_keys(cfg))
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{where}: no such file: {error.filename}") from None
-    except (
-        AssertionError,
-        AttributeError,  # a file that holds no mapping
-        KeyError,
-        TypeError,
-        ValueError,
-        yaml.YAMLError,
-    ) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        line = f"{where}: {' '.join(str(reason).split())}"
-        if "Non-existent" in line:  # yacs, of a key in a file or of an override
-            similar = difflib.get_close_matches(line.split()[-1], keys, n=1)
-            line += "".join(f"; did you mean {key}?" for key in similar)
-        elif "<class 'tuple'> vs. <class 'str'>" in line:
-            line += "; write a list: [1, 2]"
-        elif "CfgNode'> vs. " in line:
-            line += "; name the keys inside it one by one, such as MODEL.ROI_HEADS.NUM_CLASSES 5"
-        raise ValueError(line) from None
-
-
-def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{key}.")
 
 
 def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:

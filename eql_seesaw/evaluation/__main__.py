@@ -18,9 +18,9 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from ..command_line import one_line_errors
-from ..data.annotation_file import image_file_name
+from ..config import merge_config, validate_test_config
+from ..data.annotation_problems import image_file_name
 from ..data.register import find_dataset, register_datasets, register_instances
-from ..engine.setup import merge_config, validate_test_config
 from ..engine.trainer import class_statistics, show_evaluation
 from .lvis_evaluator import LongTailLVISEvaluator
 from .results_file import ResultsFile
@@ -50,7 +50,8 @@ def main() -> None:
             boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
         evaluate(evaluator, results, MetadataCatalog.get(dataset_name))
-    show_evaluation(cfg, output_dir)
+    assert evaluator.result is not None, "evaluated here"
+    show_evaluation(cfg, evaluator.result, output_dir)
     logger.info(f"All files are in {output_dir}")
 
 

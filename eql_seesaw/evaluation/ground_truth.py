@@ -1,26 +1,30 @@
 """Ground truth for LVIS evaluation, from annotation files in LVIS or COCO format."""
 
+import os
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pycocotools.mask as mask_util
+from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..data.annotation_file import (
+from ..data.annotation_file import AnnotationFile, paused_garbage_collector
+from ..data.annotation_problems import (
     Problem,
     Problems,
     box_problem,
     coordinates_problem,
+    image_file_name,
     image_problem,
     is_number,
-    read_annotation_file,
     reference_problem,
     segmentation_problem,
     shorten,
 )
 from ..data.frequency_groups import GROUP_NAMES
-from ..data.large_json import paused_garbage_collector
+from ..data.register import names_from_coco_url
 
 # hotcoco takes detections as an array of float64, which knows larger integers roughly only.
 MAX_ID = 2**53
@@ -59,13 +63,18 @@ def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> di
     """
     if not PathManager.isfile(json_file):
         raise FileNotFoundError(f"no such file: {json_file}")
-    content = read_annotation_file(json_file)
+    file = AnnotationFile(json_file)
     problems = Problems(json_file)
-    categories = problems.entries(content, "categories")
-    images = problems.entries(content, "images")
     # Unlike the others, annotations may be none: an image set without objects can be evaluated.
-    annotations = content.get("annotations")
-    annotations = {} if annotations == [] else problems.entries(content, "annotations")
+    categories, images, annotations = (
+        {entry["id"]: entry for entry in file.entries(section, problems.add, may_be_empty)}
+        for section, may_be_empty in (
+            ("categories", False),
+            ("images", False),
+            ("annotations", True),
+        )
+    )
+    problems.raise_first()
 
     if groups is not None and len(groups) != len(categories):
         raise ValueError(
@@ -103,6 +112,43 @@ def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> di
         "annotations": completed,
         "categories": [categories[category_id] for category_id in category_ids],
     }
+
+
+def test_images(ground_truth: dict, dataset_name: str) -> list[dict[str, Any]]:
+    """
+    Images of a dataset to evaluate on, for Detectron2's ``build_detection_test_loader``.
+
+    Args:
+        ground_truth: of the dataset, from :func:`load_ground_truth`.
+        dataset_name: a registered dataset whose metadata has ``image_root``.
+
+    Returns:
+        "file_name", "height", "width" and "image_id" of each image, in ascending order of id.
+
+    Raises:
+        ValueError: an image has no file name, or one that leads out of the image folder. One line.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    from_coco_url = names_from_coco_url(dataset_name)
+    problems = Problems(metadata.json_file)
+    records = []
+    for image in sorted(ground_truth["images"], key=itemgetter("id")):
+        try:
+            file_name = image_file_name(image, from_coco_url)
+        except ValueError as error:
+            problem = Problem("images without a usable file name", str(error))
+            problems.add(f"image {image['id']}", problem)
+            continue
+        records.append(
+            {
+                "file_name": os.path.join(metadata.image_root, file_name),
+                "height": image["height"],
+                "width": image["width"],
+                "image_id": image["id"],
+            }
+        )
+    problems.raise_first()
+    return records
 
 
 def _id_problem(entry_id: int) -> Problem | None:

@@ -21,11 +21,11 @@ from ..rank_barrier import wait_for_all
 from .boundary_ap import BoundaryAP
 from .calibration import calibration_errors
 from .detections import Detections
-from .evaluation_files import RESULTS, Evaluation, category_records, save_matches
 from .fixed_ap import evaluate_fixed_ap
 from .ground_truth import load_ground_truth
 from .lvis_evaluation import LVISEvaluation, build_engine
 from .matches import Matcher
+from .result import RESULTS, Result, category_records
 from .results_file import ResultsWriter, concatenate_results
 from .results_table import results_table
 
@@ -47,6 +47,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         dataset_name: str,
         output_dir: str | None = None,
         *,
+        ground_truth: dict | None = None,
         class_statistics: ClassStatistics | None = None,
         max_detections: int = 300,
         engine: str = "hotcoco",
@@ -58,7 +59,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         Args:
             dataset_name: a registered dataset whose metadata has ``json_file``. The file is read
                 and checked here, before any inference, on the ranks that report.
-            output_dir: folder for the files of ``evaluation_files``; None writes none.
+            output_dir: folder for the files of :class:`.result.Result`; None writes none.
+            ground_truth: as ``load_ground_truth`` returns it; None reads it.
             class_statistics: statistics of the training set: ``groups``, "r", "c" or "f" of each
                 class, for files without frequencies, and ``image_counts``, (K,), for the table.
                 Frequencies of the file win, with a warning where they are others.
@@ -84,6 +86,9 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._fixed_ap = fixed_ap
         self._boundary_ap = boundary_ap
         self._distributed = distributed
+        if ground_truth is not None:
+            self.ground_truth = ground_truth
+        self.result: Result | None = None
         self._reports = comm.is_main_process() or not distributed
         self._metadata = MetadataCatalog.get(dataset_name)
         self._to_category_id = None
@@ -201,8 +206,9 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             )
             finished.update({f"{iou_type}_fixed": result for iou_type, result in fixed.items()})
         metrics = self._metrics(finished)
+        self.result = self._result(finished, metrics)
         if self._output_dir:
-            self._write_evaluation(finished, metrics)
+            self.result.save(self._output_dir)
         self._logger.info(
             f"LVIS evaluation of {self._dataset_name} ({len(self.ground_truth['images'])} images, "
             f"at most {self._max_detections} detections each, by {self._engine_version}):\n"
@@ -326,13 +332,11 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             for name, numbers in metrics.items()
         )
 
-    def _write_evaluation(self, finished, metrics):
+    def _result(self, finished, metrics):
         categories = category_records(
             self.ground_truth, self._image_counts(), {t: finished[t] for t in self._iou_types}
         )
-        matches = {t: finished[f"matches_{t}"] for t in self._iou_types}
-        save_matches(self._output_dir, matches)
-        Evaluation(
+        return Result(
             dataset=self._dataset_name,
             annotation_file=os.path.abspath(self._metadata.json_file),
             engine=self._engine_version,
@@ -346,7 +350,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 str(image_id): name if name is None else os.path.abspath(name)
                 for image_id, name in self._file_names.items()
             },
-        ).save(self._output_dir)
+            matches={t: finished[f"matches_{t}"] for t in self._iou_types},
+            results_file=os.path.join(self._output_dir, RESULTS) if self._output_dir else "",
+            given_ground_truth=self.ground_truth,
+        )
 
     def _image_counts(self):
         return None if self._class_statistics is None else self._class_statistics.image_counts

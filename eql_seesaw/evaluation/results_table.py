@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
-# Average recall, and expected calibration error.
-OTHER_METRICS = ("AR", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf")
+from ..config import AP_METRICS, OTHER_METRICS
+
 ROW_NAMES = {
     "bbox": "box",
     "segm": "mask",
@@ -27,7 +26,7 @@ def results_table(results: Mapping[str, Mapping[str, float]]) -> str:
     """
     first = [task for task in ROW_NAMES if task in results]
     second = [task for task in ("bbox", "segm") if task in results]
-    return f"{_table(results, first, METRICS)}\n\n{_table(results, second, OTHER_METRICS)}"
+    return f"{_table(results, first, AP_METRICS)}\n\n{_table(results, second, OTHER_METRICS)}"
 
 
 def _table(

@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode
 
-from ..engine.schedule import scale_to_batch, scaled_values
+from ..schedule import scale_to_batch, scaled_values
 
 # Detectron2's and mmdetection's number for GPUs of 8 GB and more.
 IMAGES_PER_GPU = 2

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 
 from ..data.register import find_dataset
 from ..engine.checkpoint_files import has_checkpoint
-from ..engine.schedule import scale_to_batch
+from ..schedule import scale_to_batch
 from .batch import batch_settings, default_batch
 from .run_state import RunState, read_run_state
 from .table import Table

@@ -65,8 +65,8 @@ def read_run_state(run: TableRun) -> RunState:
                 return RunState(reason=f"there is {path}, but no config.yaml", conflict=True)
         return RunState(reason="not run")
     # Only here, as it takes seconds, which listing tables without runs need not wait for.
-    from ..engine.schedule import scale_to_batch
-    from ..engine.setup import merge_config
+    from ..config import merge_config
+    from ..schedule import scale_to_batch
 
     try:
         found = merge_config(config_path, [])

@@ -202,7 +202,7 @@ def expected_config(run: TableRun) -> CfgNode:
         ValueError, FileNotFoundError: as :func:`load_config`, with the row's name.
     """
     # Only here, as it takes seconds.
-    from ..engine.setup import load_config
+    from ..config import load_config
 
     overrides = as_overrides(run.settings)
     try:
@@ -279,7 +279,7 @@ def _write_miniature(run: TableRun, folder: str) -> str:
 
 def _scaled_frequencies(run: TableRun) -> dict[str, Any]:
     """Those of :data:`FREQUENCY_KEYS` that the row's config reads: {KEY: value in miniature}."""
-    from ..engine.setup import merge_config
+    from ..config import merge_config
 
     cfg = merge_config(run.row.config, as_overrides(run.row.overrides))
     factor = ANNOTATED_IMAGES[run.dataset] / MINIATURE_IMAGES

@@ -109,7 +109,7 @@ def load_config_returns(monkeypatch):
 
     def stand_in(load_config):
         module = types.SimpleNamespace(load_config=load_config)
-        monkeypatch.setitem(sys.modules, "eql_seesaw.engine.setup", module)
+        monkeypatch.setitem(sys.modules, "eql_seesaw.config", module)
 
     return stand_in
 

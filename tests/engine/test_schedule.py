@@ -2,9 +2,9 @@
 
 import pytest
 
+from eql_seesaw.config import merge_config
 from eql_seesaw.engine import load_config
-from eql_seesaw.engine.schedule import describe_scaling, describe_step, doubts
-from eql_seesaw.engine.setup import merge_config
+from eql_seesaw.schedule import describe_scaling, describe_step, doubts
 from tests.engine.conftest import ROOT
 
 RECIPE = str(ROOT / "configs" / "lvis_v1" / "mask_rcnn_R_50_FPN_2x_seesaw.yaml")

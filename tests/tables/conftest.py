@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import eql_seesaw.tables.__main__ as command
-from eql_seesaw.engine.schedule import scale_to_batch
+from eql_seesaw.schedule import scale_to_batch
 from eql_seesaw.tables import load_table, table, table_runs
 from eql_seesaw.tables.table_runs import expected_config
 

@@ -5,8 +5,8 @@ from collections import defaultdict
 import pytest
 import yaml
 
+from eql_seesaw.config import merge_config
 from eql_seesaw.engine import load_config
-from eql_seesaw.engine.setup import merge_config
 from eql_seesaw.tables.table import COLUMNS, DATA, ROOT, load_table, table_names
 from eql_seesaw.tables.table_runs import expected_config, row_run, runs_with_inputs
 

@@ -4,9 +4,9 @@ import os
 import pytest
 import yaml
 
+from eql_seesaw.config import load_config, merge_config
 from eql_seesaw.data.symbols import long_tailed_image_counts
-from eql_seesaw.engine.schedule import scale_to_batch
-from eql_seesaw.engine.setup import load_config, merge_config
+from eql_seesaw.schedule import scale_to_batch
 from eql_seesaw.tables import load_table, table_names, table_runs
 from eql_seesaw.tables.batch import batch_settings, default_batch
 from eql_seesaw.tables.table_runs import (
