@@ -58,8 +58,7 @@ class BalancedGroupSoftmax(ClassificationLoss):
             raise ValueError(f"others_ratio must not be negative, got {others_ratio}")
         self.num_groups = num_groups
         self.others_ratio = others_ratio
-        # Not generator=None, with which torch.compile cannot draw for another number of samples.
-        self.random_source = {} if generator is None else {"generator": generator}
+        self.generator = generator
         counts = class_vector(instance_counts, num_classes, "instance_counts")
         groups = torch.bucketize(counts, bounds, right=True)
         # The groups' columns one group after the other, "others" first in each.
@@ -111,7 +110,9 @@ class BalancedGroupSoftmax(ClassificationLoss):
             bool (R, G), the samples drawn as "others"; in each group floor(ratio * samples in the
             group), or all if there are fewer.
         """
-        draws = torch.rand(in_group.shape, device=in_group.device, **self.random_source)
+        draws = torch.empty_like(in_group, dtype=torch.float32)
+        # Not torch.rand(generator=None), which torch.compile fails on at another number of samples.
+        draws.uniform_(generator=self.generator)
         ranks = draws.masked_fill(in_group, 2.0).argsort(dim=0).argsort(dim=0)
         return (ranks < (self.others_ratio * in_group.sum(dim=0)).floor()) & ~in_group
 
