@@ -42,8 +42,8 @@ class EqualizationLoss(SigmoidLoss):
         prior_probability: probability of every class at the start of training.
     """
 
-    rarity: torch.Tensor
-    protected_classes: torch.Tensor
+    rarity: Tensor
+    protected_classes: Tensor
 
     def __init__(
         self,
