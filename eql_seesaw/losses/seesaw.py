@@ -97,15 +97,16 @@ class SeesawLoss(SoftmaxLoss):
         )
 
     def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
-        n = self.p * self.cumulative_counts.clamp(min=1).double().log()
+        n = self.p * self.cumulative_counts.clamp(min=1).double().log()  # p log N_j
         n = n.to(computation_dtype(logits))
 
         def log_factors(z: Tensor, rows: slice) -> Tensor:
+            """log M_ij + log C_ij of samples of class i."""
             i = gt_classes[rows, None]
+            log_mitigation = (n - n[i]).clamp_(max=0)
             log_sigma = z.log_softmax(dim=1)
             log_floor = log_sigma.gather(1, i).clamp(min=math.log(self.eps))
             log_compensation = (log_sigma - log_floor).clamp_(min=0).mul_(self.q)
-            log_mitigation = (n - n[i]).clamp_(max=0)
-            return log_compensation + log_mitigation
+            return log_mitigation + log_compensation
 
         return offset_softmax(logits, gt_classes, log_factors)
