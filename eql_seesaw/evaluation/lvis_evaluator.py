@@ -343,7 +343,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             },
             matches=matches,
             results_file=results_file,
-            known_ground_truth=self.ground_truth,
+            given_ground_truth=self.ground_truth,
         )
 
     def _warn_of_other_groups(self):

@@ -12,8 +12,7 @@ from PIL import Image, ImageDraw
 
 from ..atomic_write import atomic_file
 from .drawing import draw_objects, label_font
-from .evaluation_files import RESULTS, Evaluation
-from .ground_truth import load_ground_truth
+from .result import Result
 from .results_file import ResultsFile
 
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
@@ -39,10 +38,9 @@ def draw_evaluation(
         FileNotFoundError: the folder lacks a file of the evaluation, or an image is gone.
         ValueError: there is no image to draw.
     """
-    evaluation = Evaluation.load(folder)
+    evaluation = Result.load(folder)
     categories = evaluation.categories
-    groups = [category["group"] for category in categories]
-    ground_truth = load_ground_truth(evaluation.annotation_file, groups)
+    ground_truth = evaluation.ground_truth
     classes = {category["id"]: k for k, category in enumerate(categories)}
     images: dict[int, dict[str, Any]] = {
         int(image_id): {"file_name": name, "image_id": int(image_id), "annotations": []}
@@ -58,7 +56,7 @@ def draw_evaluation(
     chosen = choose_images(dataset_dicts, num_pictures, image_counts=image_counts)
     if any(image["file_name"] is None for image in chosen):
         raise FileNotFoundError("where the images are was not said (--images FOLDER)")
-    results = ResultsFile(os.path.join(folder, RESULTS))
+    results = ResultsFile(evaluation.results_file)
     draw_predictions(
         chosen,
         [r for image in chosen for r in results.detections(image["image_id"]).to_results()],

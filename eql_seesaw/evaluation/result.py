@@ -1,4 +1,9 @@
-"""The outcome of an evaluation, and the files that it leaves in its folder."""
+<<<<<<<< HEAD:eql_seesaw/evaluation/evaluation_files.py
+"""Old names, until all rooms have moved to :mod:`.result`."""
+
+from .result import MATCHES, PER_CATEGORY, RESULTS, Evaluation, Result, category_records  # noqa: F401
+========
+"""Outcome of an evaluation: an object in a process, files in a folder for the next one."""
 
 import csv
 import dataclasses
@@ -20,7 +25,7 @@ from .matches import Matches
 # Every detection in LVIS's results format.
 RESULTS = "lvis_instances_results.json"
 PER_CATEGORY = "per_category.csv"
-# An :class:`Evaluation`.
+# What was evaluated, and all numbers: a :class:`Summary`.
 EVALUATION = "evaluation.json"
 # A :class:`Matches` for each IoU type.
 MATCHES = "matches_{}.npz"
@@ -29,9 +34,9 @@ MAX_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class Summary:
     """
-    Content of ``evaluation.json``: what was evaluated, and its numbers in percent.
+    Content of ``evaluation.json``.
 
     Attributes:
         dataset, annotation_file: name of the dataset, and its ground truth.
@@ -39,11 +44,11 @@ class Evaluation:
         max_detections: that count per image.
         num_images, num_processed_images: of the dataset, and of those the model has seen.
         date: "YYYY-MM-DD HH:MM".
-        metrics: {"bbox": {"AP": ...}, ...}; a metric is absent without ground truth, ECE without
-            detections.
+        metrics: {"bbox": {"AP": percent, ...}, ...}; a metric is absent without ground truth, ECE
+            without detections.
         categories: in ascending order of id, one dict each: "id", "name", "group" (r, c or f),
             "train_images" (None if unknown), "num_objects" in this dataset, and for "bbox" and
-            "segm" a dict of "AP", "AP50", "AR" (None without ground truth).
+            "segm" a dict of "AP", "AP50", "AR" in percent (None without ground truth).
         file_names: {image id as a string: picture} of the processed images.
     """
 
@@ -60,36 +65,46 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result(Evaluation):
+class Result(Summary):
     """
-    An evaluation with everything that tables, pictures and reports are made of. The evaluator hands
-    it on; :meth:`load` makes it of the folder of an earlier one.
+    Outcome of an evaluation, for tables, files, pictures and the report.
 
-    Attributes:
-        matches: {"bbox": Matches, "segm": Matches}, or one of them.
-        results_file: all detections in LVIS's results format, which memory need not hold; "" if
-            none was written.
-        known_ground_truth: as ``load_ground_truth`` returns it; None to read it when asked for.
+    Attributes, beside those of :class:`Summary`:
+        matches: detections and objects by IoU type, "bbox" and "segm".
+        results_file: all detections in LVIS's results format; "" if there is no such file.
+        given_ground_truth: what was evaluated against; None: :attr:`ground_truth` reads it.
     """
 
-    matches: dict[str, Matches] = dataclasses.field(default_factory=dict)
+    matches: dict[str, Matches]
     results_file: str = ""
-    known_ground_truth: dict[str, Any] | None = None
+    given_ground_truth: dict | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def groups(self) -> list[str]:
+        """ "r", "c" or "f" of each class."""
+        return [category["group"] for category in self.categories]
 
     @functools.cached_property
-    def ground_truth(self) -> dict[str, Any]:
-        """Annotations as ``load_ground_truth`` returns them."""
-        if self.known_ground_truth is not None:
-            return self.known_ground_truth
-        return load_ground_truth(self.annotation_file, [c["group"] for c in self.categories])
+    def ground_truth(self) -> dict:
+        """
+        As ``load_ground_truth`` returns it; that of a loaded folder is read on first use.
+
+        Raises:
+            FileNotFoundError, ValueError: as ``load_ground_truth``.
+        """
+        if self.given_ground_truth is not None:
+            return self.given_ground_truth
+        return load_ground_truth(self.annotation_file, self.groups)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Result":
         """
+        Read what :meth:`save` wrote.
+
         Raises:
-            FileNotFoundError, ValueError: the folder lacks a file, or has a broken one.
+            FileNotFoundError: a file is not there, other than that of the detections.
+            ValueError: a file is not what an evaluation writes.
         """
-        folder = os.fspath(folder)
         path = os.path.join(folder, EVALUATION)
         if not os.path.isfile(path):
             raise FileNotFoundError(
@@ -97,26 +112,32 @@ class Result(Evaluation):
             )
         with open(path, "rb") as f:
             try:
-                evaluation = msgspec.json.decode(f.read(), type=Evaluation)
+                summary = msgspec.json.decode(f.read(), type=Summary)
             except msgspec.DecodeError as error:
                 raise ValueError(f"{path}: {error}") from None
-        iou_types = [iou_type for iou_type in ("bbox", "segm") if iou_type in evaluation.metrics]
+        iou_types = [iou_type for iou_type in ("bbox", "segm") if iou_type in summary.metrics]
         matches = {t: _load_matches(os.path.join(folder, MATCHES.format(t))) for t in iou_types}
         results_file = os.path.join(folder, RESULTS)
         return cls(
-            **vars(evaluation),
+            **vars(summary),
             matches=matches,
             results_file=results_file if os.path.isfile(results_file) else "",
         )
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: str | os.PathLike) -> None:
         """
-        Write all but the detections into the folder: ``evaluation.json``, ``per_category.csv`` and
-        the matches; those of an earlier evaluation are removed.
+        Write numbers, table of categories and matches into a folder. Matches of an earlier
+        evaluation that this one lacks are removed.
         """
-        saved = {f.name: getattr(self, f.name) for f in dataclasses.fields(Evaluation)}
+        for iou_type in ("bbox", "segm"):
+            path = os.path.join(folder, MATCHES.format(iou_type))
+            if iou_type in self.matches:
+                self.matches[iou_type].save(path)
+            elif os.path.exists(path):
+                os.remove(path)
+        summary = {field.name: getattr(self, field.name) for field in dataclasses.fields(Summary)}
         with atomic_file(os.path.join(folder, EVALUATION), "wb") as f:
-            f.write(msgspec.json.format(msgspec.json.encode(saved)))
+            f.write(msgspec.json.format(msgspec.json.encode(summary)))
         with atomic_file(os.path.join(folder, PER_CATEGORY)) as f:
             writer = csv.writer(f)
             writer.writerow(
@@ -134,17 +155,12 @@ class Result(Evaluation):
                         *("" if value is None else f"{value:.3f}" for value in ap),
                     )
                 )
-        for iou_type in ("bbox", "segm"):
-            path = os.path.join(folder, MATCHES.format(iou_type))
-            if iou_type in self.matches:
-                self.matches[iou_type].save(path)
-            elif os.path.exists(path):
-                os.remove(path)
 
 
 def _load_matches(path):
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"no such file: {path}; evaluate again.")
+        folder, name = os.path.split(path)
+        raise FileNotFoundError(f"{folder}: no {name}; evaluate again.")
     try:
         return Matches.load(path)
     # What numpy raises depends on where the file is broken.
@@ -176,7 +192,7 @@ def category_records(
         results: by "bbox" and "segm".
 
     Returns:
-        ``Evaluation.categories``.
+        ``Result.categories``.
     """
     categories = ground_truth["categories"]
     num_objects = dict.fromkeys((category["id"] for category in categories), 0)
@@ -200,3 +216,4 @@ def category_records(
             }
         records.append(record)
     return records
+>>>>>>>> main:eql_seesaw/evaluation/result.py

@@ -23,9 +23,9 @@ from eql_seesaw.evaluation import (
     draw_predictions,
     results_table,
 )
-from eql_seesaw.evaluation.evaluation_files import Evaluation
 from eql_seesaw.evaluation.mask_encoding import encode_masks
 from eql_seesaw.evaluation.matches import Matches
+from eql_seesaw.evaluation.result import Result
 from eql_seesaw.evaluation.results_file import ResultsWriter
 
 HEIGHT = WIDTH = 64
@@ -317,7 +317,7 @@ def test_own_dataset_that_was_not_loaded_yet(tmp_path, coco_val):
 
 def test_record_of_the_evaluation(coco_val, tmp_path):
     results = evaluate(LongTailLVISEvaluator(coco_val, str(tmp_path), class_statistics=STATISTICS))
-    record = Evaluation.load(str(tmp_path))
+    record = Result.load(str(tmp_path))
     assert record.dataset == "tiny_val"
     assert record.metrics == results
     assert (record.num_images, record.num_processed_images) == (6, 6)
@@ -348,10 +348,10 @@ def test_record_of_the_evaluation(coco_val, tmp_path):
 
 def test_record_that_is_not_there_or_broken(tmp_path):
     with pytest.raises(FileNotFoundError, match="not the folder of an evaluation"):
-        Evaluation.load(str(tmp_path))
+        Result.load(str(tmp_path))
     (tmp_path / "evaluation.json").write_text('{"dataset": 3}')
     with pytest.raises(ValueError, match="evaluation.json: Expected `str`"):
-        Evaluation.load(str(tmp_path))
+        Result.load(str(tmp_path))
 
 
 def test_official_engine_gives_the_same(coco_val, caplog):

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..evaluation_files import MATCHES, RESULTS, Evaluation
 from ..matches import Matches
+from ..result import RESULTS, Result
 
 # In the order in which they are shown.
 TASK_NAMES = {"segm": "masks", "bbox": "boxes"}
@@ -24,7 +24,7 @@ class Run:
     """
 
     folder: Path
-    evaluation: Evaluation
+    evaluation: Result
     matches: dict[str, Matches]
 
     @property
@@ -61,23 +61,13 @@ def load_run(folder: str | os.PathLike) -> Run:
         ValueError: a file is not what an evaluation writes.
     """
     folder = Path(folder)
-    evaluation = Evaluation.load(str(folder))
-    tasks = [task for task in TASK_NAMES if task in evaluation.metrics]
+    evaluation = Result.load(folder)
+    tasks = [task for task in TASK_NAMES if task in evaluation.matches]
     if not tasks:
         raise ValueError(f"{folder}: metrics of neither boxes nor masks, so nothing to report.")
-    for name in (RESULTS, *map(MATCHES.format, tasks)):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder}: no {name}; evaluate again.")
-    return Run(folder, evaluation, {task: _load_matches(folder, task) for task in tasks})
-
-
-def _load_matches(folder, task):
-    path = folder / MATCHES.format(task)
-    try:
-        return Matches.load(str(path))
-    # What numpy raises depends on where the file is broken.
-    except Exception as error:
-        raise ValueError(f"{path}: not readable ({error}); evaluate again.") from None
+    if not evaluation.results_file:
+        raise FileNotFoundError(f"{folder}: no {RESULTS}; evaluate again.")
+    return Run(folder, evaluation, {task: evaluation.matches[task] for task in tasks})
 
 
 def check_comparable(run: Run, other: Run) -> None:

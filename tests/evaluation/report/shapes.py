@@ -8,10 +8,10 @@ from PIL import Image
 
 from eql_seesaw.evaluation.calibration import calibration_errors
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.evaluation_files import Evaluation, category_records, save_matches
 from eql_seesaw.evaluation.ground_truth import load_ground_truth
 from eql_seesaw.evaluation.hotcoco_engine import HotcocoEngine
 from eql_seesaw.evaluation.matches import Matcher
+from eql_seesaw.evaluation.result import Result, category_records
 
 SIZE = 64
 
@@ -39,7 +39,7 @@ def write_evaluation(folder, annotation_file, results, picture_dir, iou_types):
         for iou_type, result in numbers.items()
     }
     folder.mkdir(parents=True)
-    Evaluation(
+    Result(
         dataset="shapes_val",
         annotation_file=str(annotation_file),
         engine="hotcoco 1.3.0",
@@ -50,8 +50,8 @@ def write_evaluation(folder, annotation_file, results, picture_dir, iou_types):
         metrics=metrics,
         categories=category_records(ground_truth, None, numbers),
         file_names={str(image["id"]): str(picture_dir / image["file_name"]) for image in images},
-    ).save(str(folder))
-    save_matches(str(folder), {name: matcher.finish() for name, matcher in matchers.items()})
+        matches=matches,
+    ).save(folder)
     (folder / "lvis_instances_results.json").write_text(json.dumps(results))
     return folder
 
