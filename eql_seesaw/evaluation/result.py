@@ -1,8 +1,3 @@
-<<<<<<<< HEAD:eql_seesaw/evaluation/evaluation_files.py
-"""Old names, until all rooms have moved to :mod:`.result`."""
-
-from .result import MATCHES, PER_CATEGORY, RESULTS, Evaluation, Result, category_records  # noqa: F401
-========
 """Outcome of an evaluation: an object in a process, files in a folder for the next one."""
 
 import csv
@@ -216,4 +211,3 @@ def category_records(
             }
         records.append(record)
     return records
->>>>>>>> main:eql_seesaw/evaluation/result.py
