@@ -344,11 +344,6 @@ def validate_test_config(cfg: CN) -> None:
         raise ValueError(
             f"TEST.LVIS_ENGINE is {test.LVIS_ENGINE!r}; it must be one of {', '.join(LVIS_ENGINES)}"
         )
-    if test.LVIS_ENGINE == "hotcoco" and test.LVIS_MAX_DETECTIONS > HOTCOCO_MAX_DETECTIONS:
-        raise ValueError(
-            f"TEST.LVIS_MAX_DETECTIONS is {test.LVIS_MAX_DETECTIONS}; more than "
-            f"{HOTCOCO_MAX_DETECTIONS} (LVIS's own limit) takes TEST.LVIS_ENGINE lvis"
-        )
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     # Detectron2 puts the dataset's name before the metric where there are several.
     several = len(cfg.DATASETS.TEST) > 1

@@ -15,8 +15,8 @@ def boundary_ious(
     masks: Sequence[dict[str, Any]],
     gt_masks: Sequence[dict[str, Any]],
     ious: np.ndarray,
+    pairs: np.ndarray,
     image_size: tuple[int, int],
-    lowest_iou: float,
 ) -> np.ndarray:
     """
     IoUs for Boundary AP (Cheng et al., arXiv 2103.16562): the smaller of the IoU of two masks and
@@ -26,14 +26,12 @@ def boundary_ious(
     Args:
         masks, gt_masks: D and G masks of an image, as compressed RLE.
         ious: (D, G) of the masks.
+        pairs: (P, 2), those to look at; others keep the IoU of the masks.
         image_size: (height, width).
-        lowest_iou: pairs below it keep the IoU of the masks: they cannot match anyway, and
-            boundaries are costly.
 
     Returns:
         (D, G).
     """
-    pairs = np.argwhere(ious >= lowest_iou)
     height, width = image_size
     distance = max(int(round(DILATION_RATIO * np.sqrt(height**2 + width**2))), 1)
     boundaries = {d: _boundary(masks[d], distance) for d in set(pairs[:, 0])}

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..config import LVIS_ENGINES
 from .detections import REGIONS, Detections
 from .lvis_result import LVISResult
 from .matching import Matching
@@ -31,11 +32,11 @@ class LVISEvaluation:
         Raises:
             ValueError: objects of the ground truth lack the regions that ``iou_types`` ask for.
         """
-        for iou_type in iou_types:
-            _check_regions(ground_truth, REGIONS["bbox" if iou_type == "bbox" else "segm"])
+        self._needed = tuple({"bbox" if t == "bbox" else "segm": None for t in iou_types})
+        for iou_type in self._needed:
+            _check_regions(ground_truth, REGIONS[iou_type])
         categories = ground_truth["categories"]
         self.matchings = {t: Matching(categories, t, max_detections) for t in iou_types}
-        self._iou_types = [t for t in iou_types if t in REGIONS]
         self._images = {image["id"]: image for image in ground_truth["images"]}
         self._category_ids = {category["id"] for category in categories}
         self._annotations = defaultdict(list)
@@ -87,7 +88,7 @@ class LVISEvaluation:
     def add_remaining(self) -> None:
         """Let the images that were not added count as images without detections."""
         for image_id in self._images.keys() - self._added:
-            self._match(Detections.from_results(image_id, [], self._iou_types))
+            self._match(Detections.from_results(image_id, [], self._needed))
 
     def _match(self, detections):
         image_id = detections.image_id
@@ -137,6 +138,10 @@ def evaluate_lvis(
     """
     if iou_type not in REGIONS:
         raise ValueError(f"iou_type is {iou_type!r}; expected 'bbox' or 'segm'.")
+    if engine not in LVIS_ENGINES:
+        raise ValueError(
+            f"TEST.LVIS_ENGINE is {engine!r}; it must be one of {', '.join(LVIS_ENGINES)}"
+        )
     if max_detections < -1 or max_detections == 0:
         raise ValueError(f"max_detections is {max_detections}; expected at least 1, or -1.")
     evaluation = LVISEvaluation(ground_truth, [iou_type], max_detections)

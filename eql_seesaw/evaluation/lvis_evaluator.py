@@ -119,8 +119,17 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         return load_ground_truth(self._metadata.json_file, groups)
 
     def reset(self) -> None:
-        """Forget all detections."""
+        """
+        Forget all detections.
+
+        Raises:
+            ValueError: the dataset's category ids, which some datasets have only after loading, do
+                not fit its annotation file.
+        """
         self._forget()
+        vars(self).pop("_category_ids", None)
+        if self._reports:
+            _ = self._category_ids
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """

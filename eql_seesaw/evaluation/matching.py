@@ -84,9 +84,10 @@ class Matching:
         objects = [annotation for annotation in objects if annotation["area"] > 0]
         classes = self._class_indices(detections.category_ids.tolist())
         gt_classes = self._class_indices(a["category_id"] for a in objects)
-        ious = self._ious(image, objects, detections)
+        is_same_class = classes[:, None] == gt_classes
+        ious = self._ious(image, objects, detections, is_same_class)
         to_find = _to_find(objects)
-        found = _match(np.where(classes[:, None] == gt_classes, ious, 0), to_find)
+        found = _match(np.where(is_same_class, ious, 0), to_find)
         is_found = found >= 0
         is_right = is_found.copy()
         d, a, t = np.nonzero(is_found)
@@ -174,7 +175,7 @@ class Matching:
     def _class_indices(self, category_ids):
         return np.array([self._classes[category_id] for category_id in category_ids], np.int32)
 
-    def _ious(self, image, objects, detections):
+    def _ious(self, image, objects, detections, is_same_class):
         """(D, G), of detections and objects of all classes."""
         if not objects or not len(detections.scores):
             return np.zeros((len(detections.scores), len(objects)))
@@ -185,9 +186,11 @@ class Matching:
         size = image["height"], image["width"]
         gt_masks = [_as_rle(annotation["segmentation"], *size) for annotation in objects]
         ious = hotcoco_mask.iou(detections.masks, gt_masks, no_crowds)
-        if self._iou_type == "boundary":
-            return boundary_ious(detections.masks, gt_masks, ious, size, IOU_THRESHOLDS[IOU_50])
-        return ious
+        if self._iou_type == "segm":
+            return ious
+        # Boundaries are costly, and cannot make a match of masks that do not overlap enough.
+        pairs = np.argwhere(is_same_class & (ious >= IOU_THRESHOLDS[IOU_50]))
+        return boundary_ious(detections.masks, gt_masks, ious, pairs, size)
 
     def _count_confusions(self, ious, classes, gt_classes):
         """Pairs of classes: each detection takes the object that it covers best, of any class."""
@@ -230,19 +233,20 @@ def _match(ious, to_find):
     Returns:
         (D, A, T) int64, the object that a detection has; -1 for none.
     """
-    (num_detections, num_objects), num_areas = ious.shape, len(AREA_RANGES)
-    found = np.full((num_detections, num_areas, len(IOU_THRESHOLDS)), -1)
-    free = np.ones((num_areas, len(IOU_THRESHOLDS), num_objects), dtype=bool)
+    num_detections, num_objects = ious.shape
+    found = np.full((num_detections, len(AREA_RANGES), len(IOU_THRESHOLDS)), -1)
+    free = np.ones((num_objects, len(AREA_RANGES), len(IOU_THRESHOLDS)), dtype=bool)
     for d in np.flatnonzero((ious >= IOU_THRESHOLDS[0]).any(axis=1)):
-        candidates = free & (ious[d] >= IOU_THRESHOLDS[:, None])
-        preferred = candidates & to_find.T[:, None]
-        candidates = np.where(preferred.any(axis=2, keepdims=True), preferred, candidates)
-        # The largest IoU; of equal ones, the last object.
-        best = np.where(candidates, ious[d], -1)[:, :, ::-1].argmax(axis=2)
-        a, t = np.nonzero(candidates.any(axis=2))
-        g = num_objects - 1 - best[a, t]
-        found[d, a, t] = g
-        free[a, t, g] = False
+        near = np.flatnonzero(ious[d] >= IOU_THRESHOLDS[0])
+        # The last one to be written wins: the largest IoU; of equal ones, the last object; and
+        # objects to be found before others.
+        near = near[np.argsort(ious[d, near], kind="stable")]
+        for wanted in (~to_find, to_find) if len(near) > 1 else (np.ones_like(to_find),):
+            for g in near:
+                is_match = free[g] & (ious[d, g] >= IOU_THRESHOLDS) & wanted[g][:, None]
+                found[d][is_match] = g
+        for g in near:
+            free[g] &= found[d] != g
     return found
 
 
