@@ -33,8 +33,6 @@ AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 # Average recall, and expected calibration error.
 OTHER_METRICS = ("AR", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf")
 METRICS = (*AP_METRICS, *OTHER_METRICS)
-# Detections per image up to which hotcoco evaluates; LVIS's own limit.
-HOTCOCO_MAX_DETECTIONS = 300
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
