@@ -2,14 +2,13 @@
 
 import pickle
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from hotcoco import mask as hotcoco_mask
 
-from ..data.frequency_groups import GROUP_NAMES
-from .detections import Detections, counted_detections
+from .batch import Batch
+from .lvis_result import average_precisions
 
 # All, small, medium and large.
 AREA_RANGES = np.array([(0, 1e5**2), (0, 32**2), (32**2, 96**2), (96**2, 1e5**2)])
@@ -43,48 +42,35 @@ class BoundaryAP:
     many processes images were added.
     """
 
-    def __init__(
-        self,
-        categories: Sequence[dict[str, Any]],
-        max_detections: int = 300,
-        dilation_ratio: float = 0.02,
-    ):
+    def __init__(self, ground_truth: dict, dilation_ratio: float = 0.02):
         """
         Args:
-            categories, max_detections: as for ``HotcocoEngine``.
+            ground_truth: as ``load_ground_truth`` returns it.
             dilation_ratio: width of the boundary, in diagonals of the image; rounded to whole
                 pixels, at least one. 0.02 is what the paper's authors and LVIS's 2021 challenge
                 take (which, unlike this, has no limit per image). Numbers of different widths
                 cannot be compared.
         """
-        self._max_detections = max_detections
+        categories = ground_truth["categories"]
         self._dilation_ratio = dilation_ratio
         self._classes = {category["id"]: k for k, category in enumerate(categories)}
-        self._frequencies = np.array([category["frequency"] for category in categories])
+        self._groups = np.array([category["frequency"] for category in categories])
         self._num_annotations = np.zeros((len(categories), len(AREA_RANGES)), dtype=np.int64)
         self._matched = [np.empty(0, MATCHED_DETECTION)]
 
-    def add(
-        self,
-        images: Sequence[dict[str, Any]],
-        annotations: Sequence[Sequence[dict[str, Any]]],
-        detections: Sequence[Detections],
-    ) -> None:
-        """As ``HotcocoEngine.add``; detections and objects need masks."""
-        counted = counted_detections(images, annotations, detections, "segm", self._max_detections)
-        for image, objects, of_image in zip(images, annotations, counted, strict=True):
-            # The official code takes no notice of annotations without area.
-            objects = [annotation for annotation in objects if annotation["area"] > 0]
+    def add(self, batch: Batch) -> None:
+        """Objects and detections need masks."""
+        for image, objects, of_image in zip(
+            batch.images, batch.objects, batch.counted, strict=True
+        ):
             classes = [self._classes[annotation["category_id"]] for annotation in objects]
             np.add.at(self._num_annotations, classes, _to_find(objects))
             self._matched.append(self._match_image(image, objects, of_image))
 
     def state(self) -> bytes:
-        """What was added, for :meth:`merge` in another process."""
         return pickle.dumps((self._num_annotations, np.concatenate(self._matched)))
 
     def merge(self, states: Iterable[bytes]) -> None:
-        """Add the images of other objects with the same arguments."""
         for state in states:
             num_annotations, matched = pickle.loads(state)
             self._num_annotations += num_annotations
@@ -96,17 +82,7 @@ class BoundaryAP:
             AP, AP50, AP75, APs, APm, APl, APr, APc and APf, in percent. None where there is no
             ground truth; 0 without detections.
         """
-        precision = self._precision()
-        metrics = {
-            "AP": _mean(precision[..., 0]),
-            "AP50": _mean(precision[IOU_THRESHOLDS == 0.5, ..., 0]),
-            "AP75": _mean(precision[IOU_THRESHOLDS == 0.75, ..., 0]),
-        }
-        for a, area in enumerate("sml", 1):
-            metrics[f"AP{area}"] = _mean(precision[..., a])
-        for group in GROUP_NAMES:
-            metrics[f"AP{group}"] = _mean(precision[:, :, self._frequencies == group, 0])
-        return metrics
+        return average_precisions(self._precision(), self._groups)
 
     def _match_image(self, image, objects, detections):
         """Records of an image's detections, in descending order of score."""
@@ -259,9 +235,3 @@ def _pack(flags):
 def _unpack(packed):
     flags = np.unpackbits(packed, axis=1)
     return flags.reshape(len(packed), len(AREA_RANGES), len(IOU_THRESHOLDS))
-
-
-def _mean(precision):
-    """Mean in percent where there is ground truth."""
-    precision = precision[precision > -1]
-    return float(precision.mean() * 100) if len(precision) else None

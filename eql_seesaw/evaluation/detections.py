@@ -229,23 +229,6 @@ class Detections:
         _ = self.mask_areas  # an error if one is broken; kept for whoever needs them
 
 
-def counted_detections(
-    images: Sequence[dict[str, Any]],
-    annotations: Sequence[Sequence[dict[str, Any]]],
-    detections: Sequence[Detections],
-    iou_type: str,
-    max_detections: int,
-) -> list[Detections]:
-    """The detections that count, see :meth:`Detections.counted`; arguments as for an engine."""
-    counted = []
-    for image, objects, of_image in zip(images, annotations, detections, strict=True):
-        verified = {a["category_id"] for a in objects if a["area"] > 0}
-        verified.update(image["neg_category_ids"])
-        size = image["height"], image["width"]
-        counted.append(of_image.counted(iou_type, max_detections, verified, size))
-    return counted
-
-
 def _rles(instances):
     if instances.has("pred_rles"):
         return instances.pred_rles

@@ -1,5 +1,6 @@
 """Fixed AP: as many detections as an image needs, but a limit for each class."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -7,9 +8,9 @@ import hotcoco
 import numpy as np
 from tqdm import tqdm
 
-from .detections import counted_detections
-from .hotcoco_engine import as_hotcoco_objects, lvis_result
-from .lvis_evaluation import ENGINES, evaluate_lvis, has_ignored_objects
+from .batch import as_hotcoco_objects, verified_classes
+from .hotcoco_engine import lvis_result
+from .lvis_evaluation import evaluate_lvis
 from .lvis_result import LVISResult
 from .results_file import ResultsFile, ResultsWriter
 
@@ -31,18 +32,11 @@ def evaluate_fixed_ap(
         ground_truth: as ``load_ground_truth`` returns it.
         results_file: all detections, in LVIS's results format, checked.
         iou_types: of "bbox" and "segm".
-        engine: "hotcoco" or "lvis".
+        engine: "hotcoco", or "lvis", which alone knows objects with ``ignore: 1``.
 
     Returns:
         Results by IoU type.
-
-    Raises:
-        ValueError: there is no such engine.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
-    if has_ignored_objects(ground_truth):
-        engine = "lvis"
     results = ResultsFile(results_file)
     counts = counts_for_fixed_ap(results.category_ids, results.scores)
     evaluated = {}
@@ -52,7 +46,9 @@ def evaluate_fixed_ap(
             everything = [r for _, _, detections in chosen for r in detections.to_results()]
             evaluated[iou_type] = evaluate_lvis(ground_truth, everything, iou_type, -1, engine)
         else:
-            evaluated[iou_type] = _evaluate(ground_truth, chosen, iou_type)
+            evaluated[iou_type] = _evaluate(
+                ground_truth, chosen, iou_type, os.path.dirname(results_file)
+            )
     return evaluated
 
 
@@ -87,15 +83,16 @@ def _chosen(ground_truth, results, counts, iou_type):
         yield image, objects[image["id"]], chosen
 
 
-def _evaluate(ground_truth, chosen, iou_type):
+def _evaluate(ground_truth, chosen, iou_type, folder):
     # hotcoco's streaming evaluation has a fixed limit of 300 per image; its own way of reading
     # files takes a fraction of the memory of dicts.
-    writer = ResultsWriter(None)
+    writer = ResultsWriter(folder)
     for image, objects, detections in chosen:
-        (counted,) = counted_detections([image], [objects], [detections], iou_type, -1)
-        writer.write(counted)
+        size = image["height"], image["width"]
+        verified = verified_classes(image, objects)
+        writer.write(detections.counted(iou_type, -1, verified, size))
     writer.close()
-    objects = as_hotcoco_objects([ground_truth["annotations"]], iou_type)
+    objects = as_hotcoco_objects(ground_truth["annotations"], iou_type)
     official = hotcoco.COCO({**ground_truth, "annotations": objects})
     evaluation = hotcoco.LVISEval(
         official, hotcoco.LVISResults(official, writer.path, max_dets=-1), iou_type

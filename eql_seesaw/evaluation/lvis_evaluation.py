@@ -2,9 +2,10 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from .batch import Accumulator, make_batch
 from .detections import REGIONS, Detections
 from .hotcoco_engine import HotcocoEngine
 from .lvis_result import LVISResult
@@ -16,26 +17,8 @@ ENGINES: dict[str, type[HotcocoEngine] | type[OfficialEngine]] = {
     "hotcoco": HotcocoEngine,
     "lvis": OfficialEngine,
 }
-
 # Images that are handed over at a time.
 NUM_IMAGES = 32
-
-
-class Accumulator(Protocol):
-    """What :class:`LVISEvaluation` feeds: an engine, a ``Matcher``, ``BoundaryAP``."""
-
-    def add(
-        self,
-        images: Sequence[dict[str, Any]],
-        annotations: Sequence[Sequence[dict[str, Any]]],
-        detections: Sequence[Detections],
-    ) -> None: ...
-
-    def state(self) -> bytes: ...
-
-    def merge(self, states: Iterable[bytes]) -> None: ...
-
-    def finish(self) -> Any: ...
 
 
 class LVISEvaluation:
@@ -49,21 +32,22 @@ class LVISEvaluation:
     def __init__(
         self,
         ground_truth: dict,
-        iou_types: Sequence[str],
-        accumulators: Mapping[str, Accumulator],
+        max_detections: int,
+        accumulators: Mapping[str, Mapping[str, Accumulator]],
     ):
         """
         Args:
             ground_truth: a complete LVIS annotation dict, as ``load_ground_truth`` returns it.
-            iou_types: what the accumulators need of the detections, "bbox" and "segm".
-            accumulators: by name. In all processes the same.
+            max_detections: that count per image, over all its classes; -1 for all.
+            accumulators: by name for each IoU type that they need, "bbox" and "segm". In all
+                processes the same.
 
         Raises:
-            ValueError: objects of the ground truth lack the regions that ``iou_types`` ask for.
+            ValueError: objects of the ground truth lack the regions of an IoU type.
         """
-        for iou_type in iou_types:
+        for iou_type in accumulators:
             _check_regions(ground_truth, REGIONS[iou_type])
-        self._iou_types = iou_types
+        self._max_detections = max_detections
         self._accumulators = accumulators
         self._images = {image["id"]: image for image in ground_truth["images"]}
         self._category_ids = {category["id"] for category in ground_truth["categories"]}
@@ -106,17 +90,18 @@ class LVISEvaluation:
             detections = waiting[i : i + NUM_IMAGES]
             images = [self._images[of_image.image_id] for of_image in detections]
             annotations = [self._annotations[of_image.image_id] for of_image in detections]
-            for part in self._accumulators.values():
-                part.add(images, annotations, detections)
+            for iou_type, parts in self._accumulators.items():
+                batch = make_batch(images, annotations, detections, iou_type, self._max_detections)
+                for part in parts.values():
+                    part.add(batch)
         self._waiting.clear()
 
-    def state(self) -> tuple[set[int], dict[str, bytes]]:
-        """What was added, for :meth:`merge` in another process."""
+    def state(self) -> tuple[set[int], list[bytes]]:
+        """Ids of the images that were added, and their outcomes, for :meth:`merge`."""
         self.flush()
-        states = {name: part.state() for name, part in self._accumulators.items()}
-        return self._added, states
+        return self._added, [part.state() for part in self._all_accumulators()]
 
-    def merge(self, states: Iterable[tuple[set[int], dict[str, bytes]]]) -> None:
+    def merge(self, states: Iterable[tuple[set[int], list[bytes]]]) -> None:
         """
         Add what other processes have added.
 
@@ -132,15 +117,21 @@ class LVISEvaluation:
                     "one only. Is the sampler of the test loader one that repeats images?"
                 )
             self._added |= added
-        for name, part in self._accumulators.items():
-            part.merge(parts[name] for _, parts in states)
+        for i, part in enumerate(self._all_accumulators()):
+            part.merge(of_parts[i] for _, of_parts in states)
 
-    def finish(self) -> dict[str, Any]:
-        """What each accumulator makes of all images. Nothing can be added after this."""
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Outcome of each accumulator for all images. Nothing can be added after this."""
         for image_id in self._images.keys() - self._added:
-            self._waiting[image_id] = Detections.from_results(image_id, [], self._iou_types)
+            self._waiting[image_id] = Detections.from_results(image_id, [], self._accumulators)
         self.flush()
-        return {name: part.finish() for name, part in self._accumulators.items()}
+        return {
+            iou_type: {name: part.finish() for name, part in parts.items()}
+            for iou_type, parts in self._accumulators.items()
+        }
+
+    def _all_accumulators(self):
+        return [part for parts in self._accumulators.values() for part in parts.values()]
 
 
 def _check_regions(ground_truth, region):
@@ -152,31 +143,18 @@ def _check_regions(ground_truth, region):
             )
 
 
-def build_engine(name: str, ground_truth: dict, iou_type: str, max_detections: int) -> Accumulator:
+def choose_engine(name: str, ground_truth: dict) -> str:
     """
-    Args:
-        name: "hotcoco", or "lvis" for the official package. Both give the same numbers.
-        ground_truth, iou_type, max_detections: as for :func:`evaluate_lvis`.
-
-    Returns:
-        The engine, whose ``finish`` gives an ``LVISResult`` and whose ``package`` says what
-        computes it; the official one, with a warning, for objects with ``ignore: 1``, which LVIS
-        files do not have and hotcoco does not know.
+    The engine that is asked for; or else "lvis", with a warning, for objects with ``ignore: 1``, to
+    be neither found nor missed, which LVIS files do not have and hotcoco does not know.
     """
-    if name not in ENGINES:
-        raise ValueError(f"TEST.LVIS_ENGINE is {name!r}; it must be one of {', '.join(ENGINES)}")
-    if name != "lvis" and has_ignored_objects(ground_truth):
+    if name != "lvis" and any(a.get("ignore") for a in ground_truth["annotations"]):
         logger.warning(
             'Some objects of the ground truth have "ignore": 1, which only the official lvis '
             "package evaluates; it takes much more time and memory."
         )
-        name = "lvis"
-    return ENGINES[name](ground_truth["categories"], iou_type, max_detections)
-
-
-def has_ignored_objects(ground_truth: dict) -> bool:
-    """Whether some objects are to be neither found nor missed, which hotcoco does not know."""
-    return any(annotation.get("ignore") for annotation in ground_truth["annotations"])
+        return "lvis"
+    return name
 
 
 def evaluate_lvis(
@@ -213,11 +191,12 @@ def evaluate_lvis(
         raise ValueError(f"iou_type is {iou_type!r}; expected 'bbox' or 'segm'.")
     if max_detections < -1 or max_detections == 0:
         raise ValueError(f"max_detections is {max_detections}; expected at least 1, or -1.")
-    accumulator = build_engine(engine, ground_truth, iou_type, max_detections)
-    evaluation = LVISEvaluation(ground_truth, [iou_type], {"result": accumulator})
+    engine = choose_engine(engine, ground_truth)
+    accumulator = ENGINES[engine](ground_truth, iou_type, max_detections)
+    evaluation = LVISEvaluation(ground_truth, max_detections, {iou_type: {"result": accumulator}})
     by_image: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         by_image[result.get("image_id")].append(result)
     for image_id, of_image in by_image.items():
         evaluation.add(Detections.from_results(image_id, of_image, [iou_type]))
-    return evaluation.finish()["result"]
+    return evaluation.finish()[iou_type]["result"]

@@ -6,7 +6,6 @@ import os
 import resource
 import time
 from collections import OrderedDict
-from functools import cached_property
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
@@ -23,7 +22,7 @@ from .calibration import calibration_errors
 from .detections import Detections
 from .fixed_ap import evaluate_fixed_ap
 from .ground_truth import load_ground_truth
-from .lvis_evaluation import LVISEvaluation, build_engine
+from .lvis_evaluation import ENGINES, LVISEvaluation, choose_engine
 from .matches import Matcher
 from .result import RESULTS, Result, category_records
 from .results_file import ResultsWriter, concatenate_results
@@ -40,6 +39,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     Every rank matches its own images as they come, and writes their detections to a temporary
     file. What travels to rank 0 is the outcome of the matching, some kilobytes an image. The
     numbers are the same, to the bit, for any number of ranks.
+
+    Attributes:
+        ground_truth: as ``load_ground_truth`` returns it.
+        result: outcome of the last evaluation, on ranks that report; None before, and elsewhere.
     """
 
     def __init__(
@@ -57,10 +60,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     ):
         """
         Args:
-            dataset_name: a registered dataset whose metadata has ``json_file``. The file is read
-                and checked here, before any inference, on the ranks that report.
+            dataset_name: a registered dataset whose metadata has ``json_file``.
             output_dir: folder for the files of :class:`.result.Result`; None writes none.
-            ground_truth: as ``load_ground_truth`` returns it; None reads it.
+            ground_truth: as ``load_ground_truth`` returns it; None reads ``json_file`` here, before
+                any inference.
             class_statistics: statistics of the training set: ``groups``, "r", "c" or "f" of each
                 class, for files without frequencies, and ``image_counts``, (K,), for the table.
                 Frequencies of the file win, with a warning where they are others.
@@ -77,39 +80,34 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 do not fit its annotation file.
             ImportError: the official package is asked for, but it or OpenCV is missing.
         """
+        self._metadata = MetadataCatalog.get(dataset_name)
+        if self._metadata.get("json_file") is None:
+            raise ValueError(f"Dataset {dataset_name!r} has no 'json_file' in its metadata.")
+        if fixed_ap and output_dir is None:
+            raise ValueError("Fixed AP is computed from the file of results: give output_dir.")
+        if ground_truth is None:
+            groups = None if class_statistics is None else class_statistics.groups
+            ground_truth = load_ground_truth(self._metadata.json_file, groups)
+        self.ground_truth = ground_truth
+        self.result: Result | None = None
         self._logger = logging.getLogger(__name__)
         self._dataset_name = dataset_name
         self._output_dir = output_dir
         self._class_statistics = class_statistics
         self._max_detections = max_detections
-        self._engine = engine
+        self._engine = choose_engine(engine, ground_truth)
         self._fixed_ap = fixed_ap
         self._boundary_ap = boundary_ap
         self._distributed = distributed
-        if ground_truth is not None:
-            self.ground_truth = ground_truth
-        self.result: Result | None = None
         self._reports = comm.is_main_process() or not distributed
-        self._metadata = MetadataCatalog.get(dataset_name)
-        self._to_category_id = None
+        self._build_engine("bbox")  # says here what it cannot do
         if self._reports:
-            if self._metadata.get("json_file") is None:
-                raise ValueError(f"Dataset {dataset_name!r} has no 'json_file' in its metadata.")
-            if fixed_ap and output_dir is None:
-                raise ValueError("Fixed AP is computed from the file of results: give output_dir.")
-            self._build_engine("bbox")  # says here what it cannot do
             self._warn_of_other_groups()
-            # Some datasets have their category ids in the metadata only after loading.
-            self._to_category_id = _dataset_category_ids(dataset_name)
-            if self._to_category_id is not None or self._metadata.get("thing_classes"):
-                self._check_category_ids()
+        # Some datasets have their category ids in the metadata only after loading.
+        self._to_category_id = _dataset_category_ids(dataset_name)
+        if self._to_category_id is not None or self._metadata.get("thing_classes"):
+            self._check_category_ids()
         self._forget()
-
-    @cached_property
-    def ground_truth(self) -> dict:
-        """As ``load_ground_truth`` returns it; on ranks above 0 read on first use."""
-        groups = None if self._class_statistics is None else self._class_statistics.groups
-        return load_ground_truth(self._metadata.json_file, groups)
 
     def reset(self) -> None:
         """
@@ -120,8 +118,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         """
         self._forget()
         self._to_category_id = _dataset_category_ids(self._dataset_name)
-        if self._reports:
-            self._check_category_ids()
+        self._check_category_ids()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """
@@ -162,8 +159,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict:
         """
-        Evaluate what was processed, and forget it. All ranks return together, however long one of
-        them takes.
+        Evaluate what was processed, and forget it; :attr:`result` keeps the outcome. All ranks
+        return together, however long one of them takes.
 
         Returns:
             {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf",
@@ -199,19 +196,20 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         """Compute, log and write the numbers of what is gathered here."""
         self._warn_if_incomplete(num_results)
         finished = self._evaluation.finish()
+        fixed = {}
         if self._fixed_ap and is_complete:
             results_file = os.path.join(self._output_dir, RESULTS)
             fixed = evaluate_fixed_ap(
                 self.ground_truth, results_file, self._iou_types, self._engine
             )
-            finished.update({f"{iou_type}_fixed": result for iou_type, result in fixed.items()})
-        metrics = self._metrics(finished)
-        self.result = self._result(finished, metrics)
+        metrics = self._metrics(finished, fixed)
+        version = importlib.metadata.version(self._engine)  # packages of the engines' names
+        self.result = self._result(finished, metrics, f"{self._engine} {version}")
         if self._output_dir:
             self.result.save(self._output_dir)
         self._logger.info(
             f"LVIS evaluation of {self._dataset_name} ({len(self.ground_truth['images'])} images, "
-            f"at most {self._max_detections} detections each, by {self._engine_version}):\n"
+            f"at most {self._max_detections} detections each, by {self.result.engine}):\n"
             f"{results_table(metrics)}"
         )
         return metrics
@@ -221,18 +219,16 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         if self._output_dir:
             os.makedirs(self._output_dir, exist_ok=True)
         self._writer = ResultsWriter(self._output_dir)
-        parts = {t: self._build_engine(t) for t in iou_types}
-        categories = self.ground_truth["categories"]
+        accumulators = {}
         for iou_type in iou_types:
-            parts[f"matches_{iou_type}"] = Matcher(categories, iou_type, self._max_detections)
+            matcher = Matcher(self.ground_truth, iou_type, self._max_detections)
+            accumulators[iou_type] = {"numbers": self._build_engine(iou_type), "matches": matcher}
         if self._boundary_ap and "segm" in iou_types:
-            parts["boundary"] = BoundaryAP(categories, self._max_detections)
-        self._evaluation = LVISEvaluation(self.ground_truth, iou_types, parts)
-        package = parts[iou_types[0]].package
-        self._engine_version = f"{package} {importlib.metadata.version(package)}"
+            accumulators["segm"]["boundary"] = BoundaryAP(self.ground_truth)
+        self._evaluation = LVISEvaluation(self.ground_truth, self._max_detections, accumulators)
 
     def _build_engine(self, iou_type):
-        return build_engine(self._engine, self.ground_truth, iou_type, self._max_detections)
+        return ENGINES[self._engine](self.ground_truth, iou_type, self._max_detections)
 
     def _iou_types_of_all_ranks(self):
         """A rank without images does not know them."""
@@ -253,7 +249,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             return
         start = time.perf_counter()
         state = evaluation.state()
-        num_images, size = len(state[0]), sum(map(len, state[1].values()))
+        num_images, size = len(state[0]), sum(map(len, state[1]))
         states = comm.gather(state, dst=0)
         if self._reports:
             evaluation.merge(states[1:])
@@ -267,12 +263,13 @@ class LongTailLVISEvaluator(DatasetEvaluator):
 
     def _write_results(self):
         """One file of all ranks' detections, in the order of the ranks; whether it has them all."""
-        paths = self._all_gather(self._writer.path)
         if not os.path.exists(self._writer.path):
             raise FileNotFoundError(
                 f"{self._output_dir} was removed while the model was being evaluated"
             )
-        missing = [rank for rank, path in enumerate(paths) if not os.path.exists(path)]
+        files = self._all_gather((self._writer.path, self._writer.size))
+        # Folders that machines share may show a file late, or a part of it.
+        missing = [rank for rank, (path, size) in enumerate(files) if _size(path) != size]
         if self._reports:
             if missing:
                 self._logger.warning(
@@ -281,7 +278,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                     "count them."
                 )
             with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
-                concatenate_results(filter(os.path.exists, paths), f)
+                paths = [path for rank, (path, _) in enumerate(files) if rank not in missing]
+                concatenate_results(paths, f)
         self._wait_for_all()  # the others' files are gone with their writers
         return not missing
 
@@ -316,47 +314,42 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 f"{self._metadata.json_file} has no annotations, so every AP is n/a."
             )
 
-    def _metrics(self, finished):
+    def _metrics(self, finished, fixed):
         groups = [category["frequency"] for category in self.ground_truth["categories"]]
         metrics = {}
-        for iou_type in self._iou_types:
-            errors = calibration_errors(finished[f"matches_{iou_type}"], groups)
-            metrics[iou_type] = {**finished[iou_type].metrics, **errors}
-        for iou_type in self._iou_types:
-            if f"{iou_type}_fixed" in finished:
-                metrics[f"{iou_type}_fixed"] = finished[f"{iou_type}_fixed"].metrics
-        if "boundary" in finished:
-            metrics["boundary"] = finished["boundary"]
+        for iou_type, outcome in finished.items():
+            errors = calibration_errors(outcome["matches"], groups)
+            metrics[iou_type] = {**outcome["numbers"].metrics, **errors}
+        metrics.update({f"{iou_type}_fixed": result.metrics for iou_type, result in fixed.items()})
+        if "boundary" in finished.get("segm", {}):
+            metrics["boundary"] = finished["segm"]["boundary"]
         return OrderedDict(
             (name, {key: value for key, value in numbers.items() if value is not None})
             for name, numbers in metrics.items()
         )
 
-    def _result(self, finished, metrics):
-        categories = category_records(
-            self.ground_truth, self._image_counts(), {t: finished[t] for t in self._iou_types}
-        )
+    def _result(self, finished, metrics, engine):
+        statistics = self._class_statistics
+        image_counts = None if statistics is None else statistics.image_counts
+        numbers = {iou_type: outcome["numbers"] for iou_type, outcome in finished.items()}
         return Result(
             dataset=self._dataset_name,
             annotation_file=os.path.abspath(self._metadata.json_file),
-            engine=self._engine_version,
+            engine=engine,
             max_detections=self._max_detections,
             num_images=len(self.ground_truth["images"]),
             num_processed_images=len(self._file_names),
             date=time.strftime("%Y-%m-%d %H:%M"),
             metrics=metrics,
-            categories=categories,
+            categories=category_records(self.ground_truth, image_counts, numbers),
             file_names={
                 str(image_id): name if name is None else os.path.abspath(name)
                 for image_id, name in self._file_names.items()
             },
-            matches={t: finished[f"matches_{t}"] for t in self._iou_types},
+            matches={iou_type: outcome["matches"] for iou_type, outcome in finished.items()},
             results_file=os.path.join(self._output_dir, RESULTS) if self._output_dir else "",
             given_ground_truth=self.ground_truth,
         )
-
-    def _image_counts(self):
-        return None if self._class_statistics is None else self._class_statistics.image_counts
 
     def _category_id(self, predicted_class):
         if self._to_category_id is None:
@@ -392,3 +385,8 @@ def _dataset_category_ids(dataset_name: str) -> dict[int, int] | None:
     if is_own_dataset(dataset_name):
         return dict(enumerate(category_names(metadata.json_file)))
     return None
+
+
+def _size(path: str) -> int | None:
+    """Bytes of a file; None if it is not there."""
+    return os.path.getsize(path) if os.path.exists(path) else None

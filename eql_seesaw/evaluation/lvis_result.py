@@ -8,12 +8,9 @@ import numpy as np
 
 from ..data.frequency_groups import GROUP_NAMES
 
-METRICS = (
-    *("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
-    *("AR", "ARs", "ARm", "ARl", "ARr", "ARc", "ARf"),
-)
-# Among the ten IoU thresholds.
+# Among the ten IoU thresholds, and the areas.
 IOU_50, IOU_75 = 0, 5
+AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 
 
 @dataclass(frozen=True)
@@ -53,23 +50,36 @@ class LVISResult:
         # Sums round differently in another order of the memory.
         precision, recall = np.ascontiguousarray(precision), np.ascontiguousarray(recall)
         groups = np.array([category["frequency"] for category in categories])
-        areas = {"": 0, "s": 1, "m": 2, "l": 3}
-        means = {f"AP{area}": _mean(precision[..., a]) for area, a in areas.items()}
-        means["AP50"] = _mean(precision[IOU_50, ..., 0])
-        means["AP75"] = _mean(precision[IOU_75, ..., 0])
-        means.update({f"AR{area}": _mean(recall[..., a]) for area, a in areas.items()})
-        for group in GROUP_NAMES:
-            means[f"AP{group}"] = _mean(precision[:, :, groups == group, 0])
-            # The official AR has no groups.
-            means[f"AR{group}"] = _mean(recall[:, groups == group, 0])
+        metrics = average_precisions(precision, groups)
+        metrics.update({f"AR{area}": _mean(recall[..., a]) for area, a in AREAS.items()})
+        # The official AR has no groups.
+        metrics.update({f"AR{g}": _mean(recall[:, groups == g, 0]) for g in GROUP_NAMES})
         return cls(
-            metrics={name: means[name] for name in METRICS},
+            metrics=metrics,
             category_ap=_category_means(precision[..., 0], (0, 1)),
             category_ap50=_category_means(precision[:1, ..., 0], (0, 1)),
             category_ar=_category_means(recall[..., 0], (0,)),
             precision=precision,
             recall=recall,
         )
+
+
+def average_precisions(precision: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
+    """
+    AP, AP50, AP75, APs, APm, APl, APr, APc, APf in percent; None where there is no ground truth.
+
+    Args:
+        precision: as of :class:`LVISResult`.
+        groups: (K,) "r", "c" or "f" of each class.
+    """
+    means = {
+        "AP": _mean(precision[..., 0]),
+        "AP50": _mean(precision[IOU_50, ..., 0]),
+        "AP75": _mean(precision[IOU_75, ..., 0]),
+    }
+    means.update({f"AP{area}": _mean(precision[..., a]) for area, a in AREAS.items() if area})
+    means.update({f"AP{g}": _mean(precision[:, :, groups == g, 0]) for g in GROUP_NAMES})
+    return means
 
 
 def _mean(values):

@@ -2,15 +2,13 @@
 
 import dataclasses
 import pickle
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import hotcoco
 import numpy as np
 
 from ..atomic_write import atomic_file
-from .detections import Detections, counted_detections
-from .hotcoco_engine import as_hotcoco_detections, as_hotcoco_objects
+from .batch import Batch
 
 # A detection is right if it overlaps an object of its class, not yet taken, at least this much.
 IOU_THRESHOLD = 0.5
@@ -79,111 +77,107 @@ _DTYPES = {
 
 
 class Matcher:
-    """Matches the detections and objects of some images at a time."""
+    """
+    Matches the detections and objects of some images at a time.
 
-    def __init__(self, categories: Sequence[dict[str, Any]], iou_type: str, max_detections: int):
-        """Arguments as for ``HotcocoEngine``."""
-        self._categories = list(categories)
+    hotcoco's own ``StreamingEval``, which computes AP, does not tell what it has matched.
+    """
+
+    def __init__(self, ground_truth: dict, iou_type: str, max_detections: int):
+        """Arguments as for ``HotcocoEngine``, but any ``max_detections``."""
+        self._categories = ground_truth["categories"]
+        self._classes = {category["id"]: k for k, category in enumerate(self._categories)}
         self._iou_type = iou_type
         self._max_detections = max_detections
-        self._classes = {category["id"]: k for k, category in enumerate(categories)}
-        self._columns: dict[str, list[np.ndarray]] = {
-            name: [np.empty(0, dtype)] for name, dtype in _DTYPES.items()
-        }
-        self._confusions = [np.empty((0, 3), np.int64)]
+        self._parts: list[Matches] = []
 
-    def add(
-        self,
-        images: Sequence[dict[str, Any]],
-        annotations: Sequence[Sequence[dict[str, Any]]],
-        detections: Sequence[Detections],
-    ) -> None:
-        """Match the detections and objects of some images, as ``HotcocoEngine.add``."""
-        counted = counted_detections(
-            images, annotations, detections, self._iou_type, self._max_detections
+    def add(self, batch: Batch) -> None:
+        objects = hotcoco.COCO(
+            {
+                "images": batch.images,
+                "annotations": batch.hotcoco_objects,
+                "categories": self._categories,
+            }
         )
-        evaluation = self._evaluation(images, annotations, counted)
+        evaluation = self._evaluation(objects, batch.rows, batch.masks)
         evaluation.evaluate()
-        rows: dict[str, list] = {name: [] for name in _DTYPES}
-        # Annotations with "ignore": 1, which hotcoco takes for objects.
-        no_objects = {a["id"] for objects in annotations for a in objects if a.get("ignore")}
-        for cell in evaluation.eval_imgs:
-            if cell is not None:
-                self._append(cell, rows, no_objects)
-        for name, dtype in _DTYPES.items():
-            self._columns[name].append(np.array(rows[name], dtype=dtype))
-        self._confusions.append(self._confused(images, annotations, counted))
+        columns = self._matched(evaluation)
+        # hotcoco takes annotations with "ignore": 1 for objects.
+        not_objects = [a["id"] for of_image in batch.objects for a in of_image if a.get("ignore")]
+        if not_objects:
+            found = np.isin(columns["annotation_ids"], not_objects)
+            columns["annotation_ids"][found] = 0
+            columns["ignored"] |= found
+            is_object = ~np.isin(columns["gt_annotation_ids"], not_objects)
+            for name in columns:
+                if name.startswith("gt_"):
+                    columns[name] = columns[name][is_object]
+        self._parts.append(Matches(**columns, confusions=self._confusions(objects, batch)))
 
     def state(self) -> bytes:
-        """What was added, for :meth:`merge` in another process."""
-        return pickle.dumps((self._columns, self._confusions))
+        return pickle.dumps(self._parts)
 
     def merge(self, states: Iterable[bytes]) -> None:
-        """Add the images of other matchers with the same arguments."""
         for state in states:
-            columns, confusions = pickle.loads(state)
-            for name, parts in columns.items():
-                self._columns[name] += parts
-            self._confusions += confusions
+            self._parts += pickle.loads(state)
 
     def finish(self) -> Matches:
         """Everything that was added, in an order that does not depend on that of the images."""
-        columns = {name: np.concatenate(parts) for name, parts in self._columns.items()}
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in self._parts]) for name in _COLUMNS
+        }
+        confusions = columns.pop("confusions")
         for prefix in ("", "gt_"):
             # By image and class, then as they are: by descending score.
             order = np.lexsort((columns[f"{prefix}classes"], columns[f"{prefix}image_ids"]))
             for name in columns:
                 if name.startswith("gt_") == bool(prefix):
                     columns[name] = columns[name][order]
-        confusions = np.concatenate(self._confusions)
         pairs, index = np.unique(confusions[:, :2], axis=0, return_inverse=True)
         counts = np.zeros(len(pairs), np.int64)
         np.add.at(counts, index.reshape(-1), confusions[:, 2])
         return Matches(**columns, confusions=np.column_stack([pairs, counts]))
 
-    def _evaluation(self, images, annotations, detections):
-        objects = as_hotcoco_objects(annotations, self._iou_type)
-        rows, masks = as_hotcoco_detections(detections, self._iou_type)
-        ground_truth = hotcoco.COCO(
-            {"images": images, "annotations": objects, "categories": self._categories}
-        )
+    def _evaluation(self, objects, rows, masks):
         # With None it cuts off nothing, and is not cut off later.
-        results = ground_truth.load_res(rows, segmentation=masks).cap_detections_per_image(None)
-        evaluation = hotcoco.COCOeval(ground_truth, results, self._iou_type, lvis_style=True)
+        detections = objects.load_res(rows, segmentation=masks).cap_detections_per_image(None)
+        evaluation = hotcoco.COCOeval(objects, detections, self._iou_type, lvis_style=True)
         evaluation.params.max_dets = [self._max_detections]
         evaluation.params.iou_thrs = [IOU_THRESHOLD]
         evaluation.params.area_rng = [[0, 1e10]]
         evaluation.params.area_rng_lbl = ["all"]
         return evaluation
 
-    def _append(self, cell, rows, no_objects):
-        """One image and class of hotcoco's evaluation; [0] is the only IoU threshold."""
-        k = self._classes[cell["category_id"]]
-        for score, found, ignored in zip(
-            cell["dtScores"], cell["dtMatches"][0], cell["dtIgnore"][0], strict=True
-        ):
-            is_no_object = found in no_objects
-            rows["image_ids"].append(cell["image_id"])
-            rows["classes"].append(k)
-            rows["scores"].append(score)
-            rows["annotation_ids"].append(0 if is_no_object else found)
-            rows["ignored"].append(ignored or is_no_object)
-        scores = dict(zip(cell["dtMatches"][0], cell["dtScores"], strict=True))
-        for gt_id in cell["gtIds"]:
-            if gt_id not in no_objects:
-                rows["gt_image_ids"].append(cell["image_id"])
-                rows["gt_classes"].append(k)
-                rows["gt_annotation_ids"].append(gt_id)
-                rows["gt_scores"].append(scores.get(gt_id, np.nan))
+    def _matched(self, evaluation):
+        """Columns of hotcoco's cells, one for each image and class."""
+        columns: dict[str, list] = {name: [] for name in _DTYPES}
+        for cell in evaluation.eval_imgs:
+            if cell is None:
+                continue
+            # [0] is the only IoU threshold.
+            scores, found, objects = cell["dtScores"], cell["dtMatches"][0], cell["gtIds"]
+            columns["image_ids"] += [cell["image_id"]] * len(scores)
+            columns["classes"] += [self._classes[cell["category_id"]]] * len(scores)
+            columns["scores"] += scores
+            columns["annotation_ids"] += found
+            columns["ignored"] += cell["dtIgnore"][0]
+            columns["gt_image_ids"] += [cell["image_id"]] * len(objects)
+            columns["gt_classes"] += [self._classes[cell["category_id"]]] * len(objects)
+            columns["gt_annotation_ids"] += objects
+            score_of = dict(zip(found, scores, strict=True))
+            columns["gt_scores"] += [score_of.get(i, np.nan) for i in objects]
+        return {name: np.array(columns[name], dtype) for name, dtype in _DTYPES.items()}
 
-    def _confused(self, images, annotations, detections):
-        chosen = []
-        for image, of_image in zip(images, detections, strict=True):
-            unsure = image["not_exhaustive_category_ids"]
-            is_sure = of_image.scores >= CONFUSION_SCORE
-            is_sure &= ~np.isin(of_image.category_ids, unsure)
-            chosen.append(of_image.select(np.flatnonzero(is_sure)))
-        evaluation = self._evaluation(images, annotations, chosen)
+    def _confusions(self, objects, batch):
+        is_sure = np.concatenate(
+            [
+                (of_image.scores >= CONFUSION_SCORE)
+                & ~np.isin(of_image.category_ids, image["not_exhaustive_category_ids"])
+                for image, of_image in zip(batch.images, batch.counted, strict=True)
+            ]
+        )
+        masks = batch.masks and [batch.masks[i] for i in np.flatnonzero(is_sure)]
+        evaluation = self._evaluation(objects, batch.rows[is_sure], masks)
         matrix = evaluation.confusion_matrix(iou_thr=IOU_THRESHOLD)["matrix"][:-1, :-1]
         gt_classes, classes = np.nonzero(matrix != 0)  # of bools much faster
         counts = matrix[gt_classes, classes].astype(np.int64)

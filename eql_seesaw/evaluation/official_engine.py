@@ -3,12 +3,13 @@
 import dataclasses
 import logging
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from .batch import Batch
 from .detections import Detections
 from .lvis_result import LVISResult
 
@@ -19,91 +20,65 @@ class OfficialEngine:
     :class:`HotcocoEngine` takes seconds. Used as that one is.
     """
 
-    package = "lvis"
-
-    def __init__(
-        self, categories: Sequence[dict[str, Any]], iou_type: str, max_detections: int = 300
-    ):
+    def __init__(self, ground_truth: dict, iou_type: str, max_detections: int = 300):
         """
         Args:
-            categories, iou_type, max_detections: as for :class:`HotcocoEngine`.
+            ground_truth, iou_type: as for :class:`HotcocoEngine`.
+            max_detections: that count per image; -1 for all.
 
         Raises:
             ImportError: the package, or OpenCV, which it needs, cannot be imported.
         """
         with official_package():
             pass  # what cannot be imported is said here, before any inference
-        self._categories = list(categories)
+        self._ground_truth = ground_truth
         self._iou_type = iou_type
         self._max_detections = max_detections
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-        self._results: list[dict[str, Any]] = []
+        self._detections: list[Detections] = []
 
-    def add(
-        self,
-        images: Sequence[dict[str, Any]],
-        annotations: Sequence[Sequence[dict[str, Any]]],
-        detections: Sequence[Detections],
-    ) -> None:
-        """As :meth:`HotcocoEngine.add`."""
-        # Looked up for every detection; and the official code writes into annotations.
-        self._images += [
-            {**image, "neg_category_ids": frozenset(image["neg_category_ids"])} for image in images
-        ]
-        self._annotations += [
-            dict(annotation) for of_image in annotations for annotation in of_image
-        ]
+    def add(self, batch: Batch) -> None:
         # Only the region of this IoU type: beside a box, it takes the box's area for the mask's.
-        other: dict[str, Any] = {"masks" if self._iou_type == "bbox" else "boxes": None}
-        for image, of_image in zip(images, detections, strict=True):
+        for image, of_image in zip(batch.images, batch.detections, strict=True):
             if self._iou_type == "segm":
                 of_image.check_masks((image["height"], image["width"]))
-            self._results += dataclasses.replace(of_image, **other).to_results()
+                region: dict[str, Any] = {"boxes": None, "masks": list(of_image.masks or [])}
+            else:
+                region = {"masks": None}
+            self._detections.append(dataclasses.replace(of_image, **region))
 
     def state(self) -> bytes:
-        """What was added, for :meth:`merge` in another process."""
-        return pickle.dumps((self._images, self._annotations, self._results))
+        return pickle.dumps(self._detections)
 
     def merge(self, states: Iterable[bytes]) -> None:
-        """Add the images of other engines with the same arguments."""
         for state in states:
-            images, annotations, results = pickle.loads(state)
-            self._images += images
-            self._annotations += annotations
-            self._results += results
+            self._detections += pickle.loads(state)
 
     def finish(self) -> LVISResult:
-        """The numbers of all images that were added; 0 if there are no detections at all."""
+        results = [row for of_image in self._detections for row in of_image.to_results()]
+        categories = self._ground_truth["categories"]
+        # The package writes into annotations, and copies the images that it is given with results:
+        # there without their category lists, which it looks up for every detection.
+        images = [
+            {**image, "neg_category_ids": frozenset(image["neg_category_ids"])}
+            for image in self._ground_truth["images"]
+        ]
+        sizes = [{key: image[key] for key in ("id", "height", "width")} for image in images]
+        annotations = [dict(annotation) for annotation in self._ground_truth["annotations"]]
         with official_package() as lvis:
-            ground_truth = _index(
-                lvis.LVIS,
-                {
-                    "images": self._images,
-                    "annotations": self._annotations,
-                    "categories": self._categories,
-                },
-            )
-            evaluation = lvis.LVISEval(ground_truth, self._detections(lvis), self._iou_type)
+            index = {"images": sizes, "annotations": [], "categories": categories}
+            if results:
+                detections = lvis.LVISResults(
+                    _index(lvis.LVIS, index), results, max_dets=self._max_detections
+                )
+            else:  # which its constructor cannot take
+                detections = _index(lvis.LVISResults, index)
+            index = {"images": images, "annotations": annotations, "categories": categories}
+            evaluation = lvis.LVISEval(_index(lvis.LVIS, index), detections, self._iou_type)
             evaluation.params.max_dets = self._max_detections
             evaluation.evaluate()
             evaluation.accumulate()
         arrays = evaluation.eval
-        return LVISResult.from_arrays(arrays["precision"], arrays["recall"], self._categories)
-
-    def _detections(self, lvis):
-        # Without the images' category lists, since the package copies what it is given.
-        dataset = {
-            "images": [
-                {key: image[key] for key in ("id", "height", "width")} for image in self._images
-            ],
-            "annotations": [],
-            "categories": self._categories,
-        }
-        if not self._results:  # which its constructor cannot take
-            return _index(lvis.LVISResults, dataset)
-        ground_truth = _index(lvis.LVIS, dataset)
-        return lvis.LVISResults(ground_truth, self._results, max_dets=self._max_detections)
+        return LVISResult.from_arrays(arrays["precision"], arrays["recall"], categories)
 
 
 @contextmanager

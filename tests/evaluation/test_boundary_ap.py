@@ -108,6 +108,7 @@ def random_case(seed):
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": category_id,
+                    "bbox": [0, 0, 1, 1],
                     "segmentation": ground_truth_segmentation(rng, points, image),
                 }
                 annotation["area"] = float(annotation_mask(annotation, image).sum())
@@ -137,8 +138,8 @@ def random_case(seed):
 
 
 def evaluation_of(ground_truth, dilation_ratio=0.008):
-    part = BoundaryAP(ground_truth["categories"], dilation_ratio=dilation_ratio)
-    return LVISEvaluation(ground_truth, ["segm"], {"boundary": part})
+    part = BoundaryAP(ground_truth, dilation_ratio)
+    return LVISEvaluation(ground_truth, 300, {"segm": {"boundary": part}})
 
 
 def of_image(image_id, results):
@@ -150,7 +151,7 @@ def evaluate_boundary_ap(ground_truth, results, dilation_ratio=0.008):
     evaluation = evaluation_of(ground_truth, dilation_ratio)
     for image_id in {result["image_id"] for result in results}:
         evaluation.add(of_image(image_id, results))
-    return evaluation.finish()["boundary"]
+    return evaluation.finish()["segm"]["boundary"]
 
 
 def slow_boundary(mask, dilation_ratio):
@@ -215,6 +216,7 @@ def one_object(*annotation_box, detection_box=None, size=(100, 100)):
         "id": 1,
         "image_id": 1,
         "category_id": 1,
+        "bbox": list(annotation_box),
         "area": float(annotation_box[2] * annotation_box[3]),
         "segmentation": rectangle(image, *annotation_box),
     }
@@ -315,17 +317,19 @@ def test_images_in_any_order_by_several_processes():
         parts[i % 2].add(of_image(image_id, results))
     merged = evaluation_of(ground_truth)
     merged.merge(part.state() for part in parts)
-    assert merged.finish()["boundary"] == expected
-    assert parts[0].finish()["boundary"] != expected
+    assert merged.finish()["segm"]["boundary"] == expected
+    assert parts[0].finish()["segm"]["boundary"] != expected
 
 
 def test_width_of_the_paper_by_default():
     ground_truth, results = random_case(0)
-    part = BoundaryAP(ground_truth["categories"])
-    evaluation = LVISEvaluation(ground_truth, ["segm"], {"boundary": part})
+    part = BoundaryAP(ground_truth)
+    evaluation = LVISEvaluation(ground_truth, 300, {"segm": {"boundary": part}})
     for image in ground_truth["images"]:
         evaluation.add(of_image(image["id"], results))
-    assert evaluation.finish()["boundary"] == evaluate_boundary_ap(ground_truth, results, 0.02)
+    assert evaluation.finish()["segm"]["boundary"] == evaluate_boundary_ap(
+        ground_truth, results, 0.02
+    )
 
 
 def test_empty_object_does_not_verify_its_class():

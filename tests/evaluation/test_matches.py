@@ -12,8 +12,8 @@ from .test_lvis_evaluation import annotation, detection, image, random_case
 
 def matched(ground_truth, results, iou_type="bbox", max_detections=300, num_processes=1):
     def evaluation():
-        part = Matcher(ground_truth["categories"], iou_type, max_detections)
-        return LVISEvaluation(ground_truth, [iou_type], {"matches": part})
+        part = Matcher(ground_truth, iou_type, max_detections)
+        return LVISEvaluation(ground_truth, max_detections, {iou_type: {"matches": part}})
 
     parts = [evaluation() for _ in range(num_processes)]
     for i, entry in enumerate(ground_truth["images"]):
@@ -22,7 +22,7 @@ def matched(ground_truth, results, iou_type="bbox", max_detections=300, num_proc
         parts[i % num_processes].add(detections)
     merged = evaluation()
     merged.merge([part.state() for part in parts])
-    return merged.finish()["matches"]
+    return merged.finish()[iou_type]["matches"]
 
 
 def small_case():

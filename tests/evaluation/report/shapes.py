@@ -10,6 +10,7 @@ from eql_seesaw.evaluation.calibration import calibration_errors
 from eql_seesaw.evaluation.detections import Detections
 from eql_seesaw.evaluation.ground_truth import load_ground_truth
 from eql_seesaw.evaluation.hotcoco_engine import HotcocoEngine
+from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
 from eql_seesaw.evaluation.matches import Matcher
 from eql_seesaw.evaluation.result import Result, category_records
 
@@ -19,20 +20,21 @@ SIZE = 64
 def write_evaluation(folder, annotation_file, results, picture_dir, iou_types):
     """Evaluate results, and write the files that an evaluation leaves in its folder."""
     ground_truth = load_ground_truth(str(annotation_file))
-    engines, matchers = (
-        {iou_type: kind(ground_truth["categories"], iou_type, 300) for iou_type in iou_types}
-        for kind in (HotcocoEngine, Matcher)
-    )
+    accumulators = {
+        iou_type: {
+            "numbers": HotcocoEngine(ground_truth, iou_type, 300),
+            "matches": Matcher(ground_truth, iou_type, 300),
+        }
+        for iou_type in iou_types
+    }
     images = ground_truth["images"]
-    annotations = [of_image(ground_truth["annotations"], image["id"]) for image in images]
-    detections = [
-        Detections.from_results(image["id"], of_image(results, image["id"]), iou_types)
-        for image in images
-    ]
-    for part in (*engines.values(), *matchers.values()):
-        part.add(images, annotations, detections)
-    numbers = {iou_type: engine.finish() for iou_type, engine in engines.items()}
-    matches = {iou_type: matcher.finish() for iou_type, matcher in matchers.items()}
+    evaluation = LVISEvaluation(ground_truth, 300, accumulators)
+    for image in images:
+        of_this = of_image(results, image["id"])
+        evaluation.add(Detections.from_results(image["id"], of_this, iou_types))
+    finished = evaluation.finish()
+    numbers = {iou_type: parts["numbers"] for iou_type, parts in finished.items()}
+    matches = {iou_type: parts["matches"] for iou_type, parts in finished.items()}
     groups = [category["frequency"] for category in ground_truth["categories"]]
     metrics = {
         iou_type: without_none({**result.metrics, **calibration_errors(matches[iou_type], groups)})
