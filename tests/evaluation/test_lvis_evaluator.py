@@ -19,8 +19,6 @@ from PIL import Image
 from eql_seesaw.data.register import register_instances
 from eql_seesaw.evaluation import (
     LongTailLVISEvaluator,
-    draw_evaluation,
-    draw_predictions,
     results_table,
 )
 from eql_seesaw.evaluation.mask_encoding import encode_masks
@@ -423,46 +421,10 @@ def photographs(tmp_path, coco_val):
     return evaluator
 
 
-def test_pictures_are_those_of_all_results(photographs, tmp_path):
-    photographs.evaluate()
-    draw_evaluation(str(tmp_path / "output"), str(tmp_path / "drawn.png"), 2, 0.45)
-
-    dataset = coco_dataset()
-    for image in dataset["images"]:
-        image["image_id"] = image.pop("id")
-        image["file_name"] = str(tmp_path / image["file_name"])
-        image["annotations"] = [
-            {**annotation, "category_id": {3: 0, 7: 1}[annotation["category_id"]]}
-            for annotation in dataset["annotations"]
-            if annotation["image_id"] == image["image_id"]
-        ]
-    MetadataCatalog.get("tiny_val").set(thing_classes=list(CATEGORY_IDS.values()))
-    draw_predictions(
-        dataset["images"],
-        json.loads((tmp_path / "output" / "lvis_instances_results.json").read_text()),
-        MetadataCatalog.get("tiny_val"),
-        str(tmp_path / "expected.png"),
-        num_pictures=2,
-        score_threshold=0.45,
-        image_counts=STATISTICS.image_counts,
-    )
-    with Image.open(tmp_path / "drawn.png") as drawn, Image.open(tmp_path / "expected.png") as all_:
-        assert drawn.tobytes() == all_.tobytes()
-
-
 def test_evaluating_again_starts_from_nothing(photographs, caplog):
     photographs.evaluate()
     photographs.evaluate()
     assert "Only 0 of the 6 images" in caplog.text
-
-
-def test_nothing_to_draw(coco_val, tmp_path):
-    with pytest.raises(FileNotFoundError, match="not the folder of an evaluation"):
-        draw_evaluation(str(tmp_path), str(tmp_path / "drawn.png"))
-    evaluator = LongTailLVISEvaluator(coco_val, str(tmp_path), class_statistics=STATISTICS)
-    evaluate(evaluator, image_numbers=())
-    with pytest.raises(ValueError, match="Nothing to draw"):
-        draw_evaluation(str(tmp_path), str(tmp_path / "drawn.png"))
 
 
 def test_class_the_dataset_does_not_have(coco_val):

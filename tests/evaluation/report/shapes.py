@@ -6,64 +6,12 @@ import numpy as np
 import pycocotools.mask as mask_util
 from PIL import Image
 
-from eql_seesaw.evaluation.calibration import calibration_errors
+from eql_seesaw.data.register import register_instances
+from eql_seesaw.evaluation import LongTailLVISEvaluator
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.ground_truth import load_ground_truth
-from eql_seesaw.evaluation.hotcoco_engine import HotcocoEngine
-from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
-from eql_seesaw.evaluation.matches import Matcher
-from eql_seesaw.evaluation.result import Result, category_records
+from eql_seesaw.evaluation.result import Result
 
 SIZE = 64
-
-
-def write_evaluation(folder, annotation_file, results, picture_dir, iou_types):
-    """Evaluate results, and write the files that an evaluation leaves in its folder."""
-    ground_truth = load_ground_truth(str(annotation_file))
-    accumulators = {
-        iou_type: {
-            "numbers": HotcocoEngine(ground_truth, iou_type, 300),
-            "matches": Matcher(ground_truth, iou_type, 300),
-        }
-        for iou_type in iou_types
-    }
-    images = ground_truth["images"]
-    evaluation = LVISEvaluation(ground_truth, 300, accumulators)
-    for image in images:
-        of_this = of_image(results, image["id"])
-        evaluation.add(Detections.from_results(image["id"], of_this, iou_types))
-    finished = evaluation.finish()
-    numbers = {iou_type: parts["numbers"] for iou_type, parts in finished.items()}
-    matches = {iou_type: parts["matches"] for iou_type, parts in finished.items()}
-    groups = [category["frequency"] for category in ground_truth["categories"]]
-    metrics = {
-        iou_type: without_none({**result.metrics, **calibration_errors(matches[iou_type], groups)})
-        for iou_type, result in numbers.items()
-    }
-    folder.mkdir(parents=True)
-    Result(
-        dataset="shapes_val",
-        annotation_file=str(annotation_file),
-        engine="hotcoco 1.3.0",
-        max_detections=300,
-        num_images=len(images),
-        num_processed_images=len(images),
-        date="2026-01-02 03:04",
-        metrics=metrics,
-        categories=category_records(ground_truth, None, numbers),
-        file_names={str(image["id"]): str(picture_dir / image["file_name"]) for image in images},
-        matches=matches,
-    ).save(folder)
-    (folder / "lvis_instances_results.json").write_text(json.dumps(results))
-    return folder
-
-
-def of_image(entries, image_id):
-    return [entry for entry in entries if entry["image_id"] == image_id]
-
-
-def without_none(numbers):
-    return {name: value for name, value in numbers.items() if value is not None}
 
 
 class Shapes:
@@ -134,15 +82,18 @@ class Shapes:
             for image, k, score, box in detections
         ]
 
-    def write(self, folder, results=None, iou_types=("bbox", "segm")):
+    def evaluate(self, folder, results=None, iou_types=("bbox", "segm")):
         """Evaluate into a folder, by default what the class says."""
-        return write_evaluation(
-            folder,
-            self.annotation_file,
-            self.results if results is None else results,
-            self.picture_dir,
-            iou_types,
-        )
+        results = self.results if results is None else results
+        register_instances("shapes_val", str(self.annotation_file), str(self.picture_dir))
+        evaluator = LongTailLVISEvaluator("shapes_val", str(folder), distributed=False)
+        evaluator.reset()
+        for i in range(1, 5):
+            of_image = [result for result in results if result["image_id"] == i]
+            detections = Detections.from_results(i, of_image, iou_types)
+            evaluator.add(detections, str(self.picture_dir / f"{i}.png"))
+        evaluator.evaluate()
+        return Result.load(str(folder))
 
 
 def shape(box, polygon=False):
