@@ -70,7 +70,7 @@ def make_batch(
     """
     objects = [[a for a in of_image if a["area"] > 0] for of_image in annotations]
     counted = [
-        of_image.counted(iou_type, max_detections, verified_classes(image, own), _size(image))
+        of_image.counted(iou_type, max_detections, image, own)
         for image, own, of_image in zip(images, objects, detections, strict=True)
     ]
     rows, masks = _columns(counted, iou_type)
@@ -80,11 +80,6 @@ def make_batch(
     )
 
 
-def verified_classes(image: dict[str, Any], objects: Iterable[dict[str, Any]]) -> set[int]:
-    """Category ids that are annotated in the image, by objects with an area, or known absent."""
-    return {a["category_id"] for a in objects if a["area"] > 0}.union(image["neg_category_ids"])
-
-
 def as_hotcoco_objects(objects: Iterable[dict[str, Any]], iou_type: str) -> list[dict[str, Any]]:
     """
     Objects as hotcoco must be given them for the official numbers: without those that have no area,
@@ -92,10 +87,6 @@ def as_hotcoco_objects(objects: Iterable[dict[str, Any]], iou_type: str) -> list
     """
     keys = ("id", "image_id", "category_id", "area", "bbox", REGIONS[iou_type])
     return [{key: a[key] for key in keys} for a in objects if a["area"] > 0]
-
-
-def _size(image):
-    return image["height"], image["width"]
 
 
 def _columns(counted, iou_type):

@@ -171,8 +171,8 @@ class Detections:
         self,
         iou_type: str,
         max_detections: int,
-        verified: Collection[int],
-        image_size: Sequence[int],
+        image: Mapping[str, Any],
+        objects: Iterable[Mapping[str, Any]],
     ) -> "Detections":
         """
         The detections that LVIS evaluation takes: the ``max_detections`` highest scores, and of
@@ -182,8 +182,8 @@ class Detections:
         Args:
             iou_type: "bbox" or "segm".
             max_detections: -1 for all.
-            verified: category ids that are annotated in the image, or known to be absent.
-            image_size: (height, width).
+            image: with "height", "width" and "neg_category_ids", classes known to be absent.
+            objects: the image's annotations; those without area do not verify their class.
 
         Raises:
             ValueError: as :meth:`check_masks`, of a mask among them.
@@ -196,11 +196,13 @@ class Detections:
             indices = np.argsort(-self.scores, kind="stable")[:max_detections]
         else:
             indices = np.arange(len(self.scores))
+        verified = {a["category_id"] for a in objects if a["area"] > 0}
+        verified.update(image["neg_category_ids"])
         is_verified = [k in verified for k in self.category_ids[indices].tolist()]
         detections = detections.select(indices[is_verified])
         if iou_type == "bbox":
             return detections.select(np.flatnonzero(detections.box_areas > 0))
-        detections.check_masks(image_size)
+        detections.check_masks((image["height"], image["width"]))
         has_area = np.flatnonzero(detections.mask_areas > 0)
         counted = detections.select(has_area)
         # Not to be computed again.

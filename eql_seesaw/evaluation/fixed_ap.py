@@ -8,7 +8,7 @@ import hotcoco
 import numpy as np
 from tqdm import tqdm
 
-from .batch import as_hotcoco_objects, verified_classes
+from .batch import as_hotcoco_objects
 from .hotcoco_engine import lvis_result
 from .lvis_evaluation import evaluate_lvis
 from .lvis_result import LVISResult
@@ -88,9 +88,7 @@ def _evaluate(ground_truth, chosen, iou_type, folder):
     # files takes a fraction of the memory of dicts.
     writer = ResultsWriter(folder)
     for image, objects, detections in chosen:
-        size = image["height"], image["width"]
-        verified = verified_classes(image, objects)
-        writer.write(detections.counted(iou_type, -1, verified, size))
+        writer.write(detections.counted(iou_type, -1, image, objects))
     writer.close()
     objects = as_hotcoco_objects(ground_truth["annotations"], iou_type)
     official = hotcoco.COCO({**ground_truth, "annotations": objects})
