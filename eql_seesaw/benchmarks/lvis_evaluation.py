@@ -223,7 +223,7 @@ def evaluate_hotcoco(
     evaluation = LVISEvaluation(ground_truth, 300, {iou_type: {"result": engine}})
     for image in ground_truth["images"]:
         evaluation.add(results.detections(image["id"]))
-    result = evaluation.finish()["result"]
+    result = evaluation.finish()[iou_type]["result"]
     return result.precision, result.recall
 
 
