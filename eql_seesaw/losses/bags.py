@@ -86,14 +86,14 @@ class BalancedGroupSoftmax(ClassificationLoss):
         groups = torch.arange(self.num_groups, device=logits.device)
         in_group = self.class_groups[gt_classes, None] == groups
         labels = self.labels_in_groups[gt_classes, None] * in_group
-        weights = (in_group | self.sample_others(in_group)).float()
+        included = in_group | self.sample_others(in_group)
         group_logits, objectness_logits = self._split(logits)
+        # Not a matrix product, which autocast would compute in half precision.
         summed_losses = [
-            F.cross_entropy(group_logits[g], labels[:, g], reduction="none")
-            @ weights[:, g].to(group_logits[g].dtype)
-            for g in range(self.num_groups)
+            (F.cross_entropy(z, label, reduction="none") * is_included).sum()
+            for z, label, is_included in zip(group_logits, labels.T, included.T)
         ]
-        group_losses = torch.stack(summed_losses) / weights.sum(dim=0).clamp(min=1)
+        group_losses = torch.stack(summed_losses) / included.sum(dim=0).clamp(min=1)
         background = (gt_classes == self.num_classes).long()
         objectness_loss = F.cross_entropy(objectness_logits, background, reduction="sum")
         return {
@@ -110,7 +110,9 @@ class BalancedGroupSoftmax(ClassificationLoss):
             bool (R, G), the samples drawn as "others"; in each group floor(ratio * samples in the
             group), or all if there are fewer.
         """
-        draws = torch.rand(in_group.shape, device=in_group.device, generator=self.generator)
+        draws = torch.empty_like(in_group, dtype=torch.float32)
+        # Not torch.rand(generator=None), which torch.compile fails on at another number of samples.
+        draws.uniform_(generator=self.generator)
         ranks = draws.masked_fill(in_group, 2.0).argsort(dim=0).argsort(dim=0)
         return (ranks < (self.others_ratio * in_group.sum(dim=0)).floor()) & ~in_group
 

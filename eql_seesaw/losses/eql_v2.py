@@ -1,11 +1,12 @@
 """Equalization loss v2 (EQL v2)."""
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SigmoidLoss, float32_or_better
+from .base import computation_dtype, float32_or_better
 from .row_blocks import row_blocks
-from .weighted_sigmoid import weighted_sigmoid_loss
+from .sigmoid import SigmoidLoss, weighted_sigmoid
 
 # Ratio of a class that has had no gradient yet: far above mu, so that all its weights are 1.
 INITIAL_RATIO = 100.0
@@ -69,20 +70,11 @@ class EqualizationLossV2(SigmoidLoss):
         self.register_buffer("positive_gradients", zeros)
         self.register_buffer("negative_gradients", zeros.clone())
 
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        positive_weights, negative_weights = self.weights()
-        losses = weighted_sigmoid_loss(
-            logits,
-            gt_classes,
-            ignored=1 - negative_weights,
-            positive_weights=positive_weights,
-        )
-        return {"loss_cls": losses.sum() / max(len(logits), 1)}
+    def sample_losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> Tensor:
+        positive, negative = (w.to(computation_dtype(logits)) for w in self.weights())
+        return weighted_sigmoid(logits, gt_classes, lambda rows: negative, positive)
 
     def logit_statistics(
         self, logits: torch.Tensor, gt_classes: torch.Tensor

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SigmoidLoss, class_vector
-from .weighted_sigmoid import weighted_sigmoid_loss
+from .base import class_vector
+from .sigmoid import SigmoidLoss, weighted_sigmoid
 
 
 class FederatedLoss(SigmoidLoss):
@@ -60,18 +61,11 @@ class FederatedLoss(SigmoidLoss):
             "draw_weights", (counts > 0) * counts**frequency_power, persistent=False
         )
 
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        losses = weighted_sigmoid_loss(
-            logits,
-            gt_classes,
-            ignored=1 - self.sample_classes(gt_classes).float(),
-        )
-        return {"loss_cls": losses.sum() / max(len(logits), 1)}
+    def sample_losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> Tensor:
+        sampled = self.sample_classes(gt_classes)
+        return weighted_sigmoid(logits, gt_classes, lambda rows: sampled)
 
     def sample_classes(self, gt_classes: torch.Tensor) -> torch.Tensor:
         """

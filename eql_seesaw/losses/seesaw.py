@@ -4,15 +4,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from .base import SoftmaxLoss, class_vector, float32_or_better
-from .weighted_softmax import weighted_softmax_loss
+from .base import class_vector, computation_dtype
+from .softmax import SoftmaxLoss, offset_softmax
 
 COUNTS = ("online", "fixed")
-
-# Mitigation factors are not told apart below e^-60, far beyond any count ratio, so that they stay
-# above float32's smallest number.
-LOG_SMALLEST_FACTOR = -60.0
 
 
 class SeesawLoss(SoftmaxLoss):
@@ -99,31 +96,16 @@ class SeesawLoss(SoftmaxLoss):
             f"objectness={self.objectness}, counts={self.counts}"
         )
 
-    def class_loss(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        # M_ij = min(N_j^p, N_i^p) / N_i^p and C_ij = max(sigma_j, floor_i)^q / floor_i^q with
-        # floor_i = max(sigma_i, eps). The denominators are constants of a row, which a softmax does
-        # not see, so neither of the factors is ever divided out.
-        log_mitigation = self.p * self.cumulative_counts.clamp(min=1).double().log()
-        log_mitigation = (log_mitigation - log_mitigation.max()).clamp_(min=LOG_SMALLEST_FACTOR)
-        log_mitigation = log_mitigation.to(float32_or_better(logits[:0]).dtype)
-        mitigation = log_mitigation.exp()
-        log_eps = math.log(self.eps)
+    def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        n = self.p * self.cumulative_counts.clamp(min=1).double().log()
+        n = n.to(computation_dtype(logits))
 
-        def weighted_exponentials(
-            own: torch.Tensor, block: torch.Tensor, out: torch.Tensor
-        ) -> torch.Tensor:
-            sigma = torch.softmax(block, dim=1, out=out)
-            # The softmax's normaliser, from its largest entry, which cannot underflow.
-            log_sum = block.amax(dim=1, keepdim=True) - sigma.amax(dim=1, keepdim=True).log()
-            log_sigma_own = block.gather(1, own) - log_sum
-            log_floor = log_sigma_own.clamp(min=log_eps)
-            factor = torch.maximum(sigma, log_floor.exp()).pow_(self.q)
-            sigma.mul_(factor)
-            sigma.mul_(torch.minimum(mitigation, mitigation[own], out=factor))
-            return log_sigma_own + self.q * log_floor + log_mitigation[own]
+        def log_factors(z: Tensor, rows: slice) -> Tensor:
+            i = gt_classes[rows, None]
+            log_sigma = z.log_softmax(dim=1)
+            log_floor = log_sigma.gather(1, i).clamp(min=math.log(self.eps))
+            log_compensation = (log_sigma - log_floor).clamp_(min=0).mul_(self.q)
+            log_mitigation = (n - n[i]).clamp_(max=0)
+            return log_compensation + log_mitigation
 
-        return weighted_softmax_loss(
-            logits, gt_classes, weighted_exponentials, self.num_columns, included
-        )
+        return offset_softmax(logits, gt_classes, log_factors)
