@@ -294,13 +294,14 @@ def test_category_ids_that_do_not_fit_fail_in_the_constructor(tmp_path, coco_val
         LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
 
 
-def test_category_ids_that_come_with_loading_are_checked_before_inference(tmp_path, coco_val):
+def test_category_ids_that_come_with_loading(tmp_path, coco_val):
+    """Before, classes are taken to be in the order of ids, as Detectron2's loader gives them."""
     register(tmp_path, coco_dataset())
     evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
-    with pytest.raises(ValueError, match="category ids other than 1 to 3"):
+    assert evaluate(evaluator)["bbox"]["APr"] == pytest.approx(75)
+    MetadataCatalog.get(coco_val).set(thing_dataset_id_to_contiguous_id={3: 0, 7: 1, 9: 2})
+    with pytest.raises(ValueError, match="category ids .* are not those in the metadata"):
         evaluator.reset()
-    MetadataCatalog.get(coco_val).set(thing_dataset_id_to_contiguous_id={3: 0, 7: 1, 8: 2})
-    evaluator.reset()
 
 
 def test_own_dataset_that_was_not_loaded_yet(tmp_path, coco_val):
