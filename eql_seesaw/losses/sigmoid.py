@@ -64,7 +64,10 @@ def weighted_sigmoid(
 
 
 class _BlockwiseSum(torch.autograd.Function):
-    """Sum of terms over classes. Terms and their gradients: of a block of logits and its rows."""
+    """
+    Sum of terms over classes. Terms and their gradients: of a block of logits and its rows. The
+    backward pass is of differentiable operations, for second derivatives.
+    """
 
     @staticmethod
     def forward(ctx, logits, terms, gradients):
@@ -80,9 +83,6 @@ class _BlockwiseSum(torch.autograd.Function):
     def backward(ctx, grad_losses):
         (logits,) = ctx.saved_tensors
         scale = grad_losses[:, None]
-        if torch.is_grad_enabled():  # a graph of the gradient is asked for
-            gradients = ctx.gradients(logits.to(scale.dtype), slice(None))
-            return (gradients * scale).to(logits.dtype), None, None
         grad_logits = torch.empty_like(logits)
         for rows in row_blocks(logits):
             grad_logits[rows] = ctx.gradients(logits[rows].to(scale.dtype), rows).mul_(scale[rows])
