@@ -144,5 +144,5 @@ def test_other_mistakes(run, files):
     assert line == "error: --output val.json is a file; name a folder"
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_ENGINE", "coco")
     assert "TEST.LVIS_ENGINE is 'coco'" in line
-    line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "301")
-    assert "TEST.LVIS_MAX_DETECTIONS is 301" in line
+    line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "0")
+    assert "TEST.LVIS_MAX_DETECTIONS is 0" in line

@@ -12,7 +12,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 from PIL import Image, ImageOps
 
-from ..detections import Detections, counted_detections
+from ..detections import Detections
 from ..result import Result
 from ..results_file import ResultsFile
 
@@ -68,10 +68,9 @@ class Overlays:
         if self._iou_type not in detections.iou_types:
             raise ValueError(f"{self._results.path}: not all detections have masks.")
         image, annotations = self._images[image_id], self._annotations[image_id]
-        (counted,) = counted_detections(
-            [image], [annotations], [detections], self._iou_type, self._result.max_detections
+        counted = detections.counted(
+            self._iou_type, self._result.max_detections, image, annotations
         )
-        counted = counted.select(np.argsort(-counted.scores, kind="stable"))
         if counted.masks:
             boxes = mask_util.toBbox(list(counted.masks)).reshape(-1, 4)
             counted = dataclasses.replace(counted, boxes=boxes)
