@@ -150,7 +150,7 @@ def draw_confusions(axes: Axes, numbers: Numbers) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    margin = (0.35 + 0.055 * max(map(len, names))) / axes.figure.get_size_inches()[0]
+    margin = (0.35 + 0.055 * max(map(len, names))) / axes.figure.bbox.width * axes.figure.dpi
     axes.figure.subplots_adjust(left=margin, bottom=margin)
     side = (-0.5, len(names) - 0.5)
     axes.set(xlim=side, ylim=side[::-1], aspect="equal", ylabel="annotated as")
