@@ -33,8 +33,6 @@ AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 # Average recall, and expected calibration error.
 OTHER_METRICS = ("AR", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf")
 METRICS = (*AP_METRICS, *OTHER_METRICS)
-# Detections per image up to which hotcoco evaluates; LVIS's own limit.
-HOTCOCO_MAX_DETECTIONS = 300
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
@@ -343,11 +341,6 @@ def validate_test_config(cfg: CN) -> None:
     if test.LVIS_ENGINE not in LVIS_ENGINES:
         raise ValueError(
             f"TEST.LVIS_ENGINE is {test.LVIS_ENGINE!r}; it must be one of {', '.join(LVIS_ENGINES)}"
-        )
-    if test.LVIS_ENGINE == "hotcoco" and test.LVIS_MAX_DETECTIONS > HOTCOCO_MAX_DETECTIONS:
-        raise ValueError(
-            f"TEST.LVIS_MAX_DETECTIONS is {test.LVIS_MAX_DETECTIONS}; more than "
-            f"{HOTCOCO_MAX_DETECTIONS} (LVIS's own limit) takes TEST.LVIS_ENGINE lvis"
         )
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     # Detectron2 puts the dataset's name before the metric where there are several.

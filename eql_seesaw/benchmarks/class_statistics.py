@@ -11,10 +11,10 @@ from detectron2.data import print_instances_class_histogram
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.structures import BoxMode
 
+from ..data.annotated_images import AnnotatedImages
 from ..data.annotation_columns import annotation_columns
 from ..data.class_statistics import ClassStatistics, count_classes
-from ..data.repeat_factors import repeat_factors
-from ..data.serialized_instances import SerializedInstances
+from ..data.train_sampler import repeat_factors
 from .lvis_like_training_set import draw_annotations, long_tail
 from .lvis_like_validation_set import NUM_TRAIN_IMAGES
 from .measure import interleaved_seconds
@@ -62,16 +62,12 @@ def lvis_like_dicts(num_images: int, num_classes: int) -> list[dict[str, Any]]:
     return dataset_dicts
 
 
-def as_loaded(dataset_dicts: list[dict[str, Any]]) -> SerializedInstances:
+def as_loaded(dataset_dicts: list[dict[str, Any]]) -> AnnotatedImages:
     """What reading an annotation file gives, but without text."""
-    none = np.zeros(len(dataset_dicts), dtype=np.int64)
-    return SerializedInstances(
-        text=torch.empty(0, dtype=torch.uint8),
-        starts=none,
-        ends=none,
-        is_wide=none.astype(bool),
-        columns=annotation_columns(dataset_dicts),
-    )
+    none = np.zeros((len(dataset_dicts), 2), dtype=np.int64)
+    columns = annotation_columns(dataset_dicts)
+    is_wide = none[:, 0].astype(bool)
+    return AnnotatedImages("", "", False, [], {}, b"", none, none, none, is_wide, columns)
 
 
 def count_in_loops(

@@ -182,9 +182,7 @@ def _config(num_workers: int) -> "CfgNode":
 
 
 def _forget_statistics(json_file: str) -> None:
-    from ..data.class_statistics_cache import CACHE_SUFFIX
-
-    Path(json_file + CACHE_SUFFIX).unlink(missing_ok=True)
+    Path(json_file + ".class_statistics.json").unlink(missing_ok=True)
 
 
 def _resident(key: str) -> int:

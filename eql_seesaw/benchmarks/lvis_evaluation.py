@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ..atomic_write import atomic_file
 from ..data.register import register_instances
 from ..evaluation.ground_truth import load_ground_truth
-from ..evaluation.lvis_evaluation import LVISEvaluation, build_engine
+from ..evaluation.lvis_evaluation import ENGINES, LVISEvaluation
 from ..evaluation.lvis_evaluator import LongTailLVISEvaluator
 from ..evaluation.official_engine import official_package
 from ..evaluation.results_file import ResultsFile
@@ -219,11 +219,11 @@ def load_hotcoco(folder: str) -> tuple[dict, ResultsFile]:
 def evaluate_hotcoco(
     ground_truth: dict, results: ResultsFile, iou_type: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    engine = build_engine("hotcoco", ground_truth, iou_type, 300)
-    evaluation = LVISEvaluation(ground_truth, [iou_type], {"result": engine})
+    engine = ENGINES["hotcoco"](ground_truth, iou_type, 300)
+    evaluation = LVISEvaluation(ground_truth, 300, {iou_type: {"result": engine}})
     for image in ground_truth["images"]:
         evaluation.add(results.detections(image["id"]))
-    result = evaluation.finish()["result"]
+    result = evaluation.finish()[iou_type]["result"]
     return result.precision, result.recall
 
 

@@ -1,14 +1,12 @@
-"""Which classes were verified in an image, for losses that spare them."""
+"""Classes that were verified in an image, for losses that spare them."""
 
 import logging
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 
 from .dataset_mapper import NamedImageDatasetMapper
-from .register import is_own_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +17,10 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
 
     The training "instances" get a field ``gt_annotated_classes``, (N, K) bool, with the same row
     for each of the N instances. A class is True if the image has a non-crowd annotation of it,
-    before any cropping, or lists it in "neg_category_ids". An image without "neg_category_ids"
-    is exhaustively annotated, as in COCO: all of its classes are verified, and the row is True.
-    The first such image is named in a warning, since the loss then suppresses nothing.
+    before any cropping, or its contiguous id is in "neg_category_ids". An image without
+    "neg_category_ids" is exhaustively annotated, as in COCO: all of its classes are verified, and
+    the row is True. The first such image is named in a warning, since the loss then suppresses
+    nothing.
     """
 
     @configurable
@@ -30,27 +29,22 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
         is_train: bool,
         *,
         num_classes: int,
-        neg_category_id_map: dict[int, int] | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
             is_train: whether it is used in training.
             num_classes: number of foreground classes K.
-            neg_category_id_map: class of each id in "neg_category_ids", for datasets that hold
-                the ids of the annotation file there; None if those ids are classes already.
             kwargs: the arguments of Detectron2's ``DatasetMapper``.
         """
         super().__init__(is_train, **kwargs)
         self.num_classes = num_classes
-        self.neg_category_id_map = neg_category_id_map
         self._has_warned = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         arguments = super().from_config(cfg, is_train)
         arguments["num_classes"] = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        arguments["neg_category_id_map"] = _neg_category_id_map(cfg)
         return arguments
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +60,6 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
         if negatives is None:
             self._warn_of_exhaustive_image(dataset_dict)
             return torch.ones(self.num_classes, dtype=torch.bool)
-        if self.neg_category_id_map is not None:
-            negatives = [self.neg_category_id_map[category_id] for category_id in negatives]
         positives = [
             annotation["category_id"]
             for annotation in dataset_dict["annotations"]
@@ -88,24 +80,3 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
             "images like it; set KEEP_ANNOTATED to False for a dataset without neg_category_ids",
             dataset_dict.get("image_id"),
         )
-
-
-def _neg_category_id_map(cfg: CfgNode) -> dict[int, int] | None:
-    """Detectron2's own LVIS loader leaves the file's ids in "neg_category_ids"; ours does not."""
-    maps = {name: _dataset_neg_category_id_map(name) for name in cfg.DATASETS.TRAIN}
-    first, *others = maps or [""]
-    for name in others:
-        if maps[name] != maps[first]:
-            raise ValueError(
-                f"DATASETS.TRAIN: '{first}' and '{name}' have different ids in neg_category_ids; "
-                "register both under DATASETS.REGISTER"
-            )
-    return maps.get(first)
-
-
-def _dataset_neg_category_id_map(name: str) -> dict[int, int] | None:
-    metadata = MetadataCatalog.get(name)
-    if is_own_dataset(name) or metadata.get("evaluator_type") != "lvis":
-        return None
-    consecutive = {i + 1: i for i in range(len(metadata.get("thing_classes", ())))}
-    return metadata.get("thing_dataset_id_to_contiguous_id", consecutive)

@@ -29,6 +29,16 @@ class AnnotationColumns(NamedTuple):
         images, classes, is_crowd = (column[~self.is_crowd] for column in self[:3])
         return AnnotationColumns(images, classes, is_crowd, self.num_images)
 
+    def of_images(self, keep: np.ndarray) -> "AnnotationColumns":
+        """Columns of the images where ``keep``, (num_images,) bool, is True."""
+        kept = keep[self.images]
+        return AnnotationColumns(
+            images=(np.cumsum(keep) - 1)[self.images[kept]],
+            classes=self.classes[kept],
+            is_crowd=self.is_crowd[kept],
+            num_images=int(keep.sum()),
+        )
+
     def classes_of_images(self) -> tuple[np.ndarray, np.ndarray]:
         """
         Images and classes, (P,) int64 each, where an image has a class only once, however many
@@ -44,10 +54,21 @@ class AnnotationColumns(NamedTuple):
         return images[is_new], keys[is_new].astype(np.int64)
 
 
+def joined_columns(columns: Sequence[AnnotationColumns]) -> AnnotationColumns:
+    """Columns of datasets whose images come one after the other."""
+    *starts, num_images = np.cumsum([0, *(c.num_images for c in columns)]).tolist()
+    return AnnotationColumns(
+        images=np.concatenate([c.images + i for c, i in zip(columns, starts, strict=True)]),
+        classes=np.concatenate([c.classes for c in columns]),
+        is_crowd=np.concatenate([c.is_crowd for c in columns]),
+        num_images=num_images,
+    )
+
+
 def annotation_columns(dataset_dicts: Sequence[dict[str, Any]]) -> AnnotationColumns:
     """
     The columns of a dataset in Detectron2's standard format; those that it keeps itself, in its
-    ``columns``, if it is a :class:`~eql_seesaw.data.serialized_instances.SerializedInstances`.
+    ``columns``, as :class:`~eql_seesaw.data.annotated_images.AnnotatedImages` does.
     """
     columns = getattr(dataset_dicts, "columns", None)
     if columns is not None:

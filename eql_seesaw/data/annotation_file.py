@@ -1,277 +1,167 @@
-"""Reading an annotation file in COCO or LVIS format, and what can be wrong with its entries."""
+"""The one reader of annotation files in COCO or LVIS format."""
 
+import contextlib
+import gc
 import json
-import math
-import os
-from collections.abc import Container
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
+import numpy as np
 from detectron2.utils.file_io import PathManager
 
-from .large_json import decode_json
+from .annotation_problems import Problem
 
-# Beyond this, a coordinate is junk; the comparison is also False for NaN.
-MAX_COORDINATE = 1e9
-
-
-class Problem(NamedTuple):
-    """Something wrong in an annotation file: a kind, in the plural, and this one's details."""
-
-    kind: str
-    detail: str
+SECTIONS = ("images", "annotations", "categories")
 
 
-def read_annotation_file(json_file: str) -> dict[str, Any]:
+class AnnotationFile:
     """
-    Read a JSON file that holds an object.
+    Text of an annotation file and its entries, which stay text until they are asked for: decoded
+    all at once they take ten times the memory of the file.
+
+    Attributes:
+        json_file: path of the file.
+        text: UTF-8, as it is in the file.
 
     Raises:
-        ValueError: the file is not JSON, is cut off, or holds something else.
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, is cut off, or holds no object.
     """
-    with PathManager.open(json_file, "rb") as f:
-        text = f.read()
-    return parse_annotation_file(text, json_file)
-
-
-def parse_annotation_file(text: bytes, json_file: str) -> dict[str, Any]:
-    """As :func:`read_annotation_file`, where the file has been read."""
-    try:
-        try:
-            content = decode_json(text)
-        except msgspec.DecodeError:
-            # Slower, but it also reads NaN, whose place can then be named.
-            content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{json_file}: holds no object but a {type(content).__name__}")
-    return content
-
-
-def entries_by_id(
-    content: dict[str, Any], section: str
-) -> tuple[dict[int, dict], list[tuple[str, Problem]]]:
-    """
-    The entries of a section of an annotation file.
-
-    Args:
-        content: of the file.
-        section: "images", "annotations" or "categories".
-
-    Returns:
-        The entries with an id of their own, in the file's order, and what is wrong with the
-        others, each with its place in the file.
-    """
-    entries = content.get(section)
-    if not isinstance(entries, list) or not entries:
-        detail = "the list is empty" if entries == [] else "no list; expected COCO or LVIS format"
-        return {}, [(section, Problem("missing sections", detail))]
-    by_id: dict[int, dict] = {}
-    problems = []
-    for index, entry in enumerate(entries):
-        entry_id = entry.get("id") if isinstance(entry, dict) else None
-        where = f"{section}[{index}]"
-        if type(entry_id) is not int:
-            problem = Problem(f"{section} without an id", 'no integer "id"')
-            problems.append((where, problem))
-        elif entry_id in by_id:
-            problem = Problem(f"duplicate ids of {section}", f"id {entry_id} occurs more than once")
-            problems.append((where, problem))
-        else:
-            by_id[entry_id] = entry
-    return by_id, problems
-
-
-class Problems:
-    """Problems of one annotation file, counted by kind; the first is raised as one line."""
 
     def __init__(self, json_file: str) -> None:
         self.json_file = json_file
-        self.first: dict[str, str] = {}
-        self.counts: dict[str, int] = {}
+        with PathManager.open(json_file, "rb") as f:
+            self.text: bytes = f.read()
+        try:
+            if not self.text.isascii():
+                self.text.decode()  # msgspec passes over text that is not UTF-8
+            self._sections = _split(self.text)
+        except (ValueError, RecursionError):
+            self.text = _in_strict_json(self.text, json_file)
+            self._sections = _split(self.text)
 
-    def add(self, where: str, problem: Problem | None) -> None:
-        """Note a problem, if it is one, of the entry that ``where`` names."""
-        if problem is not None:
-            self.first.setdefault(problem.kind, f"{where}: {problem.detail}")
-            self.counts[problem.kind] = self.counts.get(problem.kind, 0) + 1
+    def raw_entries(self, section: str) -> list[msgspec.Raw]:
+        """Entries of "images", "annotations" or "categories", as text; [] without such a list."""
+        return getattr(self._sections, section) or []
 
-    def raise_first(self) -> None:
+    def entries(
+        self, section: str, note: Callable[[str, Problem], None], may_be_empty: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """
+        Entries that are objects with an id of their own, in the file's order.
+
+        Args:
+            section: "images", "annotations" or "categories".
+            note: gets what is wrong with the others, each with its place in the file.
+            may_be_empty: take an empty list for no problem.
+        """
+        raw_entries = self.raw_entries(section)
+        if getattr(self._sections, section) is None:
+            note(section, Problem("missing sections", "no list; expected COCO or LVIS format"))
+        elif not raw_entries and not may_be_empty:
+            note(section, Problem("missing sections", "the list is empty"))
+        ids: set[int] = set()
+        for index, raw in enumerate(raw_entries):
+            entry = self.decode(raw)
+            problem = id_problem(section, entry.get("id") if isinstance(entry, dict) else None, ids)
+            if problem is None:
+                ids.add(entry["id"])
+                yield entry
+            else:
+                note(f"{section}[{index}]", problem)
+
+    def decode(self, entry: msgspec.Raw | bytes) -> Any:
+        """
+        Value of an entry.
+
         Raises:
-            ValueError: there are problems. One line with file, first entry, and how many have it.
+            ValueError: it cannot be represented, as a number of 5,000 digits.
         """
-        for kind, text in self.first.items():
-            count = self.counts[kind]
-            more = f" (the first of {count} {kind})" if count > 1 else ""
-            raise ValueError(f"{self.json_file}: {text}{more}")
+        return decode_entry(entry, self.json_file)
 
-    def entries(self, content: dict[str, Any], section: str) -> dict[int, dict]:
-        """
-        :func:`entries_by_id` of a section.
+    def spans(self, section: str) -> np.ndarray:
+        """(N, 2) int64, start and end of each entry in ``text``."""
+        raw_entries = self.raw_entries(section)
+        spans = np.empty((len(raw_entries), 2), dtype=np.int64)
+        if not raw_entries:
+            return spans
+        first, text = (np.frombuffer(x, dtype=np.uint8) for x in (raw_entries[0], self.text))
+        end, starts, lengths = first.ctypes.data - text.ctypes.data, [], []
+        for raw in raw_entries:
+            entry = memoryview(raw)
+            # Between two entries there is nothing but a comma and white space.
+            start = self.text.find(entry[0], end)
+            end = start + len(entry)
+            starts.append(start)
+            lengths.append(len(entry))
+        spans[:, 0] = starts
+        spans[:, 1] = spans[:, 0] + lengths
+        return spans
 
-        Raises:
-            ValueError: something is wrong with the section, or was before.
-        """
-        by_id, section_problems = entries_by_id(content, section)
-        for where, problem in section_problems:
-            self.add(where, problem)
-        self.raise_first()
-        return by_id
+
+def decode_entry(entry: msgspec.Raw | bytes, json_file: str) -> Any:
+    """As :meth:`AnnotationFile.decode`."""
+    try:
+        return msgspec.json.decode(entry)
+    except (ValueError, RecursionError):
+        pass
+    try:  # the standard library also knows 1e999 and half of a surrogate pair
+        return json.loads(bytes(entry))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
 
 
-def image_file_name(image: dict[str, Any], from_coco_url: bool = False) -> str:
+def id_problem(section: str, entry_id: Any, others: set[int]) -> Problem | None:
+    """Problem of the id of an entry, if it is no integer or one of ``others``."""
+    if type(entry_id) is not int:
+        return Problem(f"{section} without an id", 'no integer "id"')
+    if entry_id in others:
+        return Problem(f"duplicate ids of {section}", f"id {entry_id} occurs more than once")
+    return None
+
+
+@contextlib.contextmanager
+def paused_garbage_collector() -> Iterator[None]:
     """
-    Path of an image relative to the image folder.
+    While millions of objects are made, the collector would look at all of them again and again, and
+    find nothing, for half of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
-    Args:
-        image: entry of the "images" of an annotation file.
-        from_coco_url: take "coco_url" even where there is a "file_name".
+
+class _Sections(msgspec.Struct):
+    images: list[msgspec.Raw] | None = None
+    annotations: list[msgspec.Raw] | None = None
+    categories: list[msgspec.Raw] | None = None
+
+
+@paused_garbage_collector()
+def _split(text: bytes) -> _Sections:
+    return msgspec.json.decode(text, type=_Sections)
+
+
+@paused_garbage_collector()
+def _in_strict_json(text: bytes, json_file: str) -> bytes:
+    """
+    Text of the sections that are lists, as msgspec takes it: what Python's own module reads
+    beyond JSON is translated, other encodings into UTF-8 and NaN, a missing value, into null.
 
     Raises:
-        ValueError: there is no name, or it leads out of the image folder.
+        ValueError: Python's own module cannot read it either, or it holds no object. One line.
     """
-    file_name, url = image.get("file_name"), image.get("coco_url")
-    if from_coco_url or file_name is None:
-        file_name = "/".join(url.split("/")[-2:]) if isinstance(url, str) else None
-    if not isinstance(file_name, str) or not file_name:
-        raise ValueError('no "file_name" and no "coco_url"')
-    path = file_name.replace("\\", "/")
-    if path.startswith("/") or os.path.isabs(file_name) or ".." in path.split("/"):
-        raise ValueError(f"'{file_name}' leads out of the image folder")
-    return file_name
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a finite number that can be a coordinate."""
-    return type(value) in (int, float) and -MAX_COORDINATE < value < MAX_COORDINATE
-
-
-def name_problem(category: dict[str, Any]) -> Problem | None:
-    """What is wrong with the "name" of an annotation file's category, if anything."""
-    name = category.get("name")
-    if isinstance(name, str):
-        return None
-    return Problem("categories without a name", f"name is {shorten(name)}")
-
-
-def size_problem(image: dict[str, Any]) -> Problem | None:
-    """What is wrong with the "height" and "width" of an annotation file's image, if any."""
-    size = [image.get("height"), image.get("width")]
-    if all(type(side) is int and 0 < side < MAX_COORDINATE for side in size):
-        return None
-    return Problem(
-        "images without a size", f"height and width are {shorten(size)}, not positive integers"
-    )
-
-
-def category_ids_problem(
-    image: dict[str, Any], key: str, category_ids: Container[int]
-) -> Problem | None:
-    """
-    What is wrong with an image's list of category ids, if it has one.
-
-    Args:
-        image: entry of the "images" of an annotation file.
-        key: "neg_category_ids" or "not_exhaustive_category_ids".
-        category_ids: ids of the file's "categories".
-    """
-    if key not in image:
-        return None
-    ids = image[key]
-    if not isinstance(ids, list):
-        return Problem(f"broken {key}", f"{key} is {shorten(ids)}, expected a list")
-    for category_id in ids:
-        if type(category_id) is not int or category_id not in category_ids:
-            detail = f"{key} holds {shorten(category_id)}, which is not in categories"
-            return Problem(f"unknown {key}", detail)
-    return None
-
-
-def image_problem(image: dict[str, Any], category_ids: Container[int]) -> Problem | None:
-    """What is wrong with an image's size or its lists of category ids, if anything."""
-    return (
-        size_problem(image)
-        or category_ids_problem(image, "neg_category_ids", category_ids)
-        or category_ids_problem(image, "not_exhaustive_category_ids", category_ids)
-    )
-
-
-def reference_problem(
-    annotation: dict[str, Any], key: str, section: str, ids: Container[int]
-) -> Problem | None:
-    """
-    What is wrong with an annotation's reference to its image or category, if anything.
-
-    Args:
-        annotation: entry of the "annotations" of an annotation file.
-        key: "image_id" or "category_id".
-        section: "images" or "categories".
-        ids: of the entries of that section.
-    """
-    value = annotation.get(key)
-    if type(value) is int and value in ids:
-        return None
-    return Problem(f"unknown {section}", f"{key} {shorten(value)} is not in {section}")
-
-
-def box_problem(bbox: Any) -> Problem | None:
-    """What is wrong with the "bbox" of an annotation, if it is not four numbers."""
-    if isinstance(bbox, list) and len(bbox) == 4 and all(map(is_number, bbox)):
-        return None
-    return Problem(
-        "annotations without a box", f"bbox is {shorten(bbox)}, expected [x, y, width, height]"
-    )
-
-
-def segmentation_problem(segmentation: Any, height: int, width: int) -> Problem | None:
-    """
-    What is wrong with the form of an annotation's "segmentation", if anything. Coordinates of
-    polygons and the inside of a compressed RLE are not looked at.
-    """
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            if not isinstance(polygon, list):
-                return Problem("broken polygons", f"polygon is {shorten(polygon)}, expected a list")
-            if len(polygon) < 6 or len(polygon) % 2:
-                return Problem("broken polygons", f"polygon with {len(polygon)} numbers")
-        return None
-    if not isinstance(segmentation, dict):
-        return Problem("broken masks", f"segmentation is {shorten(segmentation)}")
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    if size != [height, width]:
-        expected = f"but the image has [{height}, {width}]"
-        return Problem("RLE masks of the wrong size", f"RLE of size {shorten(size)}, {expected}")
-    if isinstance(counts, list):
-        if not all(type(count) is int and count >= 0 for count in counts):
-            return Problem("broken RLE masks", "RLE counts are not all integers from 0")
-        if sum(counts) != height * width:
-            expected = f"but the image has {height * width}"
-            return Problem(
-                "RLE masks of the wrong size", f"RLE of {sum(counts)} pixels, {expected}"
-            )
-    elif not isinstance(counts, str) or not counts:
-        return Problem("broken RLE masks", f"RLE counts are {shorten(counts)}")
-    return None
-
-
-def coordinates_problem(polygons: list[list]) -> Problem | None:
-    """What is wrong with the coordinates of polygons, if they are not all numbers."""
-    for polygon in polygons:
-        if not _are_numbers(polygon):
-            return Problem("broken polygons", f"{shorten(polygon)} is not all numbers")
-    return None
-
-
-def _are_numbers(values: list) -> bool:
-    """As ``all(map(is_number, values))``, for millions of them; there is at least one value."""
-    if not set(map(type, values)) <= {int, float} or math.isnan(sum(values)):
-        return False
-    return -MAX_COORDINATE < min(values) and max(values) < MAX_COORDINATE
-
-
-def shorten(value: Any) -> str:
-    """A value from JSON as text of at most 40 characters."""
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    try:
+        content = json.loads(text, parse_constant=lambda constant: None)
+        if isinstance(content, dict):
+            lists = {key: content[key] for key in SECTIONS if isinstance(content.get(key), list)}
+            encoded = json.dumps(lists, ensure_ascii=False, allow_nan=False)
+            return encoded.encode("utf-8", "surrogatepass")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
+    raise ValueError(f"{json_file}: holds no object but a {type(content).__name__}")

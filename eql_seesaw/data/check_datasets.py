@@ -1,12 +1,11 @@
-"""The check of a config's datasets: each by itself, and against each other."""
+"""Check of a config's datasets: each by itself, and against each other."""
 
 import os
-from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
-from .annotation_file import Problem, entries_by_id, read_annotation_file, shorten
+from .annotation_file import AnnotationFile
+from .annotation_problems import Problem, shorten
 from .check_report import Report
 from .dataset_checks import (
     Dataset,
@@ -15,7 +14,7 @@ from .dataset_checks import (
     check_image_files,
     check_images,
 )
-from .register import find_dataset, is_own_dataset
+from .register import find_dataset, names_from_coco_url
 
 
 def check_datasets(cfg: CfgNode) -> Report:
@@ -37,9 +36,9 @@ def check_datasets(cfg: CfgNode) -> Report:
     for name, key in keys.items():
         dataset = _read_dataset(cfg, key, name, report)
         if dataset is not None:
-            check_categories(dataset, cfg, report)
             check_images(dataset, report)
-            check_annotations(dataset, cfg, report)
+            annotated = check_annotations(dataset, cfg, report)
+            check_categories(dataset, annotated, cfg, report)
             check_image_files(dataset, report)
             datasets.append(dataset)
     _check_same_categories(datasets, report)
@@ -59,7 +58,7 @@ def _read_dataset(cfg: CfgNode, key: str, name: str, report: Report) -> Dataset 
         return None
     json_file, image_root = paths
     try:
-        content = read_annotation_file(json_file)
+        file = AnnotationFile(json_file)
     except OSError as error:
         hint = "" if name in cfg.DATASETS.REGISTER else "; see datasets/README.md"
         problem = Problem("unreadable annotation file", f"{json_file}: {error.strerror}{hint}")
@@ -69,22 +68,17 @@ def _read_dataset(cfg: CfgNode, key: str, name: str, report: Report) -> Dataset 
         report.add(name, "error", Problem("unreadable annotation file", str(error)))
         return None
 
-    sections: dict[str, Any] = {}
-    for section in ("images", "annotations", "categories"):
-        sections[section], problems = entries_by_id(content, section)
-        for where, problem in problems:
-            report.add(name, "error", problem, where)
-    counts = ", ".join(f"{len(entries)} {section}" for section, entries in sections.items())
-    report.note(name, f"{json_file}: {counts}")
-    own = name in cfg.DATASETS.REGISTER or is_own_dataset(name)
+    def note(where: str, problem: Problem) -> None:
+        report.add(name, "error", problem, where)
+
     return Dataset(
         name=name,
-        json_file=json_file,
+        file=file,
         image_root=image_root,
         for_training=key == "TRAIN",
-        # Detectron2's loader of LVIS does not look at "file_name".
-        names_from_coco_url=not own and MetadataCatalog.get(name).get("evaluator_type") == "lvis",
-        **sections,
+        from_coco_url=name not in cfg.DATASETS.REGISTER and names_from_coco_url(name),
+        images={image["id"]: image for image in file.entries("images", note)},
+        categories={category["id"]: category for category in file.entries("categories", note)},
     )
 
 
@@ -117,8 +111,8 @@ def _check_shared_images(datasets: list[Dataset], cfg: CfgNode, report: Report) 
             train_dataset = train_images.get(os.path.realpath(path))
             if train_dataset is not None:
                 # The same file for both is meant so; the same image in two files is a leak.
-                same = os.path.realpath(train_dataset.json_file) == os.path.realpath(
-                    dataset.json_file
+                same = os.path.realpath(train_dataset.file.json_file) == os.path.realpath(
+                    dataset.file.json_file
                 )
                 problem = Problem("images shared with training", f"{path} in {train_dataset.name}")
                 report.add(

@@ -1,8 +1,8 @@
-"""What a check of datasets found, for a person to read."""
+"""Findings of a check of datasets, for a person to read."""
 
 from dataclasses import dataclass, field
 
-from .annotation_file import Problem
+from .annotation_problems import Problem
 
 # Examples kept, and shown, of each kind of problem.
 NUM_EXAMPLES = 3
@@ -21,7 +21,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What a check found, in the order in which it was found."""
+    """Findings of a check, in the order in which they were found."""
 
     findings: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
     # Per dataset, what it holds and needs.

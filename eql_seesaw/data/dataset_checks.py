@@ -1,9 +1,9 @@
-"""The checks of one dataset: annotation file and images against each other and the config."""
+"""Checks of one dataset: annotation file and images against each other and the config."""
 
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,8 @@ from detectron2.config import CfgNode
 from PIL import Image
 from tqdm import tqdm
 
-from .annotation_file import (
+from .annotation_file import AnnotationFile
+from .annotation_problems import (
     Problem,
     box_problem,
     category_ids_problem,
@@ -36,15 +37,14 @@ _EXIF_ORIENTATION, _EXIF_SWAPPED = 0x0112, (5, 6, 7, 8)
 
 @dataclass
 class Dataset:
-    """The readable part of an annotation file."""
+    """Annotation file of a dataset, with what of it can be kept in memory and is readable."""
 
     name: str
-    json_file: str
+    file: AnnotationFile
     image_root: str
     for_training: bool
-    names_from_coco_url: bool
+    from_coco_url: bool
     images: dict[int, dict]
-    annotations: dict[int, dict]
     categories: dict[int, dict]
     paths: dict[int, str] = field(default_factory=dict)  # of the images with a usable name
 
@@ -54,8 +54,13 @@ class Dataset:
         return [self.categories[category_id].get("name") for category_id in sorted(self.categories)]
 
 
-def check_categories(dataset: Dataset, cfg: CfgNode, report: Report) -> None:
-    """Check the names of the categories, and that they are as many as the model has."""
+def check_categories(
+    dataset: Dataset, annotated: Container[int], cfg: CfgNode, report: Report
+) -> None:
+    """
+    Check the names of the categories, that they are as many as the model has, and that those to be
+    learnt are among the ``annotated`` ones.
+    """
     names: Counter[str] = Counter()
     for category_id, category in dataset.categories.items():
         problem = name_problem(category)
@@ -68,16 +73,14 @@ def check_categories(dataset: Dataset, cfg: CfgNode, report: Report) -> None:
             problem = Problem("duplicate category names", f"{shorten(name)} occurs {count} times")
             report.add(dataset.name, "warning", problem)
     if dataset.for_training:
-        values = (annotation.get("category_id") for annotation in dataset.annotations.values())
-        annotated = {value for value in values if isinstance(value, int)}
-        for category_id in sorted(dataset.categories.keys() - annotated):
+        for category_id in sorted(k for k in dataset.categories if k not in annotated):
             detail = f"{shorten(dataset.categories[category_id].get('name'))} has no annotation"
             problem = Problem("categories that cannot be learnt", detail)
             report.add(dataset.name, "warning", problem, f"category {category_id}")
     num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if dataset.categories and len(dataset.categories) != num_classes:
         detail = (
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but {dataset.json_file} has "
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but {dataset.file.json_file} has "
             f"{len(dataset.categories)} categories"
         )
         report.add(dataset.name, "error", Problem("wrong number of classes", detail))
@@ -90,7 +93,7 @@ def check_images(dataset: Dataset, report: Report) -> None:
         problem = size_problem(image)
         report.add(dataset.name, "error", problem, where)
         try:
-            file_name = image_file_name(image, dataset.names_from_coco_url)
+            file_name = image_file_name(image, dataset.from_coco_url)
             dataset.paths[image_id] = os.path.join(dataset.image_root, file_name)
         except ValueError as error:
             problem = Problem("images without a usable file name", str(error))
@@ -100,10 +103,23 @@ def check_images(dataset: Dataset, report: Report) -> None:
             report.add(dataset.name, "error", problem, where)
 
 
-def check_annotations(dataset: Dataset, cfg: CfgNode, report: Report) -> None:
-    """Check boxes and masks of the annotations, and the images and categories they refer to."""
-    for annotation_id, annotation in dataset.annotations.items():
-        where = f"annotation {annotation_id}"
+def check_annotations(dataset: Dataset, cfg: CfgNode, report: Report) -> set[int]:
+    """
+    Check boxes and masks of the annotations, and the images and categories they refer to.
+
+    Returns:
+        The category ids that they have.
+    """
+
+    def note(where: str, problem: Problem) -> None:
+        report.add(dataset.name, "error", problem, where)
+
+    annotated, num_annotations = set(), 0
+    for annotation in dataset.file.entries("annotations", note):
+        num_annotations += 1
+        if isinstance(annotation.get("category_id"), int):
+            annotated.add(annotation["category_id"])
+        where = f"annotation {annotation['id']}"
         problem = reference_problem(annotation, "category_id", "categories", dataset.categories)
         report.add(dataset.name, "error", problem, where)
         problem = reference_problem(annotation, "image_id", "images", dataset.images)
@@ -119,10 +135,16 @@ def check_annotations(dataset: Dataset, cfg: CfgNode, report: Report) -> None:
         if cfg.MODEL.MASK_ON:
             problem = _mask_format_problem(annotation, cfg.INPUT.MASK_FORMAT, dataset.for_training)
             report.add(dataset.name, "error", problem, where)
+    report.note(
+        dataset.name,
+        f"{dataset.file.json_file}: {len(dataset.images)} images, {num_annotations} annotations, "
+        f"{len(dataset.categories)} categories",
+    )
+    return annotated
 
 
 def _geometry_problems(annotation: dict, height: int, width: int) -> Iterable[tuple[str, Problem]]:
-    """What is wrong with the box and the masks of an annotation, with its severity."""
+    """Problems of the box and the masks of an annotation, each with its severity."""
     bbox: Any = annotation.get("bbox")
     problem = box_problem(bbox)
     if problem is not None:

@@ -2,17 +2,20 @@
 
 import difflib
 import functools
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import get_lvis_instances_meta, load_lvis_json
+from detectron2.data.datasets import load_lvis_json
 from detectron2.utils.file_io import PathManager
 
-from .instances_json import load_instances_json, read_instances_json, read_lvis_as_detectron2
-from .serialized_instances import SerializedInstances
+from .annotated_images import AnnotatedImages, category_names, read_annotated_images
+from .annotation_file import AnnotationFile
+
+logger = logging.getLogger(__name__)
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -20,9 +23,10 @@ def register_datasets(cfg: CfgNode) -> None:
     Register the datasets of ``DATASETS.REGISTER``, and check the names in ``DATASETS.TRAIN`` and
     ``DATASETS.TEST``. Annotation files are read later, when Detectron2 asks for the dataset.
 
-    A name that this function registered before is replaced. Other datasets in TRAIN and TEST that
-    have an annotation file and an image folder are from now on refused, when they are loaded, if
-    a file name leads out of that folder.
+    A name that this function registered before is replaced. LVIS, as Detectron2 registers it, is
+    from now on read by :func:`read_dataset` as well. Other datasets in TRAIN and TEST that have an
+    annotation file and an image folder are refused, when they are loaded, if a file name leads out
+    of that folder.
 
     Raises:
         ValueError: an entry of ``DATASETS.REGISTER`` is malformed or takes the name of a dataset
@@ -39,26 +43,31 @@ def register_datasets(cfg: CfgNode) -> None:
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             _check_files(cfg, f"DATASETS.{key}", name)
-            if not is_own_dataset(name):
+            if getattr(DatasetCatalog[name], "__module__", None) == load_lvis_json.__module__:
+                DatasetCatalog.remove(name)
+                loader = functools.partial(load_instances_json, name)
+                DatasetCatalog.register(name, loader)
+            elif not is_own_dataset(name):
                 _stay_in_image_folder(name)
 
 
 def register_instances(name: str, json_file: str, image_root: str) -> None:
     """
-    Register one dataset in COCO or LVIS format, to be loaded with :func:`load_instances_json`
-    and evaluated as LVIS is. A dataset of the same name is replaced.
+    Register one dataset in COCO or LVIS format, to be read with :func:`read_dataset` and evaluated
+    as LVIS is. A dataset of the same name is replaced.
     """
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
     if name in MetadataCatalog:
         MetadataCatalog.remove(name)
-    loader = functools.partial(load_instances_json, json_file, image_root, name)
-    DatasetCatalog.register(name, loader)
-    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="lvis")
+    DatasetCatalog.register(name, functools.partial(load_instances_json, name))
+    MetadataCatalog.get(name).set(
+        json_file=json_file, image_root=image_root, evaluator_type="lvis", from_coco_url=False
+    )
 
 
 def _stay_in_image_folder(name: str) -> None:
-    """Detectron2's loaders join folder and file name unseen; :func:`load_instances_json` looks."""
+    """Detectron2's loaders join folder and file name unseen; :func:`read_dataset` looks."""
     metadata, loader = MetadataCatalog.get(name), DatasetCatalog[name]
     is_checked = isinstance(loader, functools.partial) and loader.func is _load_in_image_folder
     if is_checked or not (metadata.get("json_file") and metadata.get("image_root")):
@@ -82,50 +91,81 @@ def _load_in_image_folder(load: Callable[[], list[dict[str, Any]]], name: str) -
 
 
 def is_own_dataset(name: str) -> bool:
-    """Whether ``name`` was registered by :func:`register_instances`."""
+    """True for a dataset that :func:`load_instances_json` loads."""
     loader = DatasetCatalog[name] if name in DatasetCatalog else None
     return isinstance(loader, functools.partial) and loader.func is load_instances_json
 
 
-def load_dataset(name: str) -> Sequence[dict[str, Any]]:
-    """As ``DatasetCatalog.get``; a :func:`serialized_dataset` where that is possible."""
-    dataset = serialized_dataset(name)
-    return DatasetCatalog.get(name) if dataset is None else dataset
-
-
-def serialized_dataset(name: str) -> SerializedInstances | None:
-    """
-    What ``DatasetCatalog.get`` gives, in a fraction of its time and memory: for datasets that
-    :func:`register_instances` or Detectron2's ``register_lvis_instances`` registered. None for
-    others, and where something in the annotation file is unusual.
-    """
-    if is_own_dataset(name):
-        dataset = read_instances_json(*DatasetCatalog[name].args)
-        return dataset if isinstance(dataset, SerializedInstances) else None
-    return _read_detectron2_lvis(name)
-
-
-def _read_detectron2_lvis(name: str) -> SerializedInstances | None:
-    loader = DatasetCatalog[name] if name in DatasetCatalog else None
-    if isinstance(loader, functools.partial) and loader.func is _load_in_image_folder:
-        loader, _ = loader.args
-    if getattr(loader, "__module__", None) != load_lvis_json.__module__:
-        return None
+def names_from_coco_url(name: str) -> bool:
+    """True for LVIS as Detectron2 registers it: its loader does not look at "file_name"."""
     metadata = MetadataCatalog.get(name)
-    try:
-        thing_metadata = get_lvis_instances_meta(name)
-    except (AssertionError, ValueError):  # a name without an LVIS version: its loader says so
-        return None
-    if "thing_dataset_id_to_contiguous_id" in thing_metadata:  # LVIS's images, COCO's classes
-        return None
-    if not metadata.image_root.endswith("/"):
-        return None
-    dataset = read_lvis_as_detectron2(
-        PathManager.get_local_path(metadata.json_file), metadata.image_root
+    return metadata.get("from_coco_url", metadata.get("evaluator_type") == "lvis")
+
+
+def read_dataset(name: str, classes_only: bool = False) -> AnnotatedImages:
+    """
+    Images of an own dataset (see :func:`is_own_dataset`), whose classes are put into its metadata.
+
+    Args:
+        name: of the dataset.
+        classes_only: as for :func:`~eql_seesaw.data.annotated_images.read_annotated_images`.
+
+    Raises:
+        ValueError: the annotation file is malformed, or has other classes than the metadata.
+    """
+    metadata = MetadataCatalog.get(name)
+    images = read_annotated_images(
+        metadata.json_file, metadata.image_root, names_from_coco_url(name), classes_only
     )
-    if dataset is not None:
-        metadata.set(**thing_metadata)
-    return dataset
+    num_annotations = len(images.columns.classes)
+    logger.info(
+        f"Loaded {len(images)} images and {num_annotations} annotations from {metadata.json_file}"
+    )
+    known = metadata.get("thing_classes")
+    if known is None:
+        metadata.set(
+            thing_classes=images.class_names,
+            thing_dataset_id_to_contiguous_id=images.contiguous_ids,
+        )
+    elif len(known) != len(images.class_names):
+        raise ValueError(
+            f"{metadata.json_file}: {len(images.class_names)} categories, but dataset '{name}' "
+            f"has {len(known)} classes"
+        )
+    return images
+
+
+def load_instances_json(name: str) -> list[dict[str, Any]]:
+    """Loader of own datasets in Detectron2's ``DatasetCatalog``; see :func:`read_dataset`."""
+    return list(read_dataset(name))
+
+
+def class_metadata(name: str) -> dict[str, list] | None:
+    """
+    Classes of a registered dataset.
+
+    Returns:
+        {"thing_classes": K names, "category_ids": K ids in the annotation file}, in order of
+        contiguous class; None where neither the dataset's metadata nor its annotation file is
+        there to say.
+
+    Raises:
+        ValueError: the annotation file is malformed.
+    """
+    metadata = MetadataCatalog.get(name)
+    names = metadata.get("thing_classes")
+    if not names:
+        if not os.path.isfile(metadata.get("json_file", "")):
+            return None
+        categories = category_names(AnnotationFile(metadata.json_file))
+        return {"thing_classes": list(categories.values()), "category_ids": list(categories)}
+    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if to_contiguous is None:  # Detectron2's LVIS datasets, whose ids are 1 to K
+        category_ids = list(range(1, len(names) + 1))
+    else:
+        category_ids = sorted(to_contiguous, key=to_contiguous.get)
+    # Plain types, which torch.load takes for safe.
+    return {"thing_classes": list(map(str, names)), "category_ids": list(map(int, category_ids))}
 
 
 def find_dataset(cfg: CfgNode, key: str, name: str) -> tuple[str, str] | None:

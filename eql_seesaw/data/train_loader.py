@@ -1,30 +1,21 @@
 """The training data: a stream of images in which every place depends on the seed alone."""
 
 import itertools
-import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetFromList,
-    MetadataCatalog,
-    get_detection_dataset_dicts,
-    print_instances_class_histogram,
-)
+from detectron2.data import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
+from .annotated_images import AnnotatedImages, JoinedImages
 from .dataset_mapper import NamedImageDatasetMapper
 from .loader_workers import held_signals, leave_signals_to_parent
-from .register import serialized_dataset
-from .serialized_instances import SerializedInstances
 from .stream_dataset import StreamDataset
 from .train_sampler import build_train_sampler, sampler_settings
-
-logger = logging.getLogger(__name__)
 
 # Place of an image: its position in the stream of all processes, and its index in the dataset.
 Place = tuple[int, int]
@@ -110,35 +101,39 @@ class TrainLoader:
 
 def build_train_loader(
     cfg: CfgNode,
-    dataset_dicts: Sequence[dict[str, Any]] | None = None,
+    images: Sequence[dict[str, Any]] | None = None,
     mapper: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> TrainLoader:
     """
     Args:
         cfg: with this project's keys. A pass of a process has SOLVER.IMS_PER_BATCH / (processes *
             SOLVER.ACCUMULATION_STEPS) images. With SEED < 0 the seed is random.
-        dataset_dicts: training set in Detectron2's standard format; None for DATASETS.TRAIN.
+        images: training set in Detectron2's standard format, as
+            :func:`~eql_seesaw.data.training_set.load_training_set` gives it.
         mapper: maps an image of it; None for :class:`NamedImageDatasetMapper`.
 
     Raises:
         ValueError: the batch cannot be divided, or the data do not fit the sampler.
     """
     images_per_pass = images_of_pass(cfg)
-    if dataset_dicts is None:
-        dataset_dicts = _load_dataset(cfg)
-    build_sampler = build_train_sampler(cfg, dataset_dicts)
+    if images is None:  # until the engine hands them over
+        from .training_set import load_training_set
+
+        images = load_training_set(cfg).images
+    build_sampler = build_train_sampler(cfg, images)
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    is_shared = isinstance(images, AnnotatedImages | JoinedImages)
     return TrainLoader(
-        _serialized(dataset_dicts),
+        images if is_shared else DatasetFromList(images, copy=False),
         NamedImageDatasetMapper(cfg, is_train=True) if mapper is None else mapper,
         build_sampler,
-        is_wide=_are_wide(dataset_dicts) if grouping else None,
+        is_wide=_are_wide(images) if grouping else None,
         stream={
             "seed": cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
             **sampler_settings(cfg),
             "images_per_pass": images_per_pass,
             "world_size": comm.get_world_size(),
-            "num_images": len(dataset_dicts),
+            "num_images": len(images),
             "aspect_ratio_grouping": grouping,
         },
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -179,53 +174,10 @@ def group_places(
             group.clear()
 
 
-def _load_dataset(cfg: CfgNode) -> Sequence[dict[str, Any]]:
-    names = cfg.DATASETS.TRAIN
-    if len(names) == 1 and not (cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.KEYPOINT_ON):
-        dataset = serialized_dataset(names[0])
-        if dataset is not None:
-            return _with_usable_annotations(dataset, cfg)
-    keypoint_head = cfg.MODEL.ROI_KEYPOINT_HEAD
-    return get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=keypoint_head.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
-
-
-def _with_usable_annotations(dataset: SerializedInstances, cfg: CfgNode) -> SerializedInstances:
-    """What Detectron2's ``get_detection_dataset_dicts`` does, with its lines in the log."""
-    (name,) = cfg.DATASETS.TRAIN
-    num_images = len(dataset)
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        dataset = dataset.with_annotations()
-        if not len(dataset):
-            raise ValueError(f"DATASETS.TRAIN: dataset '{name}' has no annotations to train on")
-        logger.info(
-            f"Removed {num_images - len(dataset)} images with no usable annotations. "
-            f"{len(dataset)} images left."
-        )
-    class_names = MetadataCatalog.get(name).thing_classes
-    classes = dataset.columns.without_crowds().classes.tolist()
-    annotations = [{"category_id": k} for k in range(max(classes, default=-1) + 1)]
-    print_instances_class_histogram(
-        [{"annotations": [annotations[k] for k in classes]}], class_names
-    )
-    return dataset
-
-
-def _serialized(dataset_dicts: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """In a form that workers share."""
-    if isinstance(dataset_dicts, SerializedInstances):
-        return dataset_dicts
-    return DatasetFromList(dataset_dicts, copy=False)
-
-
-def _are_wide(dataset_dicts: Sequence[dict[str, Any]]) -> bytes:
-    if isinstance(dataset_dicts, SerializedInstances):
-        return dataset_dicts.is_wide.tobytes()
-    return bytes(map(_is_wide, dataset_dicts))
+def _are_wide(images: Sequence[dict[str, Any]]) -> bytes:
+    if isinstance(images, AnnotatedImages | JoinedImages):
+        return images.is_wide.tobytes()
+    return bytes(map(_is_wide, images))
 
 
 def _is_wide(dataset_dict: dict[str, Any]) -> bool:

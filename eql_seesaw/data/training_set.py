@@ -1,16 +1,35 @@
-"""The training set of a config, read once at start and handed on."""
+"""The training set of a config: read, checked and counted once at start, and then handed on."""
 
+import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import ne
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    get_detection_dataset_dicts,
+    print_instances_class_histogram,
+)
 
-from .class_names import class_metadata
-from .class_statistics import ClassStatistics, get_class_statistics, keep_statistics
-from .same_categories import are_same_classes, logger
-from .train_loader import _load_dataset
+from .annotated_images import AnnotatedImages, JoinedImages
+from .class_statistics import (
+    ClassStatistics,
+    count_classes,
+    first_difference,
+    read_class_statistics,
+    summed_statistics,
+)
+from .register import class_metadata, is_own_dataset, read_dataset
+
+logger = logging.getLogger(__name__)
+
+# Up to this share of the classes may have another name: Detectron2 calls class 161 of LVIS v1
+# "horned_cow", the file "bull". Other classes, or another order, change many more.
+MAX_RENAMED = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +55,9 @@ class TrainingSet:
 
 def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSet | None:
     """
+    Read the annotation files of ``DATASETS.TRAIN``, and count their classes unless
+    ``DATASETS.CLASS_STATISTICS`` names a file that says how many there are.
+
     Args:
         cfg: config whose datasets are registered.
         statistics_only: leave the images out, as for an evaluation.
@@ -46,25 +68,66 @@ def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSe
 
     Raises:
         ValueError: there is nothing to count or to draw, the number of classes does not fit, the
-            datasets have different classes, or an annotation file is malformed. One line.
+            datasets have different classes, or a file is malformed. One line.
         FileNotFoundError: ``DATASETS.CLASS_STATISTICS`` does not exist.
     """
-    names = tuple(cfg.DATASETS.TRAIN)
-    if not names and not cfg.DATASETS.CLASS_STATISTICS:
+    names, given_file = tuple(cfg.DATASETS.TRAIN), cfg.DATASETS.CLASS_STATISTICS
+    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if not names and not given_file:
         return None
-    statistics = get_class_statistics(
-        names, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_STATISTICS
+    for name in names:  # early where the classes are known without the annotations, as for LVIS
+        _check_num_classes(name, MetadataCatalog.get(name).get("thing_classes"), num_classes)
+    if statistics_only and given_file:
+        parts = []
+    else:
+        parts = [_load_dataset(cfg, index, statistics_only) for index in range(len(names))]
+    metadata = [class_metadata(name) or {} for name in names]
+    classes = {
+        name: of_dataset.get("thing_classes")
+        for name, of_dataset in zip(names, metadata, strict=True)
+    }
+    for name, thing_classes in classes.items():
+        _check_num_classes(name, thing_classes, num_classes)
+    _check_same_classes(classes)
+
+    if given_file:
+        try:
+            statistics = read_class_statistics(given_file, num_classes, classes)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"DATASETS.CLASS_STATISTICS: {error}") from None
+    else:
+        statistics = summed_statistics(
+            [_count(name, part, num_classes) for name, part in zip(names, parts, strict=True)]
+        )
+        _keep_statistics(names, statistics)
+    source = f"read from {given_file}" if given_file else f"of {', '.join(names)}"
+    rare, common, frequent = (statistics.groups.count(group) for group in "rcf")
+    logger.info(
+        f"Class statistics {source}: {rare} rare, {common} common, {frequent} frequent classes; "
+        f"{statistics.num_images} images, {statistics.instance_counts.sum()} instances"
     )
-    if names and not cfg.DATASETS.CLASS_STATISTICS:
-        keep_statistics(names, statistics)
-    metadata = class_metadata(names[0]) if names else None
     return TrainingSet(
         names=names,
-        images=_load_dataset(cfg) if names and not statistics_only else None,
+        images=None if statistics_only or not names else _drawn_images(cfg, parts),
         statistics=statistics,
-        class_names=metadata["thing_classes"] if metadata else None,
-        category_ids=metadata["category_ids"] if metadata else None,
+        class_names=metadata[0].get("thing_classes") if names else None,
+        category_ids=metadata[0].get("category_ids") if names else None,
     )
+
+
+def class_statistics(cfg: CfgNode) -> ClassStatistics | None:
+    """
+    Statistics of the config's training set, for what Detectron2 builds from the config alone:
+    those that :func:`load_training_set` left in the metadata of the first dataset, or else those
+    that it counts now. None without ``DATASETS.TRAIN`` and ``DATASETS.CLASS_STATISTICS``.
+    """
+    names = tuple(cfg.DATASETS.TRAIN)
+    if names and not cfg.DATASETS.CLASS_STATISTICS:
+        kept_names, kept = MetadataCatalog.get(names[0]).get("class_statistics", ((), None))
+        if kept_names == names and len(kept.image_counts) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+            return kept
+    training_set = load_training_set(cfg, statistics_only=True)
+    return None if training_set is None else training_set.statistics
 
 
 def check_same_categories(
@@ -80,9 +143,9 @@ def check_same_categories(
 
     Raises:
         ValueError: a dataset to evaluate on has other classes than one to train on (more than
-            ``MAX_RENAMED`` of the names).
+            :data:`MAX_RENAMED` of the names).
     """
-    if training_set is None or not training_set.class_names or not training_set.names:
+    if training_set is None or not training_set.class_names:
         return
     expected, train_name = training_set.class_names, training_set.names[0]
     for test_name, found in test_classes.items():
@@ -95,7 +158,7 @@ def check_same_categories(
                 f"DATASETS.TEST: dataset '{test_name}' has {len(found)} classes, but "
                 f"'{train_name}' in DATASETS.TRAIN has {len(expected)}"
             )
-        first = next((i for i, name in enumerate(found) if name != expected[i]), None)
+        first = first_difference(found, expected)
         if first is None:
             continue
         message = (
@@ -105,3 +168,106 @@ def check_same_categories(
         if not are_same_classes(found, expected):
             raise ValueError(message)
         logger.warning(message)
+
+
+def are_same_classes(names: Sequence[str], others: Sequence[str]) -> bool:
+    """True for as many names, up to :data:`MAX_RENAMED` of them the same, in the same order."""
+    if len(names) != len(others):
+        return False
+    return sum(map(ne, names, others)) <= MAX_RENAMED * len(names)
+
+
+def _load_dataset(cfg: CfgNode, index: int, classes_only: bool) -> Sequence[dict[str, Any]]:
+    name = cfg.DATASETS.TRAIN[index]
+    keypoints, proposals = cfg.MODEL.KEYPOINT_ON, cfg.MODEL.LOAD_PROPOSALS
+    if is_own_dataset(name) and not (keypoints or proposals):
+        return read_dataset(name, classes_only)
+    if classes_only:
+        return DatasetCatalog.get(name)
+    min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if keypoints else 0
+    proposal_files = cfg.DATASETS.PROPOSAL_FILES_TRAIN[index : index + 1] if proposals else None
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    try:
+        images = get_detection_dataset_dicts(name, filter_empty, min_keypoints, proposal_files)
+    except AssertionError as error:  # it is empty, or all of its images are
+        raise ValueError(f"DATASETS.TRAIN: {str(error).splitlines()[0]}") from None
+    if MetadataCatalog.get(name).get("evaluator_type") == "lvis" and not is_own_dataset(name):
+        _make_negatives_contiguous(name, images)
+    return images
+
+
+def _make_negatives_contiguous(name: str, images: Sequence[dict[str, Any]]) -> None:
+    """Detectron2's loader of LVIS leaves the file's category ids in "neg_category_ids"."""
+    contiguous_ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id")
+    for image in images:
+        if "neg_category_ids" in image:
+            image["neg_category_ids"] = [
+                category_id - 1 if contiguous_ids is None else contiguous_ids[category_id]
+                for category_id in image["neg_category_ids"]
+            ]
+
+
+def _count(name: str, images: Sequence[dict[str, Any]], num_classes: int) -> ClassStatistics:
+    try:
+        statistics = count_classes(images, num_classes)
+    except ValueError as error:
+        raise ValueError(f"dataset '{name}': {error}") from None
+    if statistics.num_images == 0:
+        raise ValueError(f"DATASETS.TRAIN: dataset '{name}' has no annotations to train on")
+    return statistics
+
+
+def _keep_statistics(names: tuple[str, ...], statistics: ClassStatistics) -> None:
+    metadata = MetadataCatalog.get(names[0])
+    if "class_statistics" in metadata.as_dict():  # which Detectron2 lets nobody overwrite
+        del metadata.class_statistics
+    metadata.class_statistics = names, statistics
+
+
+def _drawn_images(cfg: CfgNode, parts: list[Sequence[dict[str, Any]]]) -> Sequence[dict[str, Any]]:
+    """
+    All datasets as one. Those of annotation files are treated as Detectron2's
+    ``get_detection_dataset_dicts`` treats others, with its lines in the log.
+    """
+    own = [part for part in parts if isinstance(part, AnnotatedImages)]
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and own:
+        parts = [p.with_annotations() if isinstance(p, AnnotatedImages) else p for p in parts]
+        num_images = sum(map(len, own))
+        own = [part for part in parts if isinstance(part, AnnotatedImages)]
+        num_left = sum(map(len, own))
+        if not num_left:
+            raise ValueError(f"DATASETS.TRAIN: {cfg.DATASETS.TRAIN}: no annotations to train on")
+        logger.info(
+            f"Removed {num_images - num_left} images with no usable annotations. "
+            f"{num_left} images left."
+        )
+    if own:
+        classes = [k for part in own for k in part.columns.without_crowds().classes.tolist()]
+        annotations = [{"category_id": k} for k in range(max(classes, default=-1) + 1)]
+        class_names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+        print_instances_class_histogram(
+            [{"annotations": [annotations[k] for k in classes]}], class_names
+        )
+    if len(parts) == 1:
+        return parts[0]
+    return JoinedImages(own) if len(own) == len(parts) else list(itertools.chain(*parts))
+
+
+def _check_num_classes(name: str, thing_classes: list[str] | None, num_classes: int) -> None:
+    if thing_classes and len(thing_classes) != num_classes:
+        count = len(thing_classes)
+        raise ValueError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but dataset '{name}' has {count} "
+            f"classes: set MODEL.ROI_HEADS.NUM_CLASSES to {count}, or train on another dataset"
+        )
+
+
+def _check_same_classes(classes: Mapping[str, Sequence[str] | None]) -> None:
+    known = {name: names for name, names in classes.items() if names}
+    for first, name in itertools.pairwise(known):
+        index = first_difference(known[first], known[name])
+        if index is not None:
+            raise ValueError(
+                f"DATASETS.TRAIN: datasets '{first}' and '{name}' have different categories: class "
+                f"{index} is '{known[first][index]}' in one and '{known[name][index]}' in the other"
+            )

@@ -26,7 +26,8 @@ from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..data.loader_workers import leave_signals_to_parent
 from ..data.train_loader import TrainLoader, build_train_loader
-from ..evaluation import LongTailLVISEvaluator, draw_evaluation
+from ..evaluation import LongTailLVISEvaluator, draw_pictures
+from ..evaluation.result import Result
 from ..evaluation.rle_postprocessing import with_rles
 from ..modeling import freeze_all_but_classifiers, model_summary, protection_doubts
 from ..rank_barrier import wait_for_all
@@ -255,8 +256,12 @@ class LongTailTrainer(DefaultTrainer):
             logger.exception("Exception during evaluation:")
             raise
         if is_own and comm.is_main_process():
-            for dataset_name in cfg.DATASETS.TEST:
-                show_evaluation(cfg, inference_folder(cfg, dataset_name))
+            assert evaluators is not None, "built above"
+            for dataset_name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
+                # Others, as a subclass may build them, have none.
+                result = getattr(evaluator, "result", None)
+                if result is not None:
+                    show_evaluation(cfg, result, inference_folder(cfg, dataset_name))
         wait_for_all()  # all go on, or end, together
         return results
 
@@ -316,7 +321,7 @@ class LongTailTrainer(DefaultTrainer):
         self.iter = self.storage.iter = self.start_iter
 
 
-def show_evaluation(cfg: CfgNode, folder: str) -> None:
+def show_evaluation(cfg: CfgNode, result: Result, folder: str) -> None:
     """
     Draw TEST.NUM_PICTURES images and write the report (TEST.REPORT) of an evaluation, into its
     folder. What goes wrong is logged and not raised: pictures are no reason to lose an evaluation,
@@ -325,13 +330,14 @@ def show_evaluation(cfg: CfgNode, folder: str) -> None:
     picture = os.path.join(folder, "predictions.png")
     if cfg.TEST.NUM_PICTURES > 0:
         with _logged_failure(picture):
-            draw_evaluation(folder, picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
+            draw_pictures(result, picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
     if cfg.TEST.REPORT:
         # A training need not wait for Matplotlib before it begins.
         from ..evaluation.report import write_report
 
         with _logged_failure(f"the report of {folder}"):
-            report = write_report(folder, score_threshold=cfg.TEST.PICTURE_SCORE_THRESH)
+            report = os.path.join(folder, "report")
+            report = write_report(result, report, cfg.TEST.PICTURE_SCORE_THRESH)
             logger.info(f"Report: {report}")
 
 

@@ -4,15 +4,14 @@ from .ground_truth import load_ground_truth
 from .lvis_evaluation import evaluate_lvis
 from .lvis_evaluator import LongTailLVISEvaluator
 from .lvis_result import LVISResult
-from .pictures import draw_evaluation, draw_predictions
+from .pictures import draw_pictures
 from .results_table import results_table
 from .rle_postprocessing import with_rles
 
 __all__ = [
     "LVISResult",
     "LongTailLVISEvaluator",
-    "draw_evaluation",
-    "draw_predictions",
+    "draw_pictures",
     "evaluate_lvis",
     "load_ground_truth",
     "results_table",

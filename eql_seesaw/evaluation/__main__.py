@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..command_line import one_line_errors
 from ..config import merge_config, validate_test_config
-from ..data.annotation_file import image_file_name
+from ..data.annotation_problems import image_file_name
 from ..data.register import find_dataset, register_datasets, register_instances
 from ..engine.trainer import class_statistics, show_evaluation
 from .lvis_evaluator import LongTailLVISEvaluator
@@ -50,7 +50,8 @@ def main() -> None:
             boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
         evaluate(evaluator, results, MetadataCatalog.get(dataset_name))
-    show_evaluation(cfg, output_dir)
+    assert evaluator.result is not None, "evaluated here"
+    show_evaluation(cfg, evaluator.result, output_dir)
     logger.info(f"All files are in {output_dir}")
 
 

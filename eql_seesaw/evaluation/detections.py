@@ -171,36 +171,38 @@ class Detections:
         self,
         iou_type: str,
         max_detections: int,
-        verified: Collection[int],
-        image_size: Sequence[int],
+        image: Mapping[str, Any],
+        objects: Sequence[Mapping[str, Any]],
     ) -> "Detections":
         """
         The detections that LVIS evaluation takes: the ``max_detections`` highest scores, and of
         those the ones that have an area and a class that was verified in the image. In this order,
-        as in the official code: an empty mask takes a place from another detection.
+        as in the official code: an empty mask takes a place from another detection. Highest score
+        first.
 
         Args:
             iou_type: "bbox" or "segm".
             max_detections: -1 for all.
-            verified: category ids that are annotated in the image, or known to be absent.
-            image_size: (height, width).
+            image: with "height", "width" and "neg_category_ids".
+            objects: annotations of the image; with the negatives they say which classes were
+                verified.
 
         Raises:
             ValueError: as :meth:`check_masks`, of a mask among them.
         """
+        verified = {a["category_id"] for a in objects if a["area"] > 0}
+        verified.update(image["neg_category_ids"])
         # Beside a box, all engines take the box's area for the mask's.
         unused: dict[str, Any] = {"bbox": {"masks": None}, "segm": {"boxes": None}}[iou_type]
         detections = dataclasses.replace(self, **unused)
-        if 0 <= max_detections < len(self.scores):
-            # Stable, so that of tied detections the first ones stay.
-            indices = np.argsort(-self.scores, kind="stable")[:max_detections]
-        else:
-            indices = np.arange(len(self.scores))
+        # Stable, so that of tied detections the first ones stay.
+        indices = np.argsort(-self.scores, kind="stable")
+        indices = indices if max_detections < 0 else indices[:max_detections]
         is_verified = [k in verified for k in self.category_ids[indices].tolist()]
         detections = detections.select(indices[is_verified])
         if iou_type == "bbox":
             return detections.select(np.flatnonzero(detections.box_areas > 0))
-        detections.check_masks(image_size)
+        detections.check_masks((image["height"], image["width"]))
         has_area = np.flatnonzero(detections.mask_areas > 0)
         counted = detections.select(has_area)
         # Not to be computed again.
@@ -227,23 +229,6 @@ class Detections:
                 f"{where} has a mask of size {wrong}, but the image is {size} (height, width)."
             )
         _ = self.mask_areas  # an error if one is broken; kept for whoever needs them
-
-
-def counted_detections(
-    images: Sequence[dict[str, Any]],
-    annotations: Sequence[Sequence[dict[str, Any]]],
-    detections: Sequence[Detections],
-    iou_type: str,
-    max_detections: int,
-) -> list[Detections]:
-    """The detections that count, see :meth:`Detections.counted`; arguments as for an engine."""
-    counted = []
-    for image, objects, of_image in zip(images, annotations, detections, strict=True):
-        verified = {a["category_id"] for a in objects if a["area"] > 0}
-        verified.update(image["neg_category_ids"])
-        size = image["height"], image["width"]
-        counted.append(of_image.counted(iou_type, max_detections, verified, size))
-    return counted
 
 
 def _rles(instances):

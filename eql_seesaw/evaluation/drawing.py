@@ -1,6 +1,5 @@
 """Drawing objects, annotated or predicted, onto an image."""
 
-import functools
 import math
 import os
 from collections.abc import Sequence
@@ -73,7 +72,6 @@ def draw_objects(
     return image
 
 
-@functools.lru_cache(maxsize=8)
 def label_font(size: int) -> ImageFont.FreeTypeFont:
     """The font for captions and class names, ``size`` pixels high."""
     # Pillow's own font has Latin letters only; matplotlib, which Detectron2 needs, brings DejaVu.

@@ -1,23 +1,20 @@
 """Fixed AP: as many detections as an image needs, but a limit for each class."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-import hotcoco
 import numpy as np
 from tqdm import tqdm
 
-from .detections import counted_detections
-from .hotcoco_engine import as_hotcoco_objects, lvis_result
-from .lvis_evaluation import ENGINES, evaluate_lvis, has_ignored_objects
+from .lvis_evaluation import LVISEvaluation
 from .lvis_result import LVISResult
-from .results_file import ResultsFile, ResultsWriter
+from .official_engine import evaluate_officially
+from .results_file import ResultsFile
 
 DETECTIONS_PER_CLASS = 10_000
 
 
 def evaluate_fixed_ap(
-    ground_truth: dict, results_file: str, iou_types: Iterable[str], engine: str = "hotcoco"
+    ground_truth: dict, results_file: str, iou_types: Sequence[str], engine: str = "hotcoco"
 ) -> dict[str, LVISResult]:
     """
     Fixed AP (Dave et al., "Evaluating Large-Vocabulary Object Detectors: The Devil is in the
@@ -35,32 +32,27 @@ def evaluate_fixed_ap(
 
     Returns:
         Results by IoU type.
-
-    Raises:
-        ValueError: there is no such engine.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
-    if has_ignored_objects(ground_truth):
-        engine = "lvis"
     results = ResultsFile(results_file)
     counts = counts_for_fixed_ap(results.category_ids, results.scores)
-    evaluated = {}
-    for iou_type in iou_types:
-        chosen = _chosen(ground_truth, results, counts, iou_type)
-        if engine != "hotcoco":
-            everything = [r for _, _, detections in chosen for r in detections.to_results()]
-            evaluated[iou_type] = evaluate_lvis(ground_truth, everything, iou_type, -1, engine)
-        else:
-            evaluated[iou_type] = _evaluate(ground_truth, chosen, iou_type)
-    return evaluated
+    chosen = (
+        results.detections(image["id"]).select(np.flatnonzero(counts[results.indices(image["id"])]))
+        for image in tqdm(ground_truth["images"], "Fixed AP", disable=None, unit="image")
+    )
+    if engine == "lvis":
+        everything = [result for detections in chosen for result in detections.to_results()]
+        return {t: evaluate_officially(ground_truth, everything, t, -1) for t in iou_types}
+    evaluation = LVISEvaluation(ground_truth, iou_types, max_detections=-1)
+    for detections in chosen:
+        evaluation.add(detections)
+    return {t: matching.result() for t, matching in evaluation.matchings.items()}
 
 
 def counts_for_fixed_ap(
     category_ids: np.ndarray, scores: np.ndarray, per_class: int = DETECTIONS_PER_CLASS
 ) -> np.ndarray:
     """
-    Which detections of a data set are among the ``per_class`` highest scores of their class.
+    Flags of a data set's detections that are among the ``per_class`` highest scores of their class.
 
     Args:
         category_ids, scores: (N,). Of tied detections the first ones count.
@@ -74,31 +66,3 @@ def counts_for_fixed_ap(
     counts = np.zeros(len(scores), dtype=bool)
     counts[order] = np.arange(len(scores)) - first < per_class
     return counts
-
-
-def _chosen(ground_truth, results, counts, iou_type):
-    """The detections that count, image by image, and the images."""
-    objects = defaultdict(list)
-    for annotation in ground_truth["annotations"]:
-        objects[annotation["image_id"]].append(annotation)
-    for image in tqdm(ground_truth["images"], f"Fixed AP, {iou_type}", disable=None, unit="image"):
-        indices = results.indices(image["id"])
-        chosen = results.detections(image["id"]).select(np.flatnonzero(counts[indices]))
-        yield image, objects[image["id"]], chosen
-
-
-def _evaluate(ground_truth, chosen, iou_type):
-    # hotcoco's streaming evaluation has a fixed limit of 300 per image; its own way of reading
-    # files takes a fraction of the memory of dicts.
-    writer = ResultsWriter(None)
-    for image, objects, detections in chosen:
-        (counted,) = counted_detections([image], [objects], [detections], iou_type, -1)
-        writer.write(counted)
-    writer.close()
-    objects = as_hotcoco_objects([ground_truth["annotations"]], iou_type)
-    official = hotcoco.COCO({**ground_truth, "annotations": objects})
-    evaluation = hotcoco.LVISEval(
-        official, hotcoco.LVISResults(official, writer.path, max_dets=-1), iou_type
-    )
-    evaluation.evaluate()
-    return lvis_result(evaluation, ground_truth["categories"])

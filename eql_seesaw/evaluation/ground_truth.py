@@ -10,7 +10,8 @@ import pycocotools.mask as mask_util
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..data.annotation_file import (
+from ..data.annotation_file import AnnotationFile, paused_garbage_collector
+from ..data.annotation_problems import (
     Problem,
     Problems,
     box_problem,
@@ -18,14 +19,12 @@ from ..data.annotation_file import (
     image_file_name,
     image_problem,
     is_number,
-    read_annotation_file,
     reference_problem,
     segmentation_problem,
     shorten,
 )
 from ..data.frequency_groups import GROUP_NAMES
-from ..data.large_json import paused_garbage_collector
-from ..data.register import is_own_dataset
+from ..data.register import names_from_coco_url
 
 # hotcoco takes detections as an array of float64, which knows larger integers roughly only.
 MAX_ID = 2**53
@@ -64,13 +63,18 @@ def load_ground_truth(json_file: str, groups: Sequence[str] | None = None) -> di
     """
     if not PathManager.isfile(json_file):
         raise FileNotFoundError(f"no such file: {json_file}")
-    content = read_annotation_file(json_file)
+    file = AnnotationFile(json_file)
     problems = Problems(json_file)
-    categories = problems.entries(content, "categories")
-    images = problems.entries(content, "images")
     # Unlike the others, annotations may be none: an image set without objects can be evaluated.
-    annotations = content.get("annotations")
-    annotations = {} if annotations == [] else problems.entries(content, "annotations")
+    categories, images, annotations = (
+        {entry["id"]: entry for entry in file.entries(section, problems.add, may_be_empty)}
+        for section, may_be_empty in (
+            ("categories", False),
+            ("images", False),
+            ("annotations", True),
+        )
+    )
+    problems.raise_first()
 
     if groups is not None and len(groups) != len(categories):
         raise ValueError(
@@ -125,8 +129,7 @@ def test_images(ground_truth: dict, dataset_name: str) -> list[dict[str, Any]]:
         ValueError: an image has no file name, or one that leads out of the image folder. One line.
     """
     metadata = MetadataCatalog.get(dataset_name)
-    # Detectron2's loader of LVIS does not look at "file_name".
-    from_coco_url = not is_own_dataset(dataset_name) and metadata.evaluator_type == "lvis"
+    from_coco_url = names_from_coco_url(dataset_name)
     problems = Problems(metadata.json_file)
     records = []
     for image in sorted(ground_truth["images"], key=itemgetter("id")):

@@ -1,77 +1,48 @@
 """LVIS evaluation that takes images one after another, in any number of processes."""
 
-import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from ..config import LVIS_ENGINES
 from .detections import REGIONS, Detections
-from .hotcoco_engine import HotcocoEngine
 from .lvis_result import LVISResult
-from .official_engine import OfficialEngine
-
-logger = logging.getLogger(__name__)
-
-ENGINES: dict[str, type[HotcocoEngine] | type[OfficialEngine]] = {
-    "hotcoco": HotcocoEngine,
-    "lvis": OfficialEngine,
-}
-
-# Images that are handed over at a time.
-NUM_IMAGES = 32
-
-
-class Accumulator(Protocol):
-    """What :class:`LVISEvaluation` feeds: an engine, a ``Matcher``, ``BoundaryAP``."""
-
-    def add(
-        self,
-        images: Sequence[dict[str, Any]],
-        annotations: Sequence[Sequence[dict[str, Any]]],
-        detections: Sequence[Detections],
-    ) -> None: ...
-
-    def state(self) -> bytes: ...
-
-    def merge(self, states: Iterable[bytes]) -> None: ...
-
-    def finish(self) -> Any: ...
+from .matching import Matching
+from .official_engine import evaluate_officially
 
 
 class LVISEvaluation:
     """
-    Feeds detections and ground truth, image by image, to whatever computes something of them.
+    Matchings of a data set's images, one for each IoU type.
 
     Each process adds its own images; the states of all are merged in one, where images that none
     has added count as images without detections.
+
+    Attributes:
+        matchings: by IoU type.
     """
 
-    def __init__(
-        self,
-        ground_truth: dict,
-        iou_types: Sequence[str],
-        accumulators: Mapping[str, Accumulator],
-    ):
+    def __init__(self, ground_truth: dict, iou_types: Sequence[str], max_detections: int = 300):
         """
         Args:
             ground_truth: a complete LVIS annotation dict, as ``load_ground_truth`` returns it.
-            iou_types: what the accumulators need of the detections, "bbox" and "segm".
-            accumulators: by name. In all processes the same.
+            iou_types: of "bbox", "segm" and "boundary".
+            max_detections: that count per image, over all classes; -1 for all.
 
         Raises:
             ValueError: objects of the ground truth lack the regions that ``iou_types`` ask for.
         """
-        for iou_type in iou_types:
+        self._needed = tuple({"bbox" if t == "bbox" else "segm": None for t in iou_types})
+        for iou_type in self._needed:
             _check_regions(ground_truth, REGIONS[iou_type])
-        self._iou_types = iou_types
-        self._accumulators = accumulators
+        categories = ground_truth["categories"]
+        self.matchings = {t: Matching(categories, t, max_detections) for t in iou_types}
         self._images = {image["id"]: image for image in ground_truth["images"]}
-        self._category_ids = {category["id"] for category in ground_truth["categories"]}
+        self._category_ids = {category["id"] for category in categories}
         self._annotations = defaultdict(list)
         for annotation in ground_truth["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
         self._added: set[int] = set()
-        self._waiting: dict[int, Detections] = {}
 
     def add(self, detections: Detections) -> None:
         """
@@ -80,7 +51,7 @@ class LVISEvaluation:
 
         Raises:
             ValueError: the ground truth does not have the image; or as ``Detections.check``, and
-                for masks that do not fit, here or in a later call, ``Detections.counted``.
+                for masks that do not fit, ``Detections.counted``.
         """
         image_id = detections.image_id
         if image_id not in self._images:
@@ -89,32 +60,11 @@ class LVISEvaluation:
             )
         detections.check(self._category_ids)
         if image_id not in self._added:
-            self._added.add(image_id)
-            self._waiting[image_id] = detections
-        if len(self._waiting) >= NUM_IMAGES:
-            self.flush()
-
-    def flush(self) -> None:
-        """
-        Hand over what waits for more images.
-
-        Raises:
-            ValueError: as :meth:`add`.
-        """
-        waiting = list(self._waiting.values())
-        for i in range(0, len(waiting), NUM_IMAGES):
-            detections = waiting[i : i + NUM_IMAGES]
-            images = [self._images[of_image.image_id] for of_image in detections]
-            annotations = [self._annotations[of_image.image_id] for of_image in detections]
-            for part in self._accumulators.values():
-                part.add(images, annotations, detections)
-        self._waiting.clear()
+            self._match(detections)
 
     def state(self) -> tuple[set[int], dict[str, bytes]]:
         """What was added, for :meth:`merge` in another process."""
-        self.flush()
-        states = {name: part.state() for name, part in self._accumulators.items()}
-        return self._added, states
+        return self._added, {name: part.state() for name, part in self.matchings.items()}
 
     def merge(self, states: Iterable[tuple[set[int], dict[str, bytes]]]) -> None:
         """
@@ -132,15 +82,19 @@ class LVISEvaluation:
                     "one only. Is the sampler of the test loader one that repeats images?"
                 )
             self._added |= added
-        for name, part in self._accumulators.items():
+        for name, part in self.matchings.items():
             part.merge(parts[name] for _, parts in states)
 
-    def finish(self) -> dict[str, Any]:
-        """What each accumulator makes of all images. Nothing can be added after this."""
+    def add_remaining(self) -> None:
+        """Let the images that were not added count as images without detections."""
         for image_id in self._images.keys() - self._added:
-            self._waiting[image_id] = Detections.from_results(image_id, [], self._iou_types)
-        self.flush()
-        return {name: part.finish() for name, part in self._accumulators.items()}
+            self._match(Detections.from_results(image_id, [], self._needed))
+
+    def _match(self, detections):
+        image_id = detections.image_id
+        for matching in self.matchings.values():
+            matching.add(self._images[image_id], self._annotations[image_id], detections)
+        self._added.add(image_id)
 
 
 def _check_regions(ground_truth, region):
@@ -150,33 +104,6 @@ def _check_regions(ground_truth, region):
                 f"Ground truth annotation {annotation['id']} of image {annotation['image_id']!r} "
                 f"has no {region!r}, so {region} AP cannot be computed."
             )
-
-
-def build_engine(name: str, ground_truth: dict, iou_type: str, max_detections: int) -> Accumulator:
-    """
-    Args:
-        name: "hotcoco", or "lvis" for the official package. Both give the same numbers.
-        ground_truth, iou_type, max_detections: as for :func:`evaluate_lvis`.
-
-    Returns:
-        The engine, whose ``finish`` gives an ``LVISResult`` and whose ``package`` says what
-        computes it; the official one, with a warning, for objects with ``ignore: 1``, which LVIS
-        files do not have and hotcoco does not know.
-    """
-    if name not in ENGINES:
-        raise ValueError(f"TEST.LVIS_ENGINE is {name!r}; it must be one of {', '.join(ENGINES)}")
-    if name != "lvis" and has_ignored_objects(ground_truth):
-        logger.warning(
-            'Some objects of the ground truth have "ignore": 1, which only the official lvis '
-            "package evaluates; it takes much more time and memory."
-        )
-        name = "lvis"
-    return ENGINES[name](ground_truth["categories"], iou_type, max_detections)
-
-
-def has_ignored_objects(ground_truth: dict) -> bool:
-    """Whether some objects are to be neither found nor missed, which hotcoco does not know."""
-    return any(annotation.get("ignore") for annotation in ground_truth["annotations"])
 
 
 def evaluate_lvis(
@@ -200,8 +127,8 @@ def evaluate_lvis(
         results: detections in LVIS's results format, in any order. Areas are those of the masks for
             "segm", whether the detections have boxes or not.
         iou_type: "bbox" or "segm".
-        max_detections: that count per image; more than 300, or -1 for all, takes the engine "lvis".
-        engine: "hotcoco" or "lvis".
+        max_detections: that count per image, or -1 for all.
+        engine: "hotcoco", or "lvis" for the official package.
 
     Neither ``ground_truth`` nor ``results`` is changed.
 
@@ -211,13 +138,20 @@ def evaluate_lvis(
     """
     if iou_type not in REGIONS:
         raise ValueError(f"iou_type is {iou_type!r}; expected 'bbox' or 'segm'.")
+    if engine not in LVIS_ENGINES:
+        raise ValueError(
+            f"TEST.LVIS_ENGINE is {engine!r}; it must be one of {', '.join(LVIS_ENGINES)}"
+        )
     if max_detections < -1 or max_detections == 0:
         raise ValueError(f"max_detections is {max_detections}; expected at least 1, or -1.")
-    accumulator = build_engine(engine, ground_truth, iou_type, max_detections)
-    evaluation = LVISEvaluation(ground_truth, [iou_type], {"result": accumulator})
+    evaluation = LVISEvaluation(ground_truth, [iou_type], max_detections)
     by_image: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         by_image[result.get("image_id")].append(result)
     for image_id, of_image in by_image.items():
         evaluation.add(Detections.from_results(image_id, of_image, [iou_type]))
-    return evaluation.finish()["result"]
+    if engine == "lvis":
+        results = [result for of_image in by_image.values() for result in of_image]
+        return evaluate_officially(ground_truth, results, iou_type, max_detections)
+    evaluation.add_remaining()
+    return evaluation.matchings[iou_type].result()

@@ -5,28 +5,28 @@ import logging
 import os
 import resource
 import time
-from collections import OrderedDict
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..atomic_write import atomic_file
-from ..data.class_names import category_names
+from ..config import LVIS_ENGINES
 from ..data.class_statistics import ClassStatistics
 from ..data.frequency_groups import GROUP_NAMES
 from ..data.register import is_own_dataset
 from ..rank_barrier import wait_for_all
-from .boundary_ap import BoundaryAP
 from .calibration import calibration_errors
 from .detections import Detections
-from .evaluation_files import RESULTS, Evaluation, category_records, save_matches
 from .fixed_ap import evaluate_fixed_ap
 from .ground_truth import load_ground_truth
-from .lvis_evaluation import LVISEvaluation, build_engine
-from .matches import Matcher
-from .results_file import ResultsWriter, concatenate_results
+from .lvis_evaluation import LVISEvaluation
+from .official_engine import evaluate_officially, official_package
+from .result import RESULTS, Result, category_records
+from .results_file import ResultsFile, ResultsWriter, concatenate_results
 from .results_table import results_table
 
 
@@ -40,6 +40,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     Every rank matches its own images as they come, and writes their detections to a temporary
     file. What travels to rank 0 is the outcome of the matching, some kilobytes an image. The
     numbers are the same, to the bit, for any number of ranks.
+
+    Attributes:
+        result: :class:`~eql_seesaw.evaluation.result.Result` of the last :meth:`evaluate`, on the
+            ranks that report; else None.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         dataset_name: str,
         output_dir: str | None = None,
         *,
+        ground_truth: dict[str, Any] | None = None,
         class_statistics: ClassStatistics | None = None,
         max_detections: int = 300,
         engine: str = "hotcoco",
@@ -56,9 +61,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     ):
         """
         Args:
-            dataset_name: a registered dataset whose metadata has ``json_file``. The file is read
-                and checked here, before any inference, on the ranks that report.
-            output_dir: folder for the files of ``evaluation_files``; None writes none.
+            dataset_name: a registered dataset whose metadata has ``json_file``.
+            output_dir: folder for the files of :mod:`.result`; None writes none.
+            ground_truth: of the dataset, as ``load_ground_truth`` returns it; None to read and
+                check its file: here on the ranks that report, on others with the first image.
             class_statistics: statistics of the training set: ``groups``, "r", "c" or "f" of each
                 class, for files without frequencies, and ``image_counts``, (K,), for the table.
                 Frequencies of the file win, with a warning where they are others.
@@ -66,7 +72,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             max_detections: detections that count per image, over all classes.
             engine: "hotcoco", or "lvis" for the official package; the numbers are the same.
             fixed_ap: also compute Fixed AP, see :mod:`.fixed_ap`; needs ``output_dir``.
-            boundary_ap: also compute Boundary AP, see :mod:`.boundary_ap`, if there are masks.
+            boundary_ap: also compute Boundary AP, see :mod:`.boundary`, if there are masks.
             distributed: bring the images of all ranks together on rank 0. False: each process
                 evaluates its own.
 
@@ -78,6 +84,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._logger = logging.getLogger(__name__)
         self._dataset_name = dataset_name
         self._output_dir = output_dir
+        self._ground_truth = ground_truth
         self._class_statistics = class_statistics
         self._max_detections = max_detections
         self._engine = engine
@@ -86,23 +93,28 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._reports = comm.is_main_process() or not distributed
         self._metadata = MetadataCatalog.get(dataset_name)
-        self._to_category_id = None
+        self.result: Result | None = None
+        if self._metadata.get("json_file") is None:
+            raise ValueError(f"Dataset {dataset_name!r} has no 'json_file' in its metadata.")
+        if engine not in LVIS_ENGINES:
+            raise ValueError(
+                f"TEST.LVIS_ENGINE is {engine!r}; it must be one of {', '.join(LVIS_ENGINES)}"
+            )
+        if fixed_ap and output_dir is None:
+            raise ValueError("Fixed AP is computed from the file of results: give output_dir.")
+        if engine == "lvis":
+            with official_package():
+                pass  # what cannot be imported is said here, before any inference
         if self._reports:
-            if self._metadata.get("json_file") is None:
-                raise ValueError(f"Dataset {dataset_name!r} has no 'json_file' in its metadata.")
-            if fixed_ap and output_dir is None:
-                raise ValueError("Fixed AP is computed from the file of results: give output_dir.")
-            self._build_engine("bbox")  # says here what it cannot do
             self._warn_of_other_groups()
-            # Some datasets have their category ids in the metadata only after loading.
-            self._to_category_id = _dataset_category_ids(dataset_name)
-            if self._to_category_id is not None or self._metadata.get("thing_classes"):
-                self._check_category_ids()
+            _ = self._category_ids  # that do not fit are found here
         self._forget()
 
     @cached_property
-    def ground_truth(self) -> dict:
-        """As ``load_ground_truth`` returns it; on ranks above 0 read on first use."""
+    def ground_truth(self) -> dict[str, Any]:
+        """Annotations as ``load_ground_truth`` returns them."""
+        if self._ground_truth is not None:
+            return self._ground_truth
         groups = None if self._class_statistics is None else self._class_statistics.groups
         return load_ground_truth(self._metadata.json_file, groups)
 
@@ -111,12 +123,13 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         Forget all detections.
 
         Raises:
-            ValueError: the dataset's category ids do not fit its annotation file.
+            ValueError: the dataset's category ids, which some datasets have only after loading, do
+                not fit its annotation file.
         """
         self._forget()
-        self._to_category_id = _dataset_category_ids(self._dataset_name)
+        vars(self).pop("_category_ids", None)
         if self._reports:
-            self._check_category_ids()
+            _ = self._category_ids
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """
@@ -172,17 +185,17 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._iou_types = self._iou_types_of_all_ranks()
         if self._evaluation is None:
             self._start(self._iou_types)
-        self._evaluation.flush()  # the last place where detections may turn out to be wrong
         self._writer.close()
-        self._gather(self._evaluation)
+        self._gather()
         num_results = sum(self._all_gather(self._writer.num_results))
         for file_names in self._all_gather(self._file_names):
             self._file_names.update(file_names)
-        is_complete = self._write_results() if self._output_dir else False
-        metrics = self._report(num_results, is_complete) if self._reports else {}
-        self._forget()
-        self._wait_for_all()
-        return metrics
+        results_files = self._results_files()
+        self.result = self._report(num_results, results_files) if self._reports else None
+        if self._distributed:
+            wait_for_all()  # one rank has more to do than the others
+        self._forget()  # and the file that rank 0 has read
+        return self.result.metrics if self.result is not None else {}
 
     def _forget(self):
         self._evaluation = None
@@ -190,43 +203,15 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._writer = None
         self._file_names = {}
 
-    def _report(self, num_results, is_complete):
-        """Compute, log and write the numbers of what is gathered here."""
-        self._warn_if_incomplete(num_results)
-        finished = self._evaluation.finish()
-        if self._fixed_ap and is_complete:
-            results_file = os.path.join(self._output_dir, RESULTS)
-            fixed = evaluate_fixed_ap(
-                self.ground_truth, results_file, self._iou_types, self._engine
-            )
-            finished.update({f"{iou_type}_fixed": result for iou_type, result in fixed.items()})
-        metrics = self._metrics(finished)
-        if self._output_dir:
-            self._write_evaluation(finished, metrics)
-        self._logger.info(
-            f"LVIS evaluation of {self._dataset_name} ({len(self.ground_truth['images'])} images, "
-            f"at most {self._max_detections} detections each, by {self._engine_version}):\n"
-            f"{results_table(metrics)}"
-        )
-        return metrics
-
     def _start(self, iou_types):
         self._iou_types = iou_types
         if self._output_dir:
             os.makedirs(self._output_dir, exist_ok=True)
         self._writer = ResultsWriter(self._output_dir)
-        parts = {t: self._build_engine(t) for t in iou_types}
-        categories = self.ground_truth["categories"]
-        for iou_type in iou_types:
-            parts[f"matches_{iou_type}"] = Matcher(categories, iou_type, self._max_detections)
-        if self._boundary_ap and "segm" in iou_types:
-            parts["boundary"] = BoundaryAP(categories, self._max_detections)
-        self._evaluation = LVISEvaluation(self.ground_truth, iou_types, parts)
-        package = parts[iou_types[0]].package
-        self._engine_version = f"{package} {importlib.metadata.version(package)}"
-
-    def _build_engine(self, iou_type):
-        return build_engine(self._engine, self.ground_truth, iou_type, self._max_detections)
+        boundary = ["boundary"] if self._boundary_ap and "segm" in iou_types else []
+        self._evaluation = LVISEvaluation(
+            self.ground_truth, [*iou_types, *boundary], self._max_detections
+        )
 
     def _iou_types_of_all_ranks(self):
         """A rank without images does not know them."""
@@ -236,22 +221,17 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     def _all_gather(self, value):
         return comm.all_gather(value) if self._distributed else [value]
 
-    def _wait_for_all(self):
-        """Where one rank has more to do than the others."""
-        if self._distributed:
-            wait_for_all()
-
-    def _gather(self, evaluation):
+    def _gather(self):
         """Bring what all ranks have matched together on rank 0."""
         if not self._distributed or comm.get_world_size() == 1:
             return
         start = time.perf_counter()
-        state = evaluation.state()
+        state = self._evaluation.state()
         num_images, size = len(state[0]), sum(map(len, state[1].values()))
         states = comm.gather(state, dst=0)
         if self._reports:
-            evaluation.merge(states[1:])
-        self._wait_for_all()
+            self._evaluation.merge(states[1:])
+        wait_for_all()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         self._logger.info(
             f"rank {comm.get_rank()} evaluated {num_images} images and sent {size / 2**20:.1f} "
@@ -259,25 +239,116 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             f"process so far {memory:.1f} GB"
         )
 
-    def _write_results(self):
-        """One file of all ranks' detections, in the order of the ranks; whether it has them all."""
-        paths = self._all_gather(self._writer.path)
+    def _results_files(self):
+        """
+        The closed files of all ranks' detections; None for one that is not here, or not whole.
+
+        Raises:
+            FileNotFoundError: the output folder was removed.
+        """
         if not os.path.exists(self._writer.path):
             raise FileNotFoundError(
                 f"{self._output_dir} was removed while the model was being evaluated"
             )
-        missing = [rank for rank, path in enumerate(paths) if not os.path.exists(path)]
-        if self._reports:
+        files = self._all_gather((self._writer.path, self._writer.num_bytes))
+        return [
+            path if os.path.exists(path) and os.path.getsize(path) == num_bytes else None
+            for path, num_bytes in files
+        ]
+
+    def _report(self, num_results, results_files):
+        """Compute, log and write the numbers of what is gathered here."""
+        self._warn_if_incomplete(num_results)
+        missing = [rank for rank, path in enumerate(results_files) if path is None]
+        self._evaluation.add_remaining()
+        matchings = self._evaluation.matchings
+        matches = {t: matchings[t].matches() for t in self._iou_types}
+        if self._engine == "lvis":
+            results = self._official_results(results_files, missing)
+        else:
+            results = {t: matchings[t].result() for t in self._iou_types}
+        groups = [category["frequency"] for category in self.ground_truth["categories"]]
+        metrics = {
+            t: {**results[t].metrics, **calibration_errors(matches[t], groups)}
+            for t in self._iou_types
+        }
+        results_file = ""
+        if self._output_dir:
+            results_file = os.path.join(self._output_dir, RESULTS)
             if missing:
                 self._logger.warning(
-                    f"{self._output_dir} is not shared by all machines: {RESULTS} lacks the "
-                    f"detections of ranks {missing}, so there is no Fixed AP. The other numbers "
-                    "count them."
+                    f"{self._output_dir} is not shared by all machines, or shows new files late: "
+                    f"{RESULTS} lacks the detections of ranks {missing}, so there is no Fixed AP. "
+                    "The other numbers count them."
                 )
-            with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
-                concatenate_results(filter(os.path.exists, paths), f)
-        self._wait_for_all()  # the others' files are gone with their writers
-        return not missing
+            with atomic_file(results_file, "wb") as f:
+                concatenate_results(filter(None, results_files), f)
+        if self._fixed_ap and not missing:
+            fixed = evaluate_fixed_ap(
+                self.ground_truth, results_file, self._iou_types, self._engine
+            )
+            metrics.update({f"{t}_fixed": result.metrics for t, result in fixed.items()})
+        if "boundary" in matchings:
+            ap = {k: v for k, v in matchings["boundary"].result().metrics.items() if "AR" not in k}
+            metrics["boundary"] = ap
+        result = self._result(metrics, results, matches, results_file)
+        if self._output_dir:
+            result.save(self._output_dir)
+        self._logger.info(
+            f"LVIS evaluation of {self._dataset_name} ({len(self.ground_truth['images'])} images, "
+            f"at most {self._max_detections} detections each, by {result.engine}):\n"
+            f"{results_table(result.metrics)}"
+        )
+        return result
+
+    def _official_results(self, results_files, missing):
+        if missing:
+            raise ValueError(
+                f"TEST.LVIS_ENGINE lvis needs all detections here, but those of ranks {missing} "
+                "are on other machines; use hotcoco, or an output folder that all machines share"
+            )
+        files = map(ResultsFile, results_files)
+        images = self.ground_truth["images"]
+        detections = [
+            detection
+            for results in files
+            for image in images
+            for detection in results.detections(image["id"]).to_results()
+        ]
+        return {
+            t: evaluate_officially(self.ground_truth, detections, t, self._max_detections)
+            for t in self._iou_types
+        }
+
+    def _result(
+        self,
+        metrics: Mapping[str, Mapping[str, float | None]],
+        results: Mapping[str, Any],
+        matches: dict[str, Any],
+        results_file: str,
+    ) -> Result:
+        counts = None if self._class_statistics is None else self._class_statistics.image_counts
+        return Result(
+            dataset=self._dataset_name,
+            annotation_file=os.path.abspath(self._metadata.json_file),
+            engine=f"{self._engine} {importlib.metadata.version(self._engine)}",
+            max_detections=self._max_detections,
+            num_images=len(self.ground_truth["images"]),
+            num_processed_images=len(self._file_names),
+            date=time.strftime("%Y-%m-%d %H:%M"),
+            metrics={
+                name: {key: value for key, value in numbers.items() if value is not None}
+                for name, numbers in metrics.items()
+            },
+            categories=category_records(self.ground_truth, counts, results),
+            file_names={
+                str(image_id): name if name is None else os.path.abspath(name)
+                for image_id, name in self._file_names.items()
+            },
+            matches=matches,
+            results_file=results_file,
+            given_ground_truth=self.ground_truth,
+        )
 
     def _warn_of_other_groups(self):
         """Where the file's groups, which are evaluated, are not those that training logs."""
@@ -310,78 +381,32 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 f"{self._metadata.json_file} has no annotations, so every AP is n/a."
             )
 
-    def _metrics(self, finished):
-        groups = [category["frequency"] for category in self.ground_truth["categories"]]
-        metrics = {}
-        for iou_type in self._iou_types:
-            errors = calibration_errors(finished[f"matches_{iou_type}"], groups)
-            metrics[iou_type] = {**finished[iou_type].metrics, **errors}
-        for iou_type in self._iou_types:
-            if f"{iou_type}_fixed" in finished:
-                metrics[f"{iou_type}_fixed"] = finished[f"{iou_type}_fixed"].metrics
-        if "boundary" in finished:
-            metrics["boundary"] = finished["boundary"]
-        return OrderedDict(
-            (name, {key: value for key, value in numbers.items() if value is not None})
-            for name, numbers in metrics.items()
-        )
-
-    def _write_evaluation(self, finished, metrics):
-        categories = category_records(
-            self.ground_truth, self._image_counts(), {t: finished[t] for t in self._iou_types}
-        )
-        matches = {t: finished[f"matches_{t}"] for t in self._iou_types}
-        save_matches(self._output_dir, matches)
-        Evaluation(
-            dataset=self._dataset_name,
-            annotation_file=os.path.abspath(self._metadata.json_file),
-            engine=self._engine_version,
-            max_detections=self._max_detections,
-            num_images=len(self.ground_truth["images"]),
-            num_processed_images=len(self._file_names),
-            date=time.strftime("%Y-%m-%d %H:%M"),
-            metrics=metrics,
-            categories=categories,
-            file_names={
-                str(image_id): name if name is None else os.path.abspath(name)
-                for image_id, name in self._file_names.items()
-            },
-        ).save(self._output_dir)
-
-    def _image_counts(self):
-        return None if self._class_statistics is None else self._class_statistics.image_counts
+    @cached_property
+    def _category_ids(self):
+        """K category ids, in the order of contiguous classes."""
+        in_file = [category["id"] for category in self.ground_truth["categories"]]
+        to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if to_contiguous is not None:
+            category_ids = sorted(to_contiguous, key=to_contiguous.get)
+            if sorted(category_ids) != in_file:
+                raise ValueError(
+                    f"The category ids in {self._metadata.json_file} are not those in the metadata "
+                    f"of dataset {self._dataset_name!r} (thing_dataset_id_to_contiguous_id)."
+                )
+            return category_ids
+        # Of Detectron2's own LVIS sets, whose ids are class + 1.
+        is_loaded = self._metadata.get("thing_classes") and not is_own_dataset(self._dataset_name)
+        if is_loaded and in_file != list(range(1, len(in_file) + 1)):
+            raise ValueError(
+                f"Dataset {self._dataset_name!r} has category ids other than 1 to {len(in_file)}, "
+                "but no 'thing_dataset_id_to_contiguous_id' in its metadata."
+            )
+        return in_file
 
     def _category_id(self, predicted_class):
-        if self._to_category_id is None:
-            return predicted_class + 1
-        if predicted_class not in self._to_category_id:
+        if not 0 <= predicted_class < len(self._category_ids):
             raise ValueError(
                 f"The model predicts class {predicted_class}, but dataset {self._dataset_name!r} "
-                f"has {len(self._to_category_id)} classes; check MODEL.ROI_HEADS.NUM_CLASSES."
+                f"has {len(self._category_ids)} classes; check MODEL.ROI_HEADS.NUM_CLASSES."
             )
-        return self._to_category_id[predicted_class]
-
-    def _check_category_ids(self):
-        in_file = [category["id"] for category in self.ground_truth["categories"]]
-        if self._to_category_id is None:
-            if in_file != list(range(1, len(in_file) + 1)):
-                raise ValueError(
-                    f"Dataset {self._dataset_name!r} has category ids other than 1 to "
-                    f"{len(in_file)}, but no 'thing_dataset_id_to_contiguous_id' in its metadata."
-                )
-        elif sorted(self._to_category_id.values()) != in_file:
-            raise ValueError(
-                f"The category ids in {self._metadata.json_file} are not those in the metadata of "
-                f"dataset {self._dataset_name!r} (thing_dataset_id_to_contiguous_id)."
-            )
-
-
-def _dataset_category_ids(dataset_name: str) -> dict[int, int] | None:
-    """Contiguous class to category id; None for Detectron2's built-in LVIS sets, where it is +1."""
-    metadata = MetadataCatalog.get(dataset_name)
-    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    if to_contiguous is not None:
-        return {contiguous: category_id for category_id, contiguous in to_contiguous.items()}
-    if is_own_dataset(dataset_name):
-        return dict(enumerate(category_names(metadata.json_file)))
-    return None
+        return self._category_ids[predicted_class]

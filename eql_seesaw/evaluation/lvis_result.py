@@ -1,6 +1,6 @@
 """LVIS's numbers for one set of detections."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,11 @@ METRICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
     *("AR", "ARs", "ARm", "ARl", "ARr", "ARc", "ARf"),
 )
-# Among the ten IoU thresholds.
-IOU_50, IOU_75 = 0, 5
+# All, small, medium and large, in pixels.
+AREA_RANGES = np.array([(0, 1e5**2), (0, 32**2), (32**2, 96**2), (96**2, 1e5**2)])
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_THRESHOLDS = np.linspace(0, 1, 101)
+IOU_50, IOU_75 = 0, 5  # among the thresholds
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,35 @@ def _category_means(values, axes):
     means = values.mean(axis=axes) * 100
     means[(values == -1).all(axis=axes)] = np.nan
     return means
+
+
+def precision_and_recall(
+    flags_of_classes: Iterable[tuple[np.ndarray, np.ndarray]], num_objects: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The official code's arrays.
+
+    Args:
+        flags_of_classes: for each class, right and wrong detections in descending order of score:
+            two arrays of 0 and 1, (N, areas, IoU thresholds).
+        num_objects: int64 (K, areas), to be found.
+
+    Returns:
+        ``LVISResult.precision`` and ``LVISResult.recall``.
+    """
+    num_classes, num_areas = num_objects.shape
+    precision = -np.ones((len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), num_classes, num_areas))
+    recall = -np.ones((len(IOU_THRESHOLDS), num_classes, num_areas))
+    for k, (right, wrong) in enumerate(flags_of_classes):
+        for a in np.flatnonzero(num_objects[k]):
+            tp = right[:, a].T.cumsum(axis=1, dtype=np.int64)
+            fp = wrong[:, a].T.cumsum(axis=1, dtype=np.int64)
+            recalls = tp / num_objects[k, a]
+            precisions = tp / (fp + tp + np.spacing(1))
+            precisions = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]
+            # Recalls that are never reached have precision 0.
+            precisions = np.pad(precisions, ((0, 0), (0, 1)))
+            reached = [np.searchsorted(of_iou, RECALL_THRESHOLDS) for of_iou in recalls]
+            precision[:, :, k, a] = np.take_along_axis(precisions, np.array(reached), axis=1)
+            recall[:, k, a] = recalls[:, -1] if recalls.shape[1] else 0
+    return precision, recall

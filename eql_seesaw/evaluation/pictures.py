@@ -3,17 +3,15 @@
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectron2.data import Metadata
 from detectron2.data.detection_utils import read_image
 from PIL import Image, ImageDraw
 
 from ..atomic_write import atomic_file
 from .drawing import draw_objects, label_font
-from .evaluation_files import RESULTS, Evaluation
-from .ground_truth import load_ground_truth
+from .result import Result
 from .results_file import ResultsFile
 
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
@@ -25,145 +23,97 @@ FONT_SIZE = 14
 PAIRS_PER_ROW = 2
 
 
-def draw_evaluation(
-    folder: str, output_file: str, num_pictures: int = 8, score_threshold: float = 0.3
-) -> None:
-    """
-    Draw images of an evaluation with :func:`draw_predictions`, those with the rarest classes.
-
-    Args:
-        folder: of the evaluation.
-        output_file, num_pictures, score_threshold: as for :func:`draw_predictions`.
-
-    Raises:
-        FileNotFoundError: the folder lacks a file of the evaluation, or an image is gone.
-        ValueError: there is no image to draw.
-    """
-    evaluation = Evaluation.load(folder)
-    categories = evaluation.categories
-    groups = [category["group"] for category in categories]
-    ground_truth = load_ground_truth(evaluation.annotation_file, groups)
-    classes = {category["id"]: k for k, category in enumerate(categories)}
-    images: dict[int, dict[str, Any]] = {
-        int(image_id): {"file_name": name, "image_id": int(image_id), "annotations": []}
-        for image_id, name in evaluation.file_names.items()
-    }
-    for annotation in ground_truth["annotations"]:
-        if annotation["image_id"] in images:
-            obj = {**annotation, "category_id": classes[annotation["category_id"]]}
-            images[annotation["image_id"]]["annotations"].append(obj)
-    dataset_dicts = [images[image_id] for image_id in sorted(images)]
-    train_images = [category["train_images"] for category in categories]
-    image_counts = None if None in train_images else train_images
-    chosen = choose_images(dataset_dicts, num_pictures, image_counts=image_counts)
-    if any(image["file_name"] is None for image in chosen):
-        raise FileNotFoundError("where the images are was not said (--images FOLDER)")
-    results = ResultsFile(os.path.join(folder, RESULTS))
-    draw_predictions(
-        chosen,
-        [r for image in chosen for r in results.detections(image["image_id"]).to_results()],
-        Metadata(
-            thing_classes=[category["name"] for category in categories],
-            thing_dataset_id_to_contiguous_id=classes,
-        ),
-        output_file,
-        num_pictures=num_pictures,
-        score_threshold=score_threshold,
-        image_counts=image_counts,
-    )
-
-
-def draw_predictions(
-    dataset_dicts: Sequence[dict[str, Any]],
-    results: Iterable[dict[str, Any]],
-    metadata: Metadata,
-    output_file: str,
-    *,
-    num_pictures: int = 8,
-    score_threshold: float = 0.3,
-    seed: int = 0,
-    image_counts: Sequence[int] | None = None,
+def draw_pictures(
+    result: Result, path: str, num_images: int = 8, score_threshold: float = 0.3
 ) -> None:
     """
     Draw pairs of ground truth (left) and predictions (right), two images per row, into one PNG.
 
-    The images are chosen so that the rarest classes are seen: class by class, rarest first, one
-    image that holds it, by chance but always the same for the same seed.
-
     Args:
-        dataset_dicts: images with annotations, in Detectron2's standard format.
-        results: predictions of any of these images in LVIS format, masks optional.
-        metadata: the dataset's, for "thing_classes" and, unless category ids are class + 1,
-            "thing_dataset_id_to_contiguous_id".
-        output_file: the PNG; its folder is made if need be.
-        num_pictures: images to draw, or as many as there are.
+        result: of an evaluation, with its file of detections.
+        path: of the PNG; its folder is made if need be.
+        num_images: images to draw, or as many as there are; those with the rarest classes.
         score_threshold: predictions below it are not drawn.
-        seed: of the choice of images.
-        image_counts: (K,), training images of each class, by which rarity is judged. Without it,
-            images in ``dataset_dicts`` count.
 
     Raises:
-        ValueError: there are no images to draw.
+        FileNotFoundError: an image, or the file of detections, is gone.
+        ValueError: there is no image to draw.
     """
-    if not dataset_dicts or num_pictures < 1:
-        raise ValueError(
-            f"Nothing to draw into {output_file}: {len(dataset_dicts)} images, "
-            f"num_pictures={num_pictures}."
+    classes = {category["id"]: k for k, category in enumerate(result.categories)}
+    objects: dict[int, list[dict[str, Any]]] = {int(i): [] for i in result.file_names}
+    for annotation in result.ground_truth["annotations"]:
+        if annotation["image_id"] in objects:
+            obj = {**annotation, "category_id": classes[annotation["category_id"]]}
+            objects[annotation["image_id"]].append(obj)
+    classes_of_images = {i: {obj["category_id"] for obj in objects[i]} for i in sorted(objects)}
+    train_images = [category["train_images"] for category in result.categories]
+    chosen = choose_images(
+        classes_of_images, num_images, None if None in train_images else train_images
+    )
+    if not chosen:
+        raise ValueError(f"Nothing to draw into {path}: num_images={num_images} of {len(objects)}.")
+    results = ResultsFile(result.results_file)
+    names = [category["name"] for category in result.categories]
+    pairs = []
+    for image_id in chosen:
+        file_name = result.file_names[str(image_id)]
+        if file_name is None:
+            raise FileNotFoundError("where the images are was not said (--images FOLDER)")
+        # Lowest score first, so that the highest is on top.
+        predictions = sorted(
+            (
+                {**prediction, "category_id": classes[prediction["category_id"]]}
+                for prediction in results.detections(image_id).to_results()
+                if prediction["score"] >= score_threshold
+            ),
+            key=lambda prediction: prediction["score"],
         )
-    chosen = choose_images(dataset_dicts, num_pictures, seed, image_counts)
-    predictions = _predictions_by_image(results, metadata, score_threshold)
-    pairs = [_draw_pair(image, predictions[image["image_id"]], metadata) for image in chosen]
+        pairs.append(_draw_pair(file_name, objects[image_id], predictions, names))
     picture = _arrange(pairs, ("ground truth", f"predictions, score ≥ {score_threshold:g}"))
 
-    os.makedirs(os.path.dirname(os.path.abspath(output_file)), exist_ok=True)
-    with atomic_file(output_file, "wb") as f:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with atomic_file(path, "wb") as f:
         picture.save(f, format="PNG")
 
 
 def choose_images(
-    dataset_dicts: Sequence[dict[str, Any]],
-    num_pictures: int,
-    seed: int = 0,
-    image_counts: Sequence[int] | Mapping[int, int] | None = None,
-) -> list[dict[str, Any]]:
-    """The images that :func:`draw_predictions` draws, given the same arguments."""
-    images_of_class = defaultdict(list)
-    for i, image in enumerate(dataset_dicts):
-        for k in sorted({obj["category_id"] for obj in image.get("annotations", [])}):
-            images_of_class[k].append(i)
-    if image_counts is None:
-        image_counts = Counter({k: len(images) for k, images in images_of_class.items()})
+    classes_of_images: Mapping[int, set[int]],
+    num_images: int,
+    train_images: Sequence[int] | None = None,
+) -> list[int]:
+    """
+    Choose images so that the rarest classes are seen: class by class, rarest first, one image that
+    holds it, by chance but always the same.
 
-    chance = random.Random(seed)
+    Args:
+        classes_of_images: {image id: classes of its objects}.
+        num_images: number to choose, or as many as there are.
+        train_images: (K,), training images of each class, by which rarity is judged. Without it,
+            images in ``classes_of_images`` count.
+    """
+    images_of_class = defaultdict(list)
+    for image_id, classes in classes_of_images.items():
+        for k in sorted(classes):
+            images_of_class[k].append(image_id)
+    counts = Counter({k: len(images) for k, images in images_of_class.items()})
+    rarity = counts if train_images is None else train_images
+
+    chance = random.Random(0)
     chosen: list[int] = []
-    for k in sorted(images_of_class, key=lambda k: (image_counts[k], k)):
+    for k in sorted(images_of_class, key=lambda k: (rarity[k], k)):
         candidates = [i for i in images_of_class[k] if i not in chosen]
-        if len(chosen) == num_pictures:
+        if len(chosen) == num_images:
             break
         if candidates:
             chosen.append(chance.choice(candidates))
-    others = [i for i in range(len(dataset_dicts)) if i not in chosen]
-    chosen += chance.sample(others, min(len(others), num_pictures - len(chosen)))
-    return [dataset_dicts[i] for i in chosen]
+    others = [i for i in classes_of_images if i not in chosen]
+    return chosen + chance.sample(others, min(len(others), num_images - len(chosen)))
 
 
-def _predictions_by_image(results, metadata, score_threshold):
-    """{image id: predictions to draw, lowest score first, with contiguous class ids}"""
-    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    predictions = defaultdict(list)
-    for result in sorted(results, key=lambda result: result["score"]):
-        if result["score"] >= score_threshold:
-            category_id = result["category_id"]
-            k = category_id - 1 if to_contiguous is None else to_contiguous[category_id]
-            predictions[result["image_id"]].append({**result, "category_id": k})
-    return predictions
-
-
-def _draw_pair(image, predictions, metadata):
-    pixels = read_image(image["file_name"], format="RGB")
-    ground_truth = [obj for obj in image.get("annotations", []) if not obj.get("iscrowd")]
-    left = draw_objects(pixels, ground_truth, metadata.thing_classes, PANEL_SIDE)
-    right = draw_objects(pixels, predictions, metadata.thing_classes, PANEL_SIDE)
+def _draw_pair(file_name, objects, predictions, names):
+    pixels = read_image(file_name, format="RGB")
+    left = draw_objects(pixels, objects, names, PANEL_SIDE)
+    right = draw_objects(pixels, predictions, names, PANEL_SIDE)
     pair = Image.new("RGB", (2 * PANEL_SIDE + GAP, left.height), "white")
     pair.paste(left, (0, 0))
     pair.paste(right, (PANEL_SIDE + GAP, 0))
@@ -173,18 +123,18 @@ def _draw_pair(image, predictions, metadata):
 def _arrange(pairs, captions):
     """Rows of pairs, and over each column what it shows."""
     rows = [pairs[i : i + PAIRS_PER_ROW] for i in range(0, len(pairs), PAIRS_PER_ROW)]
-    heights = [max(pair.height for pair in row) + GAP for row in rows]
     stride = pairs[0].width + PAIR_GAP
     width = 2 * GAP + len(rows[0]) * stride - PAIR_GAP
-    picture = Image.new("RGB", (width, CAPTION_HEIGHT + sum(heights)), "white")
-    draw = ImageDraw.Draw(picture)
+    height = sum(max(pair.height for pair in row) + GAP for row in rows)
+    picture = Image.new("RGB", (width, CAPTION_HEIGHT + height), "white")
+    draw, font = ImageDraw.Draw(picture), label_font(FONT_SIZE)
     for column in range(len(rows[0])):
         for panel, caption in enumerate(captions):
             x = GAP + column * stride + panel * (PANEL_SIDE + GAP)
-            draw.text((x, CAPTION_HEIGHT / 2), caption, "black", label_font(FONT_SIZE), anchor="lm")
+            draw.text((x, CAPTION_HEIGHT / 2), caption, "black", font, anchor="lm")
     y = CAPTION_HEIGHT
-    for row, height in zip(rows, heights, strict=True):
+    for row in rows:
         for column, pair in enumerate(row):
             picture.paste(pair, (GAP + column * stride, y))
-        y += height
+        y += max(pair.height for pair in row) + GAP
     return picture

@@ -29,6 +29,7 @@ class ResultsWriter:
 
     Attributes:
         num_results: detections written.
+        num_bytes: size of the closed file.
     """
 
     def __init__(self, folder: str | None):
@@ -42,7 +43,7 @@ class ResultsWriter:
         # Unlike delete=True, this bears a folder that has been removed meanwhile.
         weakref.finalize(self, _remove, self._file)
         self._encode = msgspec.json.Encoder().encode
-        self.num_results = 0
+        self.num_results = self.num_bytes = 0
         self._file.write(b"[\n")
 
     @property
@@ -57,13 +58,18 @@ class ResultsWriter:
             self.num_results += len(lines)
 
     def close(self) -> None:
-        """End the list. Nothing can be written after this."""
+        """End the list, for other processes to read. Nothing can be written after this."""
         self._file.write(b"\n]\n")
         self._file.flush()
+        # A network file system shows others what it has been told to keep.
+        os.fsync(self._file.fileno())
+        self.num_bytes = self._file.tell()
+        self._file.close()
 
 
 def _remove(file):
-    file.close()
+    with contextlib.suppress(OSError):  # of a full disk
+        file.close()
     with contextlib.suppress(OSError):
         os.remove(file.name)
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from .step_statistics import summed_together
 
@@ -35,16 +34,16 @@ class ClassificationLoss(nn.Module):
     Attributes:
         num_classes (int): K.
         num_logits (int): L, the number of outputs of the classifier that feeds this loss.
-        background (bool): whether samples may be background.
-        normed_classifier (bool): whether the loss's paper takes an L2-normalised classifier.
+        background (bool): True if samples may be background.
+        normed_classifier (bool): True if the loss's paper takes an L2-normalised classifier.
         protected_classes (Tensor or None): bool (K,), the classes that the loss protects from the
             gradients of other classes; None where it knows no such set.
     """
 
     normed_classifier = False
-    protected_classes: torch.Tensor | None
+    protected_classes: Tensor | None
     # Of the step in progress: pairs of a buffer and what is to be added to it; else None.
-    step_statistics: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+    step_statistics: list[tuple[Tensor, Tensor]] | None = None
 
     def __init__(self, num_classes: int, num_logits: int, background: bool = True):
         super().__init__()
@@ -57,11 +56,8 @@ class ClassificationLoss(nn.Module):
         self.register_buffer("protected_classes", None, persistent=False)
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """
         Args:
             logits: (R, L), any floating dtype; the loss is computed in float32 or better.
@@ -97,15 +93,12 @@ class ClassificationLoss(nn.Module):
         return losses
 
     def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None,
-    ) -> dict[str, torch.Tensor]:
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> dict[str, Tensor]:
         """The computation behind :meth:`forward`, on checked arguments."""
         raise NotImplementedError
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """
         Args:
             logits: (R, L).
@@ -116,20 +109,20 @@ class ClassificationLoss(nn.Module):
         """
         raise NotImplementedError
 
-    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+    def predicted_classes(self, logits: Tensor) -> Tensor:
         """
         Args:
             logits: (R, L).
 
         Returns:
-            (R,) int64 labels, what the classifier says a sample is.
+            (R,) int64 labels in [0, K], the classifier's decisions.
         """
         return logits.argmax(dim=1)
 
-    def label_statistics(self, gt_classes: torch.Tensor) -> dict[str, torch.Tensor]:
+    def label_statistics(self, gt_classes: Tensor) -> dict[str, Tensor]:
         """
-        What a training step adds to the statistics that the labels alone decide. It is summed over
-        ranks and added before the step's loss is computed, which sees the new sums.
+        Contribution of a training step to the statistics that the labels alone decide. It is summed
+        over ranks and added before the step's loss is computed, which sees the new sums.
 
         Args:
             gt_classes: (R,) int64 in [0, K]; R may be 0.
@@ -140,9 +133,7 @@ class ClassificationLoss(nn.Module):
         """
         return {}
 
-    def logit_statistics(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
         """
         As :meth:`label_statistics`, for those that the logits decide. They are added after the
         step's loss, in a cascade after that of the last stage.
@@ -153,13 +144,11 @@ class ClassificationLoss(nn.Module):
         """
         return {}
 
-    def with_buffers(
-        self, statistics: dict[str, torch.Tensor]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def with_buffers(self, statistics: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The buffers that these are to be added to, each with what is to be added."""
         return [(self.get_buffer(name), step) for name, step in statistics.items()]
 
-    def check_labels(self, gt_classes: torch.Tensor) -> None:
+    def check_labels(self, gt_classes: Tensor) -> None:
         """
         Raises:
             ValueError: a label out of range; on CPU only, where looking is free.
@@ -174,7 +163,7 @@ class ClassificationLoss(nn.Module):
                 )
                 raise ValueError(f"gt_classes must be in {allowed}; got {low if low < 0 else high}")
 
-    def sample_counts(self) -> torch.Tensor | None:
+    def sample_counts(self) -> Tensor | None:
         """Foreground samples of each class counted in training, int64 (K,); None if not counted."""
         return None
 
@@ -197,130 +186,19 @@ class ClassificationLoss(nn.Module):
         nn.init.zeros_(classifier.bias)
 
 
-class SoftmaxLoss(ClassificationLoss):
-    r"""
-    Common part of the losses with a softmax. Background is one more class of the softmax; or a
-    separate foreground / background pair of logits, the objectness branch of the Seesaw paper
-    (https://arxiv.org/abs/2008.10032, table 8); or absent.
-
-    With the pair, the class loss is over foreground samples, a second cross entropy separates
-    foreground from background, both divided by all R samples, and the probability of a class is
-    :math:`\sigma^{det} = \sigma^{class} \sigma^{obj}`.
-
-    A subclass implements :meth:`class_loss`.
-
-    Args:
-        num_classes: K.
-        objectness: whether to use the pair. The logits are then K classes, foreground, background;
-            otherwise K classes and background.
-        background: if False, the logits are those of the K classes and there is no pair either.
-
-    Attributes:
-        num_columns (int): C, the number of logits in the softmax of the classes, the first ones.
-    """
-
-    def __init__(self, num_classes: int, objectness: bool, background: bool):
-        objectness = objectness and background
-        num_columns = num_classes + (background and not objectness)
-        super().__init__(num_classes, num_columns + 2 * objectness, background)
-        self.objectness = objectness
-        self.num_columns = num_columns
-
-    def class_loss(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Args:
-            logits: (R, L).
-            gt_classes: (R,) int64 in [0, C); of no meaning where not included.
-            included: bool (R,), the samples that take part; None for all.
-
-        Returns:
-            The loss over the first C logits, summed over the included samples; and the other
-            logits, (R, L - C).
-        """
-        raise NotImplementedError
-
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        num_samples = max(len(logits), 1)
-        if not self.objectness:
-            class_loss, _ = self.class_loss(logits, gt_classes, None)
-            return {"loss_cls": class_loss / num_samples}
-
-        background = gt_classes == self.num_classes
-        class_loss, objectness_logits = self.class_loss(
-            logits, gt_classes.masked_fill(background, 0), ~background
-        )
-        objectness_loss = F.cross_entropy(
-            float32_or_better(objectness_logits), background.long(), reduction="sum"
-        )
-        return {
-            "loss_cls": class_loss / num_samples,
-            "loss_cls_objectness": objectness_loss / num_samples,
-        }
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        logits = float32_or_better(logits)
-        if not self.objectness:
-            return logits.softmax(dim=1)
-        classes = logits[:, : self.num_classes].softmax(dim=1)
-        foreground, background = logits[:, self.num_classes :].softmax(dim=1).split(1, dim=1)
-        return torch.cat([classes * foreground, background], dim=1)
-
-    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
-        if not self.objectness:
-            return logits.argmax(dim=1)
-        foreground, background = logits[:, self.num_classes :].unbind(dim=1)
-        classes = logits[:, : self.num_classes].argmax(dim=1)
-        return torch.where(foreground >= background, classes, self.num_classes)
-
-
-class SigmoidLoss(ClassificationLoss):
-    """
-    Common part of the losses with one independent sigmoid per class and, but for those that say
-    so, no background logit.
-
-    The classifier's bias starts where every class has probability ``prior_probability``, as in
-    the focal loss paper (https://arxiv.org/abs/1708.02002, section 4.1): with 1,203 classes and
-    zero bias the loss would start at 1203 log 2 = 834.
-    """
-
-    def __init__(
-        self, num_classes: int, prior_probability: float = 0.001, num_logits: int | None = None
-    ):
-        super().__init__(num_classes, num_logits or num_classes)
-        if not 0 < prior_probability < 1:
-            raise ValueError(f"prior_probability must be in (0, 1), got {prior_probability}")
-        self.prior_probability = prior_probability
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """(R, K) logits to (R, K + 1); the background column is 0, as there is no such logit."""
-        return F.pad(float32_or_better(logits).sigmoid(), (0, 1))
-
-    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
-        """The class of the largest logit, or background where no probability reaches 1/2."""
-        largest, classes = logits.max(dim=1)
-        return torch.where(largest >= 0, classes, self.num_classes)
-
-    def init_classifier(self, classifier: nn.Linear) -> None:
-        super().init_classifier(classifier)
-        prior = torch.tensor(self.prior_probability, dtype=torch.float64)
-        nn.init.constant_(classifier.bias, torch.logit(prior).item())
-
-
-def float32_or_better(tensor: torch.Tensor) -> torch.Tensor:
+def float32_or_better(tensor: Tensor) -> Tensor:
     """The tensor itself if float32 or float64, otherwise its float32 copy."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def computation_dtype(logits: Tensor) -> torch.dtype:
+    """float64 for float64, float32 for all others."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
 def class_vector(
-    values: Sequence[float] | torch.Tensor | None, num_classes: int, argument: str
-) -> torch.Tensor:
+    values: Sequence[float] | Tensor | None, num_classes: int, argument: str
+) -> Tensor:
     """
     One non-negative number per class, as float64 (K,).
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SigmoidLoss, class_vector
-from .weighted_sigmoid import weighted_sigmoid_loss
+from .base import class_vector
+from .sigmoid import SigmoidLoss, weighted_sigmoid
 
 
 class ClassBalancedLoss(SigmoidLoss):
@@ -31,7 +31,7 @@ class ClassBalancedLoss(SigmoidLoss):
         prior_probability: probability of every class at the start of training.
     """
 
-    sample_weights: torch.Tensor
+    sample_weights: Tensor
 
     def __init__(
         self,
@@ -51,15 +51,11 @@ class ClassBalancedLoss(SigmoidLoss):
         # Not in checkpoints: they follow from the training set and the settings of this run.
         self.register_buffer("sample_weights", F.pad(weights, (0, 1), value=1.0), persistent=False)
 
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        losses = weighted_sigmoid_loss(logits, gt_classes)
-        weights = self.sample_weights[gt_classes].to(losses.dtype)
-        return {"loss_cls": (losses * weights).sum() / max(len(logits), 1)}
+    def sample_losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> Tensor:
+        losses = weighted_sigmoid(logits, gt_classes)
+        return losses * self.sample_weights[gt_classes].to(losses.dtype)
 
     def extra_repr(self) -> str:
         weights = self.sample_weights[:-1]

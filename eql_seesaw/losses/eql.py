@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from .base import SigmoidLoss, class_vector
+from .base import class_vector, computation_dtype
 from .rarity import image_frequencies, rarity_threshold, tail_ratio
-from .weighted_sigmoid import weighted_sigmoid_loss
+from .sigmoid import SigmoidLoss, weighted_sigmoid
 
 THRESHOLD_FUNCTIONS = ("threshold", "exponential", "gompertz")
 
@@ -41,8 +42,8 @@ class EqualizationLoss(SigmoidLoss):
         prior_probability: probability of every class at the start of training.
     """
 
-    rarity: torch.Tensor
-    protected_classes: torch.Tensor
+    rarity: Tensor
+    protected_classes: Tensor
 
     def __init__(
         self,
@@ -83,20 +84,21 @@ class EqualizationLoss(SigmoidLoss):
         self.register_buffer("rarity", rarity, persistent=False)
         self.protected_classes = rarity >= 0.5
 
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        losses = weighted_sigmoid_loss(
-            logits,
-            gt_classes,
-            ignored=self.rarity,
-            ignoring_rows=gt_classes < self.num_classes if self.excluding_function else None,
-            kept=annotated_classes if self.keep_annotated else None,
-        )
-        return {"loss_cls": losses.sum() / max(len(logits), 1)}
+    def sample_losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> Tensor:
+        foreground = gt_classes[:, None] < self.num_classes
+        rarity = self.rarity.to(computation_dtype(logits))
+
+        def weights(rows: slice) -> Tensor:
+            w = 1 - rarity
+            if self.excluding_function:  # E(r) = 0 for background
+                w = torch.where(foreground[rows], w, 1.0)
+            if self.keep_annotated and annotated_classes is not None:
+                w = torch.where(annotated_classes[rows], 1.0, w)
+            return w
+
+        return weighted_sigmoid(logits, gt_classes, weights)
 
     def extra_repr(self) -> str:
         return (

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SigmoidLoss, class_vector
-from .weighted_sigmoid import weighted_sigmoid_loss
+from .base import class_vector
+from .sigmoid import SigmoidLoss, weighted_sigmoid
 
 
 class FederatedLoss(SigmoidLoss):
@@ -34,7 +35,7 @@ class FederatedLoss(SigmoidLoss):
             which ``torch.manual_seed`` seeds.
     """
 
-    draw_weights: torch.Tensor
+    draw_weights: Tensor
 
     def __init__(
         self,
@@ -60,20 +61,13 @@ class FederatedLoss(SigmoidLoss):
             "draw_weights", (counts > 0) * counts**frequency_power, persistent=False
         )
 
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        losses = weighted_sigmoid_loss(
-            logits,
-            gt_classes,
-            ignored=1 - self.sample_classes(gt_classes).float(),
-        )
-        return {"loss_cls": losses.sum() / max(len(logits), 1)}
+    def sample_losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> Tensor:
+        sampled = self.sample_classes(gt_classes)
+        return weighted_sigmoid(logits, gt_classes, lambda rows: sampled)
 
-    def sample_classes(self, gt_classes: torch.Tensor) -> torch.Tensor:
+    def sample_classes(self, gt_classes: Tensor) -> Tensor:
         """
         Args:
             gt_classes: (R,) int64 in [0, K].

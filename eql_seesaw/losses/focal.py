@@ -1,12 +1,10 @@
 """Sigmoid focal loss."""
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SigmoidLoss
-from .row_blocks import row_blocks
-from .weighted_sigmoid import own_classes
+from .sigmoid import SigmoidLoss, weighted_sigmoid
 
 
 class FocalLoss(SigmoidLoss):
@@ -46,60 +44,27 @@ class FocalLoss(SigmoidLoss):
         self.alpha = alpha
         self.gamma = gamma
 
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        loss = _FocalLoss.apply(logits, gt_classes, self.alpha, self.gamma)
-        return {"loss_cls": loss / max(len(logits), 1)}
+    def sample_losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> Tensor:
+        return weighted_sigmoid(
+            logits,
+            gt_classes,
+            weights=lambda rows: 1 - self.alpha,
+            own_weights=logits.new_full((self.num_classes,), self.alpha),
+            term=self.negative_term,
+            derivative=self.derivative,
+        )
+
+    def negative_term(self, logits: Tensor) -> Tensor:
+        """p^gamma * -log(1 - p)."""
+        return F.softplus(logits, threshold=40) * logits.sigmoid() ** self.gamma
+
+    def derivative(self, logits: Tensor) -> Tensor:
+        """That of the negative term by the logit."""
+        p = logits.sigmoid()
+        losses = F.softplus(logits, threshold=40)
+        return p**self.gamma * torch.addcmul(p, 1 - p, losses, value=self.gamma)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, alpha={self.alpha}, gamma={self.gamma}"
-
-
-class _FocalLoss(torch.autograd.Function):
-    """The sum over samples. The gradient is computed with it, block of rows by block of rows."""
-
-    @staticmethod
-    def forward(ctx, logits, gt_classes, alpha, gamma):
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        own, foreground = own_classes(gt_classes, logits.shape[1])
-        # bfloat16 has the range of float32, float16 has not.
-        kept_dtype = logits.dtype if logits.dtype == torch.bfloat16 else dtype
-        gradient = torch.empty_like(logits, dtype=kept_dtype)
-        sums = torch.empty(len(logits), 1, dtype=dtype, device=logits.device)
-        for rows in row_blocks(logits):
-            losses, gradients = _terms_of_negatives(logits[rows].to(dtype), gamma)
-            as_negatives = losses.gather(1, own[rows]).masked_fill_(foreground[rows], 0)
-            losses.scatter_(1, own[rows], as_negatives)
-            torch.sum(losses, dim=1, keepdim=True, out=sums[rows])
-            torch.mul(gradients, 1 - alpha, out=gradient[rows])
-        # The positive term is that of a negative class with the opposite logit.
-        own_logits = logits.gather(1, own).to(dtype)
-        losses, gradients = _terms_of_negatives(-own_logits, gamma)
-        positive = torch.where(foreground, losses, 0).sum()
-        own_gradient = torch.where(
-            foreground, (-alpha * gradients).to(kept_dtype), gradient.gather(1, own)
-        )
-        gradient[torch.arange(len(own), device=own.device), own[:, 0]] = own_gradient[:, 0]
-        ctx.save_for_backward(gradient)
-        ctx.logits_dtype = logits.dtype
-        return alpha * positive + (1 - alpha) * sums.sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output):
-        (gradient,) = ctx.saved_tensors
-        return (gradient * grad_output).to(ctx.logits_dtype), None, None, None
-
-
-def _terms_of_negatives(logits, gamma):
-    """p^gamma * -log(1 - p), and its derivative by the logit."""
-    losses = F.softplus(logits, threshold=40)
-    probabilities = logits.sigmoid()
-    modulation = probabilities.pow(gamma)
-    gradients = (1 - probabilities).mul_(losses)
-    gradients = torch.add(probabilities, gradients, alpha=gamma, out=gradients).mul_(modulation)
-    return losses.mul_(modulation), gradients

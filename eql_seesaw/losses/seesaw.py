@@ -4,15 +4,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from .base import SoftmaxLoss, class_vector, float32_or_better
-from .weighted_softmax import weighted_softmax_loss
+from .base import class_vector, computation_dtype
+from .softmax import SoftmaxLoss, offset_softmax
 
 COUNTS = ("online", "fixed")
-
-# Mitigation factors are not told apart below e^-60, far beyond any count ratio, so that they stay
-# above float32's smallest number.
-LOG_SMALLEST_FACTOR = -60.0
 
 
 class SeesawLoss(SoftmaxLoss):
@@ -39,7 +36,7 @@ class SeesawLoss(SoftmaxLoss):
         p: exponent of the mitigation factor; 0 switches it off.
         q: exponent of the compensation factor; 0 switches it off.
         eps: floor of the own-class probability in the compensation factor.
-        objectness: whether to use the objectness pair.
+        objectness: use of the objectness pair.
         background: False for image classification without a background class; there is then no
             objectness either.
         counts: "online" counts the sampled proposals, summed over ranks, before they are used in
@@ -49,7 +46,7 @@ class SeesawLoss(SoftmaxLoss):
     """
 
     normed_classifier = True
-    cumulative_counts: torch.Tensor
+    cumulative_counts: Tensor
 
     def __init__(
         self,
@@ -83,14 +80,14 @@ class SeesawLoss(SoftmaxLoss):
         # Fixed counts follow from this run's settings, so no checkpoint may replace them.
         self.register_buffer("cumulative_counts", initial, persistent=counts == "online")
 
-    def label_statistics(self, gt_classes: torch.Tensor) -> dict[str, torch.Tensor]:
+    def label_statistics(self, gt_classes: Tensor) -> dict[str, Tensor]:
         if self.counts == "fixed":
             return {}
         counts = gt_classes.new_zeros(self.num_classes + 1)
         counts.scatter_add_(0, gt_classes, torch.ones_like(gt_classes))
         return {"cumulative_counts": counts[: self.num_columns]}
 
-    def sample_counts(self) -> torch.Tensor | None:
+    def sample_counts(self) -> Tensor | None:
         return self.cumulative_counts[: self.num_classes] if self.counts == "online" else None
 
     def extra_repr(self) -> str:
@@ -99,31 +96,17 @@ class SeesawLoss(SoftmaxLoss):
             f"objectness={self.objectness}, counts={self.counts}"
         )
 
-    def class_loss(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        # M_ij = min(N_j^p, N_i^p) / N_i^p and C_ij = max(sigma_j, floor_i)^q / floor_i^q with
-        # floor_i = max(sigma_i, eps). The denominators are constants of a row, which a softmax does
-        # not see, so neither of the factors is ever divided out.
-        log_mitigation = self.p * self.cumulative_counts.clamp(min=1).double().log()
-        log_mitigation = (log_mitigation - log_mitigation.max()).clamp_(min=LOG_SMALLEST_FACTOR)
-        log_mitigation = log_mitigation.to(float32_or_better(logits[:0]).dtype)
-        mitigation = log_mitigation.exp()
-        log_eps = math.log(self.eps)
+    def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        n = self.p * self.cumulative_counts.clamp(min=1).double().log()  # p log N_j
+        n = n.to(computation_dtype(logits))
 
-        def weighted_exponentials(
-            own: torch.Tensor, block: torch.Tensor, out: torch.Tensor
-        ) -> torch.Tensor:
-            sigma = torch.softmax(block, dim=1, out=out)
-            # The softmax's normaliser, from its largest entry, which cannot underflow.
-            log_sum = block.amax(dim=1, keepdim=True) - sigma.amax(dim=1, keepdim=True).log()
-            log_sigma_own = block.gather(1, own) - log_sum
-            log_floor = log_sigma_own.clamp(min=log_eps)
-            factor = torch.maximum(sigma, log_floor.exp()).pow_(self.q)
-            sigma.mul_(factor)
-            sigma.mul_(torch.minimum(mitigation, mitigation[own], out=factor))
-            return log_sigma_own + self.q * log_floor + log_mitigation[own]
+        def log_factors(z: Tensor, rows: slice) -> Tensor:
+            """log M_ij + log C_ij of samples of class i."""
+            i = gt_classes[rows, None]
+            log_mitigation = (n - n[i]).clamp_(max=0)
+            log_sigma = z.log_softmax(dim=1)
+            log_floor = log_sigma.gather(1, i).clamp(min=math.log(self.eps))
+            log_compensation = (log_sigma - log_floor).clamp_(min=0).mul_(self.q)
+            return log_mitigation + log_compensation
 
-        return weighted_softmax_loss(
-            logits, gt_classes, weighted_exponentials, self.num_columns, included
-        )
+        return offset_softmax(logits, gt_classes, log_factors)

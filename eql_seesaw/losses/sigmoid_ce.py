@@ -1,9 +1,6 @@
 """Sigmoid cross entropy, the baseline of the EQL paper."""
 
-import torch
-
-from .base import SigmoidLoss
-from .weighted_sigmoid import weighted_sigmoid_loss
+from .sigmoid import SigmoidLoss
 
 
 class SigmoidCrossEntropy(SigmoidLoss):
@@ -15,12 +12,3 @@ class SigmoidCrossEntropy(SigmoidLoss):
         num_classes: K. Takes K logits; a background sample is a negative of every class.
         prior_probability: probability of every class at the start of training.
     """
-
-    def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        losses = weighted_sigmoid_loss(logits, gt_classes)
-        return {"loss_cls": losses.sum() / max(len(logits), 1)}

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SoftmaxLoss, class_vector
+from .base import class_vector
 from .rarity import rarity_threshold, tail_ratio
-from .weighted_softmax import weighted_softmax_loss
+from .softmax import SoftmaxLoss, offset_softmax
 
 
 class SoftmaxEqualizationLoss(SoftmaxLoss):
@@ -29,7 +30,7 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
         max_image_count: classes with at most this many images are protected ...
         lambda_: ... unless this frequency is given; then those with f_k < lambda, strictly.
         gamma: probability that beta is 1.
-        objectness: whether background is a separate foreground / background pair of logits, as in
+        objectness: background as a separate foreground / background pair of logits, as in
             the Seesaw paper.
         background: False for image classification without a background class; there is then no
             objectness either.
@@ -37,7 +38,7 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
             which ``torch.manual_seed`` seeds.
     """
 
-    protected_classes: torch.Tensor
+    protected_classes: Tensor
 
     def __init__(
         self,
@@ -62,24 +63,15 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
         self.tail_ratio = tail_ratio(rarity, counts)
         self.protected_classes = rarity.bool()
 
-    def class_loss(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor, included: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         protected = F.pad(self.protected_classes, (0, self.num_columns - self.num_classes))
 
-        def weighted_exponentials(
-            own: torch.Tensor, block: torch.Tensor, out: torch.Tensor
-        ) -> torch.Tensor:
-            beta = torch.rand(block.shape, device=block.device, generator=self.generator)
-            left_out = (beta < self.gamma) & protected
-            left_out.scatter_(1, own, False)
-            log_probabilities = block.masked_fill(left_out, -torch.inf).log_softmax(dim=1)
-            torch.exp(log_probabilities, out=out)
-            return log_probabilities.gather(1, own)
+        def log_weights(z: Tensor, rows: slice) -> Tensor:
+            beta = torch.rand(z.shape, device=z.device, generator=self.generator) < self.gamma
+            left_out = (beta & protected).scatter_(1, gt_classes[rows, None], False)
+            return torch.zeros_like(z).masked_fill_(left_out, -torch.inf)
 
-        return weighted_softmax_loss(
-            logits, gt_classes, weighted_exponentials, self.num_columns, included
-        )
+        return offset_softmax(logits, gt_classes, log_weights)
 
     def extra_repr(self) -> str:
         return (

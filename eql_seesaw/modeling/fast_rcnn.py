@@ -14,7 +14,8 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..config import loss_arguments, normed_classifier
-from ..data.class_statistics import ClassStatistics, get_class_statistics
+from ..data.class_statistics import ClassStatistics
+from ..data.training_set import class_statistics
 from ..losses import ClassificationLoss, build_loss
 from .class_gradients import ClassGradients
 from .classification_accuracy import ClassificationAccuracy
@@ -93,11 +94,8 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
         num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         name = cls.loss_name or cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
-        if cfg.DATASETS.TRAIN or cfg.DATASETS.CLASS_STATISTICS:
-            statistics = get_class_statistics(
-                cfg.DATASETS.TRAIN, num_classes, cfg.DATASETS.CLASS_STATISTICS
-            )
-        else:
+        statistics = class_statistics(cfg)
+        if statistics is None:
             # Without a training set the model can only predict, which takes no statistics.
             ones = np.ones(num_classes, dtype=np.int64)
             statistics = ClassStatistics(ones, ones, num_images=num_classes)

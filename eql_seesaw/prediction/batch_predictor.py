@@ -12,8 +12,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 
-from ..data.class_names import class_metadata
-from ..data.register import find_dataset, register_instances
+from ..data.register import class_metadata, find_dataset, register_instances
 from ..engine.checkpoint import build_checkpointer
 from ..evaluation.drawing import draw_objects
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..evaluation.evaluation_files import PER_CATEGORY
+from ..evaluation.result import PER_CATEGORY
 
 # Columns of the table of categories.
 AP_COLUMNS = {"bbox": "AP box", "segm": "AP mask"}

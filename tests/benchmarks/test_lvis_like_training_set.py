@@ -10,7 +10,7 @@ from eql_seesaw.benchmarks.lvis_like_training_set import (
     long_tail,
     lvis_like_training,
 )
-from eql_seesaw.data.instances_json import read_instances_json
+from eql_seesaw.data.annotated_images import read_annotated_images
 
 
 def test_long_tail():
@@ -38,7 +38,7 @@ def test_files(tmp_path):
     with open(training_set.json_file) as f:
         content = json.load(f)
     assert len(content["categories"]) == 1203
-    dataset = read_instances_json(training_set.json_file, training_set.image_root)
+    dataset = read_annotated_images(training_set.json_file, training_set.image_root)
     # Each class once.
     assert len(dataset) == 60 and len(content["annotations"]) == 1203
     first = dataset[0]

@@ -1,5 +1,8 @@
 """Small photographs of noise with annotations, as Detectron2 wants them."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 from detectron2.config import get_cfg
 from detectron2.structures import BoxMode
@@ -29,6 +32,31 @@ def write_images(folder, number):
             }
         )
     return dataset_dicts
+
+
+def write_annotations(json_file, dataset_dicts, names=("bird 0", "bird 1", "bird 2")):
+    """The same in an annotation file; returns its path and that of the folder of images."""
+    annotations = [
+        {"image_id": image["image_id"], **instance, "category_id": instance["category_id"] + 1}
+        for image in dataset_dicts
+        for instance in image["annotations"]
+    ]
+    images = [
+        {
+            "id": image["image_id"],
+            "file_name": Path(image["file_name"]).name,
+            "height": image["height"],
+            "width": image["width"],
+        }
+        for image in dataset_dicts
+    ]
+    content = {
+        "images": images,
+        "annotations": [{**a, "id": i} for i, a in enumerate(annotations)],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names, start=1)],
+    }
+    json_file.write_text(json.dumps(content))
+    return str(json_file), str(Path(dataset_dicts[0]["file_name"]).parent)
 
 
 def annotation(category_id, **fields):

@@ -12,7 +12,6 @@ from PIL import Image
 
 from eql_seesaw.config import add_long_tail_config
 from eql_seesaw.data.annotated_classes import AnnotatedClassesMapper
-from eql_seesaw.data.register import register_instances
 
 
 @pytest.fixture
@@ -108,19 +107,6 @@ def test_otherwise_the_same_as_detectron2(cfg, dataset_dict):
 def test_without_config(dataset_dict):
     mapper = AnnotatedClassesMapper(True, num_classes=6, augmentations=[], image_format="RGB")
     assert rows(mapper, dataset_dict) == [[1, 1, 0, 1, 1, 0]] * 3
-
-
-def test_detectron2s_lvis_loader_keeps_ids_of_the_file(cfg, dataset_dict):
-    # Its class ids are contiguous from 0, its "neg_category_ids" are the file's, from 1.
-    cfg.DATASETS.TRAIN = ("lvis_v1_train",)
-    assert rows(AnnotatedClassesMapper(cfg), dataset_dict) == [[1, 0, 0, 1, 0, 0]] * 3
-
-
-def test_datasets_that_differ_in_their_ids(cfg):
-    register_instances("birds", "x.json", "images")
-    cfg.DATASETS.TRAIN = ("lvis_v1_train", "birds")
-    with pytest.raises(ValueError, match="'lvis_v1_train' and 'birds' have different ids"):
-        AnnotatedClassesMapper(cfg)
 
 
 def test_images_that_switch_the_loss_off_are_named_once(cfg, dataset_dict, caplog, monkeypatch):

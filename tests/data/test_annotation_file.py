@@ -1,11 +1,12 @@
+import json
+
 import pytest
 
-from eql_seesaw.data.annotation_file import (
+from eql_seesaw.data.annotation_file import AnnotationFile
+from eql_seesaw.data.annotation_problems import (
     box_problem,
-    entries_by_id,
     image_file_name,
     is_number,
-    read_annotation_file,
     segmentation_problem,
     shorten,
 )
@@ -24,17 +25,51 @@ def test_file_that_is_no_json_object(tmp_path, text, expected):
     json_file = tmp_path / "x.json"
     json_file.write_text(text)
     with pytest.raises(ValueError) as info:
-        read_annotation_file(str(json_file))
+        AnnotationFile(str(json_file))
     assert str(info.value).startswith(f"{json_file}: {expected}") and "\n" not in str(info.value)
 
 
-def test_entries_are_kept_where_others_are_broken():
+def test_file_that_is_not_utf_8(tmp_path):
+    json_file = tmp_path / "x.json"
+    json_file.write_bytes(b'{"images": [{"note": "\xe9"}]}')
+    with pytest.raises(ValueError, match="x.json: not JSON, or not complete: .*utf-8"):
+        AnnotationFile(str(json_file))
+
+
+def test_entries_are_kept_where_others_are_broken(tmp_path):
     first, second = {"id": 5, "name": "owl"}, {"id": 2, "name": "tit"}
-    by_id, problems = entries_by_id({"categories": [first, 7, second, {"id": 5}]}, "categories")
-    assert by_id == {5: first, 2: second} and list(by_id) == [5, 2]
+    json_file = tmp_path / "x.json"
+    categories = [first, 7, second, {"id": 5}, "{", [{}]]
+    json_file.write_text(json.dumps({"categories": categories, "images": [], "annotations": {}}))
+    file, problems = AnnotationFile(str(json_file)), []
+    assert list(file.entries("categories", lambda *x: problems.append(x))) == [first, second]
     assert [(where, problem.kind) for where, problem in problems] == [
         ("categories[1]", "categories without an id"),
         ("categories[3]", "duplicate ids of categories"),
+        ("categories[4]", "categories without an id"),
+        ("categories[5]", "categories without an id"),
+    ]
+    texts = [json.loads(file.text[start:end]) for start, end in file.spans("categories")]
+    assert texts == categories
+
+    problems.clear()
+    assert list(file.entries("images", lambda *x: problems.append(x), may_be_empty=True)) == []
+    assert problems == []
+    for section, detail in (("images", "list is empty"), ("annotations", "no list; expected")):
+        assert list(file.entries(section, lambda *x: problems.append(x))) == []
+        where, problem = problems.pop()
+        assert where == section and detail in problem.detail
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings(tmp_path, encoding):
+    json_file = tmp_path / "x.json"
+    categories = [{"id": 1, "name": "é\ud800"}, {"id": 2, "area": float("nan"), "x": 10**400}]
+    json_file.write_text(json.dumps({"categories": categories}), encoding)
+    file = AnnotationFile(str(json_file))
+    assert list(file.entries("categories", pytest.fail)) == [
+        categories[0],
+        {"id": 2, "area": None, "x": 10**400},
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from eql_seesaw.data.class_aware_sampler import ClassAwareTrainingSampler
+from eql_seesaw.data.train_sampler import ClassAwareTrainingSampler
 
 
 def image(*classes, iscrowd=0):

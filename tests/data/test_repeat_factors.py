@@ -4,7 +4,7 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 from eql_seesaw.data.annotation_columns import annotation_columns
-from eql_seesaw.data.repeat_factors import repeat_factors
+from eql_seesaw.data.train_sampler import repeat_factors
 
 
 def long_tailed_dicts(num_images, num_classes, seed):

@@ -1,18 +1,10 @@
 import itertools
-import json
-import os
 import random
 
-import detectron2.utils.logger
 import numpy as np
 import pytest
 import torch
-from detectron2.data import (
-    DatasetCatalog,
-    DatasetMapper,
-    MetadataCatalog,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetMapper
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
@@ -21,11 +13,10 @@ from detectron2.data.samplers import (
 )
 from detectron2.utils import comm
 
-from eql_seesaw.data.class_aware_sampler import ClassAwareTrainingSampler
-from eql_seesaw.data.register import register_instances
-from eql_seesaw.data.serialized_instances import SerializedInstances
+from eql_seesaw.data.annotated_images import JoinedImages, read_annotated_images
 from eql_seesaw.data.train_loader import build_train_loader
-from tests.data.small_images import annotation, make_cfg, write_images
+from eql_seesaw.data.train_sampler import ClassAwareTrainingSampler
+from tests.data.small_images import make_cfg, write_annotations, write_images
 
 NUM_IMAGES = 12
 # What DATALOADER.SAMPLER_TRAIN promises for a seed, with thresholds and ratios of `settings`.
@@ -244,22 +235,9 @@ def test_batch_that_cannot_be_divided(monkeypatch, batch, steps):
     on_rank(monkeypatch, 0, 2)
     cfg = config()
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS = batch, steps
-    cfg.DATASETS.TRAIN = ("not_read",)
     expected = f"IMS_PER_BATCH is {batch}; it must be a multiple of {2 * steps}, 2 process"
     with pytest.raises(ValueError, match=expected):
-        build_train_loader(cfg)
-
-
-def test_dataset_of_the_config(dataset_dicts):
-    """Images without annotations are left out, as DATALOADER.FILTER_EMPTY_ANNOTATIONS says."""
-    empty = {**dataset_dicts[0], "image_id": 99, "annotations": []}
-    DatasetCatalog.register("small", lambda: [empty, *dataset_dicts])
-    cfg = config()
-    cfg.DATASETS.TRAIN = ("small",)
-    expected = build_train_loader(cfg, dataset_dicts)
-    assert_same_passes(take(build_train_loader(cfg), 5), take(expected, 5))
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
-    assert build_train_loader(cfg).stream["num_images"] == NUM_IMAGES + 1
+        build_train_loader(cfg, [])
 
 
 def test_grouping_needs_sizes(dataset_dicts):
@@ -367,87 +345,15 @@ def test_detectron2s_own_mapper(dataset_dicts, tmp_path):
         take(loader, 6)
 
 
-@pytest.fixture
-def registered(dataset_dicts, tmp_path):
-    """The images as a registered annotation file, with one of a crowd and one without objects."""
-    crowd = {**dataset_dicts[0], "image_id": 98, "annotations": [annotation(0, iscrowd=1)]}
-    empty = {**dataset_dicts[0], "image_id": 99, "annotations": []}
-    annotations = [
-        {"image_id": image["image_id"], **instance, "category_id": instance["category_id"] + 1}
-        for image in [crowd, empty, *dataset_dicts]
-        for instance in image["annotations"]
-    ]
-    images = [
-        {
-            "id": image["image_id"],
-            "file_name": os.path.basename(image["file_name"]),
-            "height": image["height"],
-            "width": image["width"],
-        }
-        for image in [crowd, empty, *dataset_dicts]
-    ]
-    content = {
-        "images": images,
-        "annotations": [{**a, "id": i} for i, a in enumerate(annotations)],
-        "categories": [{"id": k + 1, "name": f"bird {k}"} for k in range(3)],
-    }
-    json_file = tmp_path / "annotations.json"
-    json_file.write_text(json.dumps(content))
-    image_root = os.path.dirname(dataset_dicts[0]["file_name"])
-    register_instances("registered_images", str(json_file), image_root)
-    yield json_file
-    DatasetCatalog.remove("registered_images")
-    MetadataCatalog.remove("registered_images")
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_registered_file_gives_the_same_stream(dataset_dicts, registered, name, num_workers):
+def test_images_of_a_file_give_the_same_stream(dataset_dicts, tmp_path, name, num_workers):
     cfg = config(SAMPLER_TRAIN=name, NUM_WORKERS=num_workers)
-    cfg.DATASETS.TRAIN = ("registered_images",)
-    loader = build_train_loader(cfg)
-    assert isinstance(loader.dataset, SerializedInstances)
-    expected = build_train_loader(cfg, dataset_dicts)
-    assert loader.stream == expected.stream
-    assert_same_passes(take(loader, 15), take(expected, 15))
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
-    loader = build_train_loader(cfg, mapper=just_ids)
-    expected = build_train_loader(cfg, DatasetCatalog.get("registered_images"), just_ids)
-    assert loader.stream == expected.stream and loader.stream["num_images"] == NUM_IMAGES + 2
-    assert take(loader, 15) == take(expected, 15)
-
-
-def test_log_of_a_registered_file_is_detectron2s(registered, caplog):
-    cfg = config()
-    cfg.DATASETS.TRAIN = ("registered_images",)
-    messages = []
-    for load in (build_train_loader, lambda cfg: get_detection_dataset_dicts(cfg.DATASETS.TRAIN)):
-        caplog.clear()
-        detectron2.utils.logger._LOG_COUNTER.clear()  # else the table comes only once
-        with caplog.at_level("INFO"):
-            load(cfg)
-        starts = ("Removed", "Distribution")
-        messages.append([m for m in caplog.messages if m.startswith(starts)])
-    assert messages[0] == messages[1] and len(messages[0]) == 2
-
-
-def test_registered_file_with_nothing_but_crowds(registered):
-    content = json.loads(registered.read_text())
-    for entry in content["annotations"]:
-        entry["iscrowd"] = 1
-    registered.write_text(json.dumps(content))
-    cfg = config()
-    cfg.DATASETS.TRAIN = ("registered_images",)
-    with pytest.raises(ValueError, match="'registered_images' has no annotations to train on"):
-        build_train_loader(cfg)
-
-
-def test_unusual_file_is_loaded_as_a_list(dataset_dicts, registered):
-    content = json.loads(registered.read_text())
-    content["annotations"][0]["iscrowd"] = True
-    registered.write_text(json.dumps(content))
-    cfg = config()
-    cfg.DATASETS.TRAIN = ("registered_images",)
-    loader = build_train_loader(cfg)
-    assert not isinstance(loader.dataset, SerializedInstances)
-    assert_same_passes(take(loader, 5), take(build_train_loader(cfg, dataset_dicts), 5))
+    images = read_annotated_images(*write_annotations(tmp_path / "x.json", dataset_dicts))
+    for found, expected in (
+        (images, dataset_dicts),
+        (JoinedImages([images, images]), dataset_dicts * 2),
+    ):
+        loader, other = (build_train_loader(cfg, x) for x in (found, expected))
+        assert loader.stream == other.stream and loader.dataset is found
+        assert_same_passes(take(loader, 15), take(other, 15))

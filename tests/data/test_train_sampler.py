@@ -6,8 +6,11 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 
-from eql_seesaw.data.class_aware_sampler import ClassAwareTrainingSampler
-from eql_seesaw.data.train_sampler import build_train_sampler, sampler_settings
+from eql_seesaw.data.train_sampler import (
+    ClassAwareTrainingSampler,
+    build_train_sampler,
+    sampler_settings,
+)
 
 SAMPLERS = (
     "TrainingSampler",

@@ -24,7 +24,7 @@ def test_masks_are_rle_for_our_evaluators_only(evaluator, is_rle, tmp_path, monk
 
     evaluated = []
     monkeypatch.setattr(DefaultTrainer, "test", lambda cfg, model, _: evaluated.append(model))
-    monkeypatch.setattr(trainer, "show_evaluation", lambda cfg, folder: None)
+    monkeypatch.setattr(trainer, "show_evaluation", lambda *_: None)
     cfg = tiny_config(tmp_path)
     cfg.defrost()
     cfg.DATASETS.TEST = ("some",)

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from eql_seesaw.evaluation.evaluation_files import MATCHES, RESULTS, Evaluation
 from eql_seesaw.evaluation.matches import Matches
+from eql_seesaw.evaluation.result import MATCHES, RESULTS, Result
 from tests.engine.conftest import ROOT
 from tests.engine.test_train_net import free_port
 
@@ -53,7 +53,7 @@ def run(*arguments):
 
 def assert_same_bits(one, two):
     assert (one / RESULTS).read_bytes() == (two / RESULTS).read_bytes()
-    first, second = Evaluation.load(str(one)), Evaluation.load(str(two))
+    first, second = Result.load(str(one)), Result.load(str(two))
     assert dataclasses.replace(first, date="") == dataclasses.replace(second, date="")
     for iou_type in ("bbox", "segm"):
         ours = Matches.load(str(one / MATCHES.format(iou_type)))

@@ -5,7 +5,7 @@ import numpy as np
 import pycocotools.mask as mask_utils
 import pytest
 
-from eql_seesaw.evaluation.boundary_ap import BoundaryAP
+from eql_seesaw.evaluation import boundary
 from eql_seesaw.evaluation.detections import Detections
 from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
 
@@ -136,21 +136,24 @@ def random_case(seed):
     return ground_truth, results
 
 
-def evaluation_of(ground_truth, dilation_ratio=0.008):
-    part = BoundaryAP(ground_truth["categories"], dilation_ratio=dilation_ratio)
-    return LVISEvaluation(ground_truth, ["segm"], {"boundary": part})
-
-
 def of_image(image_id, results):
     chosen = [result for result in results if result["image_id"] == image_id]
     return Detections.from_results(image_id, chosen, ["segm"])
 
 
+def boundary_metrics(evaluation):
+    evaluation.add_remaining()
+    metrics = evaluation.matchings["boundary"].result().metrics
+    return {name: metrics[name] for name in METRICS}
+
+
 def evaluate_boundary_ap(ground_truth, results, dilation_ratio=0.008):
-    evaluation = evaluation_of(ground_truth, dilation_ratio)
-    for image_id in {result["image_id"] for result in results}:
-        evaluation.add(of_image(image_id, results))
-    return evaluation.finish()["boundary"]
+    evaluation = LVISEvaluation(ground_truth, ["boundary"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boundary, "DILATION_RATIO", dilation_ratio)
+        for image_id in {result["image_id"] for result in results}:
+            evaluation.add(of_image(image_id, results))
+        return boundary_metrics(evaluation)
 
 
 def slow_boundary(mask, dilation_ratio):
@@ -307,25 +310,17 @@ def test_no_detections_score_zero_and_no_ground_truth_nothing(empty_masks):
 
 
 def test_images_in_any_order_by_several_processes():
+    """With the width of the paper, the default."""
     ground_truth, results = random_case(2)
-    expected = evaluate_boundary_ap(ground_truth, results)
+    expected = evaluate_boundary_ap(ground_truth, results, 0.02)
     image_ids = [image["id"] for image in ground_truth["images"]]
-    parts = [evaluation_of(ground_truth) for _ in range(3)]
+    parts = [LVISEvaluation(ground_truth, ["boundary"]) for _ in range(3)]
     for i, image_id in enumerate(np.random.default_rng(0).permutation(image_ids).tolist()):
         parts[i % 2].add(of_image(image_id, results))
-    merged = evaluation_of(ground_truth)
+    merged = LVISEvaluation(ground_truth, ["boundary"])
     merged.merge(part.state() for part in parts)
-    assert merged.finish()["boundary"] == expected
-    assert parts[0].finish()["boundary"] != expected
-
-
-def test_width_of_the_paper_by_default():
-    ground_truth, results = random_case(0)
-    part = BoundaryAP(ground_truth["categories"])
-    evaluation = LVISEvaluation(ground_truth, ["segm"], {"boundary": part})
-    for image in ground_truth["images"]:
-        evaluation.add(of_image(image["id"], results))
-    assert evaluation.finish()["boundary"] == evaluate_boundary_ap(ground_truth, results, 0.02)
+    assert boundary_metrics(merged) == expected
+    assert boundary_metrics(parts[0]) != expected
 
 
 def test_empty_object_does_not_verify_its_class():

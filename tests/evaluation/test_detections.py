@@ -21,6 +21,11 @@ def detections(scores=(0.1, 0.9, 0.5, 0.9), category_ids=(1, 2, 1, 3), pixels=(5
     return Detections(4, np.array(category_ids), np.array(scores), boxes, [mask(n) for n in pixels])
 
 
+def counted(of_image, iou_type, max_detections, verified=(1, 2, 3)):
+    image = {"height": 8, "width": 8, "neg_category_ids": list(verified)}
+    return of_image.counted(iou_type, max_detections, image, [])
+
+
 def test_results_and_back():
     results = detections().to_results()
     assert results[0] == {
@@ -76,7 +81,7 @@ def test_instances_with_other_masks():
 
 def test_areas():
     assert detections().box_areas.tolist() == detections().mask_areas.tolist() == [5, 0, 7, 9]
-    assert detections().counted("segm", 3, {1, 3}, (8, 8)).mask_areas.tolist() == [9, 7]
+    assert counted(detections(), "segm", 3, {1, 3}).mask_areas.tolist() == [9, 7]
     nothing = Detections.from_results(4, [], ["bbox", "segm"])
     assert nothing.box_areas.shape == nothing.mask_areas.shape == (0,)
 
@@ -84,31 +89,30 @@ def test_areas():
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_what_counts(iou_type):
     def scores(max_detections, verified=(1, 2, 3)):
-        counted = detections().counted(iou_type, max_detections, verified, (8, 8))
-        return counted.scores.tolist()
+        return counted(detections(), iou_type, max_detections, verified).scores.tolist()
 
-    assert scores(-1) == scores(4) == [0.1, 0.5, 0.9]
+    assert scores(-1) == scores(4) == [0.9, 0.5, 0.1]
     # Of the two tied ones the first counts, and takes its place although it is empty.
     assert scores(1) == []
     assert scores(2) == [0.9]
     assert scores(3) == [0.9, 0.5]
-    assert scores(-1, verified={1}) == [0.1, 0.5]
+    assert scores(-1, verified={1}) == [0.5, 0.1]
     assert scores(2, verified={1}) == []
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_no_detections_count(iou_type):
     nothing = Detections.from_results(4, [], ["bbox", "segm"])
-    assert len(nothing.counted(iou_type, 300, {1}, (8, 8)).scores) == 0
+    assert len(counted(nothing, iou_type, 300).scores) == 0
 
 
 def test_masks_that_do_not_fit_matter_only_where_they_count():
     wrong = detections()
     wrong.masks[0]["size"] = [8, 9]
-    wrong.counted("segm", 3, {1, 2, 3}, (8, 8))
-    wrong.counted("bbox", -1, {1, 2, 3}, (8, 8))
+    counted(wrong, "segm", 3)
+    counted(wrong, "bbox", -1)
     with pytest.raises(ValueError, match=r"image 4 has a mask of size \[8, 9\], .* \[8, 8\]"):
-        wrong.counted("segm", -1, {1, 2, 3}, (8, 8))
+        counted(wrong, "segm", -1)
 
 
 def test_check():

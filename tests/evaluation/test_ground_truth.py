@@ -3,9 +3,12 @@ import json
 from pathlib import Path
 
 import pytest
+from detectron2.data import MetadataCatalog
 
-from eql_seesaw.data.instances_json import load_instances_json
-from eql_seesaw.evaluation import load_ground_truth
+from eql_seesaw.data.annotated_images import read_annotated_images
+from eql_seesaw.data.register import register_instances
+from eql_seesaw.evaluation.ground_truth import load_ground_truth
+from eql_seesaw.evaluation.ground_truth import test_images as images_to_test
 
 SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
 
@@ -185,7 +188,7 @@ def test_the_same_file_is_refused_by_the_loader_in_the_same_words(tmp_path):
     with pytest.raises(ValueError) as evaluated:
         load_ground_truth(path, GROUPS)
     with pytest.raises(ValueError) as loaded:
-        load_instances_json(path, "images")
+        read_annotated_images(path, "images")
     assert str(evaluated.value) in str(loaded.value)
 
 
@@ -243,3 +246,27 @@ def test_crowd_of_an_image_with_negatives_is_an_object_as_for_the_official_code(
     ground_truth = load_ground_truth(write(tmp_path, dataset), GROUPS)
     assert len(ground_truth["annotations"]) == 3
     assert ground_truth["images"][1]["not_exhaustive_category_ids"] == []
+
+
+def test_images_for_the_test_loader(tmp_path):
+    dataset = coco_dataset()
+    url = "http://images.cocodataset.org/val2017/a.jpg"
+    dataset["images"][0]["coco_url"] = url
+    path = write(tmp_path, dataset)
+    register_instances("some_birds", path, "images")
+    ground_truth = load_ground_truth(path, GROUPS)
+    size = {"height": 40, "width": 60}
+    assert images_to_test(ground_truth, "some_birds") == [
+        {"file_name": "images/b.jpg", "image_id": 0, **size},
+        {"file_name": "images/a.jpg", "image_id": 5, **size},
+    ]
+    MetadataCatalog.get("some_lvis").set(json_file=path, image_root="images", evaluator_type="lvis")
+    ground_truth["images"][1]["coco_url"] = url
+    second, first = images_to_test(ground_truth, "some_lvis")
+    assert first["file_name"] == second["file_name"] == "images/val2017/a.jpg"
+    for image in ground_truth["images"]:
+        image.update(file_name="../a.jpg")
+    message = "image 0: '../a.jpg' leads out of the image folder (the first of 2 images without"
+    with pytest.raises(ValueError) as error:
+        images_to_test(ground_truth, "some_birds")
+    assert str(error.value).startswith(f"{path}: {message}")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from eql_seesaw.evaluation import __main__ as command
-from eql_seesaw.evaluation.evaluation_files import Evaluation
+from eql_seesaw.evaluation.result import Result
 
 from .test_lvis_evaluation import random_case
 
@@ -41,7 +41,7 @@ def run(files, monkeypatch):
 
 
 def metrics(folder):
-    return Evaluation.load(str(folder)).metrics
+    return Result.load(str(folder)).metrics
 
 
 def test_annotation_file(run, files, capsys):
@@ -88,7 +88,7 @@ def test_registered_dataset_with_groups_of_the_training_set(run, files):
     )
     arguments = ("results.json", "--dataset", "tiny", "--config-file", "config.yaml")
     assert run(*arguments) is None
-    record = Evaluation.load(str(files / "results_evaluation"))
+    record = Result.load(str(files / "results_evaluation"))
     assert {category["group"] for category in record.categories} == {"r"}
     assert record.categories[0]["train_images"] > 0
     assert "frequency; give a config whose training set" in run(
@@ -144,5 +144,5 @@ def test_other_mistakes(run, files):
     assert line == "error: --output val.json is a file; name a folder"
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_ENGINE", "coco")
     assert "TEST.LVIS_ENGINE is 'coco'" in line
-    line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "301")
-    assert "TEST.LVIS_MAX_DETECTIONS is 301" in line
+    line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "0")
+    assert "TEST.LVIS_MAX_DETECTIONS is 0" in line

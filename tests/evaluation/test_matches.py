@@ -1,28 +1,25 @@
 import dataclasses
 
+import hotcoco
 import numpy as np
 import pytest
 
 from eql_seesaw.evaluation.detections import Detections
 from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
-from eql_seesaw.evaluation.matches import Matcher, Matches
+from eql_seesaw.evaluation.matches import Matches
 
 from .test_lvis_evaluation import annotation, detection, image, random_case
 
 
 def matched(ground_truth, results, iou_type="bbox", max_detections=300, num_processes=1):
-    def evaluation():
-        part = Matcher(ground_truth["categories"], iou_type, max_detections)
-        return LVISEvaluation(ground_truth, [iou_type], {"matches": part})
-
-    parts = [evaluation() for _ in range(num_processes)]
+    parts = [LVISEvaluation(ground_truth, [iou_type], max_detections) for _ in range(num_processes)]
     for i, entry in enumerate(ground_truth["images"]):
         of_image = [result for result in results if result["image_id"] == entry["id"]]
         detections = Detections.from_results(entry["id"], of_image, [iou_type])
         parts[i % num_processes].add(detections)
-    merged = evaluation()
+    merged = LVISEvaluation(ground_truth, [iou_type], max_detections)
     merged.merge([part.state() for part in parts])
-    return merged.finish()["matches"]
+    return merged.matchings[iou_type].matches()
 
 
 def small_case():
@@ -119,6 +116,32 @@ def test_average_recall_at_half_is_the_share_of_found_objects(iou_type):
     for k in range(len(ground_truth["categories"])):
         found = ~np.isnan(matches.gt_scores[matches.gt_classes == k])
         assert recall[k] == (pytest.approx(found.mean()) if len(found) else -1)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_confusions_are_those_of_hotcoco(iou_type):
+    ground_truth, results = random_case(1)
+    category_ids = [category["id"] for category in ground_truth["categories"]]
+    for entry in ground_truth["images"]:
+        entry["not_exhaustive_category_ids"], entry["neg_category_ids"] = [], category_ids
+    for result in results[::3]:
+        result["category_id"] = category_ids[0]
+    expected = np.zeros((len(category_ids), len(category_ids)))
+    for entry in ground_truth["images"]:
+        objects = [a for a in ground_truth["annotations"] if a["image_id"] == entry["id"]]
+        of_image = [r for r in results if r["image_id"] == entry["id"]]
+        counted = Detections.from_results(entry["id"], of_image, [iou_type])
+        counted = counted.counted(iou_type, 300, entry, objects).to_results()
+        coco = hotcoco.COCO({**ground_truth, "images": [entry], "annotations": objects})
+        found = coco.load_res([result for result in counted if result["score"] >= 0.3])
+        evaluation = hotcoco.COCOeval(coco, found, iou_type)
+        expected += evaluation.confusion_matrix(iou_thr=0.5, max_det=300)["matrix"][:-1, :-1]
+    np.fill_diagonal(expected, 0)
+    confusions = matched(ground_truth, results, iou_type).confusions
+    assert len(confusions)
+    counts = np.zeros_like(expected)
+    counts[confusions[:, 0], confusions[:, 1]] = confusions[:, 2]
+    np.testing.assert_array_equal(counts, expected)
 
 
 def test_any_number_of_processes():

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from eql_seesaw.evaluation.evaluation_files import Evaluation
+from eql_seesaw.evaluation.result import Result
 from eql_seesaw.tables.finished_run import FinishedRun, Method, read_finished_run
 
 CATEGORIES = [
@@ -21,7 +21,7 @@ METRICS = {"bbox/AP": 4.0, "segm/AP": 5.0}
 def folder(tmp_path):
     inference = tmp_path / "inference/val"
     inference.mkdir(parents=True)
-    Evaluation("val", "x.json", "e", 300, 1, 1, "", {}, CATEGORIES, {}).save(str(inference))
+    Result("val", "x.json", "e", 300, 1, 1, "", {}, CATEGORIES, {}, {}).save(inference)
     return tmp_path
 
 

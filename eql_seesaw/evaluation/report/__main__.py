@@ -1,8 +1,10 @@
 """The report's command line."""
 
 import argparse
+import os
 import sys
 
+from ..result import Result
 from .write import write_report
 
 
@@ -10,7 +12,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m eql_seesaw.evaluation.report",
-        description="Write a report of an evaluation: one HTML file, and its figures as PNG.",
+        description="Write a report of an evaluation: one HTML file, and its charts as PNG.",
     )
     parser.add_argument(
         "folder",
@@ -33,8 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="lowest score of detections that are drawn (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
+    output = args.output or os.path.join(args.folder, "comparison" if args.compare else "report")
     try:
-        path = write_report(args.folder, args.output, args.compare, args.score_threshold)
+        result = Result.load(args.folder)
+        other = Result.load(args.compare) if args.compare else None
+        path = write_report(result, output, args.score_threshold, other)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

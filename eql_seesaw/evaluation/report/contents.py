@@ -1,33 +1,18 @@
-"""The numbers that the page shows, as its scripts and its template read them."""
+"""The tables of the page, as its template reads them."""
 
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ...data.frequency_groups import (
-    COMMON_MAX_IMAGES,
-    GROUP_NAMES,
-    RARE_MAX_IMAGES,
-    frequency_groups,
-)
-from ..calibration import calibration_bins
-from ..matches import Matches
-from .ap_by_range import mean_ap_by_range
-from .confusions import confusion_matrix, most_confused_classes, top_pairs
-from .precision_recall import (
-    THRESHOLDS,
-    class_precision_recall,
-    drawn_precision,
-    operating_points,
-    precision_recall_curves,
-)
-from .run import TASK_NAMES, Run
+from ...data.frequency_groups import GROUP_NAMES, frequency_groups
+from ..result import Result
+from .numbers import THRESHOLDS, Curve, Numbers, class_metric
 
 ROW_NAMES = {
-    **TASK_NAMES,
+    "segm": "masks",
+    "bbox": "boxes",
     "segm_fixed": "masks, Fixed AP",
     "bbox_fixed": "boxes, Fixed AP",
     "boundary": "boundaries",
@@ -48,168 +33,146 @@ METRICS = {
     "AR": {"AR": "all", "ARr": "rare", "ARc": "common", "ARf": "freq."},
     "ECE": {"ECE": "all", "ECEr": "rare", "ECEc": "common", "ECEf": "freq."},
 }
+# Classes that gain, or lose, most.
+NUM_CHANGES = 8
 
 
-def metric_rows(run: Run, other: Run | None) -> list[dict[str, Any]]:
+def decimal(value: float | None) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def signed(value: float | None) -> str:
+    if value is None:
+        return "n/a"
+    # A true minus sign is as wide as the plus.
+    text = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if text[1:] == "0.0" else text
+
+
+def whole(value: int | None) -> str:
+    return "n/a" if value is None else f"{value:,}"
+
+
+def difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def metric_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """
-    Rows of the table of metrics: "name", "run" (0, 1, or None for their difference) and "values",
-    in percent, or None, in the order of ``METRICS``.
+    Rows of the table of metrics of one or two results: "name", "run" (0, 1, or None for their
+    difference) and "values", in percent, in the order of ``METRICS``.
     """
     names = [metric for metrics in METRICS.values() for metric in metrics]
     rows = []
-    for task, name in ROW_NAMES.items():
-        metrics = [r.evaluation.metrics.get(task) for r in (run, other) if r is not None]
-        values = [[m.get(metric) for metric in names] for m in metrics if m is not None]
-        if metrics[0] is None:
+    for key, name in ROW_NAMES.items():
+        if key not in results[0].metrics:
             continue
-        rows += [{"name": name, "run": i, "values": v} for i, v in enumerate(values)]
+        metrics = [result.metrics[key] for result in results if key in result.metrics]
+        values = [[of_run.get(metric) for metric in names] for of_run in metrics]
+        for i, of_run in enumerate(values):
+            rows.append({"name": name, "run": i, "values": list(map(decimal, of_run))})
         if len(values) == 2:
-            difference = [_difference(a, b) for a, b in zip(*values, strict=True)]
-            rows.append({"name": name, "run": None, "values": difference})
+            changes = [signed(difference(a, b)) for a, b in zip(*values, strict=True)]
+            rows.append({"name": name, "run": None, "values": changes})
     return rows
 
 
-def run_names(run: Run, other: Run | None) -> list[str]:
+def run_names(folders: Sequence[Path]) -> list[str]:
     """
-    Of one or two runs: the last parts of their folders, as many as tell them apart. Folders of
-    tables name the row's overrides after commas; those that both have are left out.
+    Args:
+        folders: of one or two evaluations.
+
+    Returns:
+        Of ``<run>/inference/<dataset>`` that is ``<run>``, or else the folder's own name; of two,
+        the last parts of their paths, as many as tell them apart. Folders of tables name the
+        row's overrides after commas; those that both have are left out.
     """
-    if other is None:
-        return [run.run_folder.name]
-    folders = [run.run_folder, other.run_folder]
-    if folders[0] == folders[1]:
-        folders = [run.folder.resolve(), other.folder.resolve()]
-    most = max(len(folder.parts) for folder in folders)
-    for num_parts in range(1, most + 1):
-        first, second = (folder.parts[-num_parts:] for folder in folders)
-        if first != second:
-            return [_without_shared(first, second), _without_shared(second, first)]
-    return [run.run_folder.name] * 2  # compared with itself
+    folders = [folder.resolve() for folder in folders]
+    runs = [f.parents[1] if f.parent.name == "inference" else f for f in folders]
+    if len(set(runs)) < len(set(folders)):
+        runs = folders
+    num_parts = 1
+    while len({run.parts[-num_parts:] for run in runs}) < len(set(runs)):
+        num_parts += 1
+    names = [run.parts[-num_parts:] for run in runs]
+    overrides = [{part for name in parts for part in name.split(",")[1:]} for parts in names]
+    shared = set.intersection(*overrides) if len(set(runs)) == 2 else set()
+    return ["/".join(_without(part, shared) for part in parts) for parts in names]
 
 
-def _without_shared(parts: Sequence[str], others: Sequence[str]) -> str:
-    shared = {override for part in others for override in part.split(",")[1:]}
-    names = []
-    for part in parts:
-        config, *overrides = part.split(",")
-        names.append(",".join([config, *(own for own in overrides if own not in shared)]))
-    return str(Path(*names))
+def _without(part, overrides):
+    return ",".join([override for override in part.split(",") if override not in overrides])
 
 
-def points_by_task(run: Run, score_threshold: float) -> dict[str, list]:
-    """{"segm": rows of ``operating_points``, ...}"""
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """
+    A column of the table of categories.
+
+    Attributes:
+        title: its heading.
+        cells: text of each class.
+        iou_type: "segm" or "bbox" of numbers that are shown with those of this type; "" of others.
+    """
+
+    title: str
+    cells: list[str]
+    iou_type: str = ""
+
+
+def category_columns(result: Result, numbers: Sequence[Numbers], other_name: str) -> list[Column]:
+    """Columns behind names and groups; ``other_name`` is the name of the other run, if any."""
+    categories = result.categories
+    columns = [
+        Column("Training images", [whole(category["train_images"]) for category in categories]),
+        Column("Objects", [whole(category["num_objects"]) for category in categories]),
+    ]
+    columns += [Column(f"AP {of.name}", list(map(decimal, of.ap))) for of in numbers]
+    for of in numbers:
+        if of.other_ap is not None:
+            changes = [signed(difference(a, b)) for a, b in zip(of.ap, of.other_ap, strict=True)]
+            other_ap = list(map(decimal, of.other_ap))
+            columns.append(Column(f"AP {of.name}, {other_name}", other_ap, of.iou_type))
+            columns.append(Column("Difference", changes, of.iou_type))
+        more = {
+            "AP50": class_metric(result, of.iou_type, "AP50"),
+            "AR": class_metric(result, of.iou_type, "AR"),
+            "Precision": (100 * of.precision).tolist(),
+            "Recall": (100 * of.recall).tolist(),
+        }
+        columns += [Column(title, list(map(decimal, more[title])), of.iou_type) for title in more]
+    return columns
+
+
+def operating_point(curve: Curve, score_threshold: float) -> dict[str, str]:
+    """Text of a group's numbers at a score threshold, which is taken to two decimals."""
+    i = round(score_threshold * (len(THRESHOLDS) - 1))
+    values = {"precision": curve.precision, "recall": curve.recall, "f1": curve.f1}
     return {
-        task: operating_points(precision_recall_curves(matches, run.groups), score_threshold)
-        for task, matches in run.matches.items()
+        "threshold": f"{THRESHOLDS[i]:.2f}",
+        "detections": whole(int(curve.detections[i])),
+        **{name: decimal(100 * of_curve[i]) for name, of_curve in values.items()},
     }
 
 
-def page_data(run: Run, other: Run | None, score_threshold: float) -> dict[str, Any]:
-    """What the scripts of the page read; JSON, without NaN."""
-    categories = run.categories
-    names = run_names(run, other)
-    data: dict[str, Any] = {
-        "run": names[0],
-        "other": None if other is None else names[1],
-        "threshold": score_threshold,
-        "groups": GROUP_NAMES,
-        "groupEnds": [RARE_MAX_IMAGES, COMMON_MAX_IMAGES],
-        "tasks": {task: TASK_NAMES[task] for task in run.tasks},
-        "ids": [category["id"] for category in categories],
-        "names": [category["name"] for category in categories],
-        "group": run.groups,
-        "trainImages": [category["train_images"] for category in categories],
-        "objects": [category["num_objects"] for category in categories],
-    }
-    for task, matches in run.matches.items():
-        data[task] = _task_data(run, task, matches, score_threshold)
-        if other is not None:
-            data[task]["otherAP"] = _column(other, task, "AP")
-    return data
+def changed_classes(numbers: Numbers) -> dict[str, list[tuple[int, float]]]:
+    """Classes that gain, and lose, most AP against the other run, each with the difference."""
+    assert numbers.other_ap is not None, "there is another run"
+    changes = [difference(a, b) for a, b in zip(numbers.ap, numbers.other_ap, strict=True)]
+    order = sorted((change, k) for k, change in enumerate(changes) if change)
+    losses = [(k, change) for change, k in order if change < 0]
+    gains = [(k, change) for change, k in reversed(order) if change > 0]
+    return {"gains": gains[:NUM_CHANGES], "losses": losses[:NUM_CHANGES]}
 
 
-def captions(run: Run) -> Mapping[str, Any]:
+def group_facts(result: Result, numbers: Numbers) -> dict[str, Any]:
     """Counts that the page's text names."""
-    counts = {group: run.groups.count(group) for group in GROUP_NAMES}
-    task = run.tasks[0]
-    absent = sum(category.get(task, {}).get("AP") is None for category in run.categories)
-    known = [c for c in run.categories if c["train_images"] is not None]
+    known = [c for c in result.categories if c["train_images"] is not None]
     by_count = frequency_groups([c["train_images"] for c in known])
     differ = sum(c["group"] != group for c, group in zip(known, by_count, strict=True))
     return {
-        "group_counts": counts,
-        "num_without_ground_truth": absent,
+        "group_counts": {group: result.groups.count(group) for group in GROUP_NAMES},
+        "num_without_ground_truth": numbers.ap.count(None),
         "num_known_train_images": len(known),
         "num_other_groups": differ,
     }
-
-
-def _task_data(run, task, matches, score_threshold):
-    precision, recall = class_precision_recall(matches, len(run.categories), score_threshold)
-    aps = _column(run, task, "AP")
-    train_images = [category["train_images"] for category in run.categories]
-    curves = precision_recall_curves(matches, run.groups)
-    return {
-        "AP": aps,
-        "AP50": _column(run, task, "AP50"),
-        "AR": _column(run, task, "AR"),
-        "precision": _numbers(100 * precision, 1),
-        "recall": _numbers(100 * recall, 1),
-        "trend": [
-            [first, last, round(ap, 2)]
-            for first, last, ap, _ in mean_ap_by_range(train_images, aps)
-        ],
-        "thresholds": _numbers(THRESHOLDS, 2),
-        "curves": {
-            group: {
-                "precision": _numbers(drawn_precision(curve), 4),
-                "recall": _numbers(curve["recall"], 4),
-            }
-            for group, curve in curves.items()
-        },
-        "calibration": _calibration(matches, run.groups),
-        "ece": {
-            group: run.evaluation.metrics[task].get(metric)
-            for group, metric in (("all", "ECE"), *((g, f"ECE{g}") for g in GROUP_NAMES))
-        },
-        "confusions": _confusions(matches),
-    }
-
-
-def _column(run, task, metric):
-    """Percent of each class, or None."""
-    values = [category.get(task, {}).get(metric) for category in run.categories]
-    return [None if value is None else round(value, 2) for value in values]
-
-
-def _calibration(matches: Matches, groups: Sequence[str]) -> dict[str, dict[str, list]]:
-    judged = ~matches.ignored
-    scores, is_right = matches.scores[judged], matches.annotation_ids[judged] > 0
-    group_of_detection = np.asarray(groups)[matches.classes[judged]]
-    calibration = {}
-    for group in ("all", *GROUP_NAMES):
-        chosen = np.ones(len(scores), bool) if group == "all" else group_of_detection == group
-        counts, mean_scores, accuracies = calibration_bins(scores[chosen], is_right[chosen])
-        calibration[group] = {
-            "counts": counts.tolist(),
-            "scores": _numbers(mean_scores, 4),
-            "accuracies": _numbers(accuracies, 4),
-        }
-    return calibration
-
-
-def _confusions(matches: Matches) -> dict[str, list]:
-    classes = most_confused_classes(matches.confusions)
-    return {
-        "pairs": top_pairs(matches.confusions),
-        "classes": classes,
-        "matrix": confusion_matrix(matches, classes).tolist(),
-    }
-
-
-def _numbers(values: Iterable[float], digits: int) -> list[float | None]:
-    return [None if math.isnan(x) else round(float(x), digits) for x in values]
-
-
-def _difference(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b

@@ -1,26 +1,21 @@
 """For every class, the images where the model does best and worst."""
 
 import dataclasses
-import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ..ground_truth import load_ground_truth
 from ..matches import Matches
-from ..results_file import ResultsFile
-from .confusions import pairs_of_classes
+from ..result import Result
 from .overlays import Overlays
-from .run import Run
-from .thumbnails import thumbnail
 
 EXAMPLES = 4
 # So that a report of LVIS's 1,203 classes is no larger than a few dozen megabytes.
 MANY_CLASSES = 300
 EXAMPLES_OF_MANY = 2
+CONFUSIONS_PER_CLASS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +51,6 @@ def tally_images(matches: Matches, score_threshold: float) -> Tally:
     )
 
 
-def examples_per_class(num_classes: int) -> int:
-    """How many of the best, and of the worst, images are shown."""
-    return EXAMPLES if num_classes <= MANY_CLASSES else EXAMPLES_OF_MANY
-
-
 def choose_examples(
     tally: Tally, num_classes: int, num_examples: int
 ) -> list[dict[str, list[int]]]:
@@ -75,101 +65,66 @@ def choose_examples(
     """
     mistakes = tally.wrong + tally.missed
     f1 = 2 * tally.right / np.maximum(2 * tally.right + mistakes, 1)
-    image_ids, image_index = np.unique(tally.image_ids, return_inverse=True)
-    is_shown = np.zeros(len(image_ids), bool)
+    _, image_index = np.unique(tally.image_ids, return_inverse=True)
+    is_shown = np.zeros(len(tally.image_ids), bool)
     bounds = np.searchsorted(tally.classes, np.arange(num_classes + 1))
     examples: list[dict[str, list[int]]] = [{} for _ in range(num_classes)]
     # Classes with few images have no choice, so they come first.
     for k in np.argsort(np.diff(bounds), kind="stable"):
         rows = np.arange(bounds[k], bounds[k + 1])
-        best = _first(
-            rows[tally.right[rows] > 0],
-            num_examples,
-            lambda r: (-f1[r], ~is_shown[image_index[r]], -tally.right[r]),
-        )
-        is_shown[image_index[best]] = True
+        is_new = ~is_shown[image_index[rows]]
+        order = rows[np.lexsort((-tally.right[rows], is_new, -f1[rows]))]
+        best = order[tally.right[order] > 0][:num_examples]
         others = np.setdiff1d(rows[mistakes[rows] > 0], best)
-        worst = _first(
-            others,
-            num_examples,
-            lambda r: (-mistakes[r], tally.right[r], ~is_shown[image_index[r]]),
-        )
-        is_shown[image_index[worst]] = True
+        is_new = ~is_shown[image_index[others]]
+        worst = others[np.lexsort((is_new, tally.right[others], -mistakes[others]))][:num_examples]
+        is_shown[image_index[np.concatenate([best, worst])]] = True
         examples[k] = {"best": best.tolist(), "worst": worst.tolist()}
     return examples
 
 
 def draw_examples(
-    run: Run, score_threshold: float
+    result: Result, iou_type: str, score_threshold: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """
     Returns:
-        The pictures that are shown, each with "url" (None without its file), "file_name", "width"
-        and "height" in units of the overlays; and for each class "best" and "worst", images with
-        "picture" (which of the pictures), "right", "wrong", "missed" and what ``Overlays`` draws,
-        and "confused", other classes that its objects were detected as and how often.
+        The pictures that are shown, each with what :meth:`Overlays.picture` gives; and for each
+        class "best" and "worst", images with "picture" (index of the picture), "right", "wrong",
+        "missed", "objects" and "detections" (of :class:`Overlays`), and "confused", other classes
+        that its objects were detected as and how often.
 
     Raises:
         FileNotFoundError, ValueError: the annotation file or the detections are not there, broken,
             or not those that were evaluated.
     """
-    matches = run.matches[run.tasks[0]]
-    num_classes = len(run.categories)
-    tally = tally_images(matches, score_threshold)
-    chosen = choose_examples(tally, num_classes, examples_per_class(num_classes))
-    classes_of_images = defaultdict(list)
-    for k, of_class in enumerate(chosen):
+    num_classes = len(result.categories)
+    tally = tally_images(result.matches[iou_type], score_threshold)
+    num_examples = EXAMPLES if num_classes <= MANY_CLASSES else EXAMPLES_OF_MANY
+    chosen = choose_examples(tally, num_classes, num_examples)
+    overlays = Overlays(result, iou_type, score_threshold)
+    rows_of_images = defaultdict(list)
+    for of_class in chosen:
         for row in of_class["best"] + of_class["worst"]:
-            classes_of_images[int(tally.image_ids[row])].append(k)
-    pictures, drawn = _draw(run, classes_of_images, score_threshold)
-    index = {image_id: i for i, image_id in enumerate(pictures)}
-
-    def example(k, row):
-        image_id = int(tally.image_ids[row])
-        picture = pictures[image_id]
-        return {
-            "picture": index[image_id],
-            **{key: picture[key] for key in ("file_name", "width", "height")},
-            **{name: int(getattr(tally, name)[row]) for name in ("right", "wrong", "missed")},
-            **drawn[image_id, k],
-        }
-
-    confused = pairs_of_classes(matches.confusions)
+            rows_of_images[int(tally.image_ids[row])].append(row)
+    pictures: list[dict[str, Any]] = []
+    drawn = {}
+    for image_id in tqdm(sorted(rows_of_images), "pictures", unit="image", disable=None):
+        detections = overlays.detections(image_id)
+        for row in rows_of_images[image_id]:
+            k = int(tally.classes[row])
+            drawn[row] = {
+                "picture": len(pictures),
+                **{name: int(getattr(tally, name)[row]) for name in ("right", "wrong", "missed")},
+                "objects": overlays.objects_of_class(image_id, k, detections),
+                "detections": overlays.detections_of_class(image_id, k, detections),
+            }
+        pictures.append(overlays.picture(image_id))
     examples = [
-        {
-            "best": [example(k, row) for row in of_class["best"]],
-            "worst": [example(k, row) for row in of_class["worst"]],
-            "confused": confused.get(k, []),
-        }
-        for k, of_class in enumerate(chosen)
+        {**{kind: [drawn[row] for row in rows] for kind, rows in of_class.items()}, "confused": []}
+        for of_class in chosen
     ]
-    return list(pictures.values()), examples
-
-
-def _draw(
-    run: Run, classes_of_images: Mapping[int, Sequence[int]], score_threshold: float
-) -> tuple[dict[int, dict[str, Any]], dict[tuple[int, int], dict[str, Any]]]:
-    """{image id: picture}, {(image id, class): what is drawn on it}"""
-    ground_truth = load_ground_truth(run.evaluation.annotation_file, run.groups)
-    results = ResultsFile(run.results_file)
-    overlays = Overlays(run, run.tasks[0], ground_truth, results, score_threshold)
-    pictures, drawn = {}, {}
-    for image_id in tqdm(sorted(classes_of_images), "pictures", unit="image", disable=None):
-        path = run.evaluation.file_names.get(str(image_id)) or ""
-        width, height = overlays.size(image_id)
-        pictures[image_id] = {
-            "url": thumbnail(path),
-            "file_name": os.path.basename(path) or f"image {image_id}",
-            "width": width,
-            "height": height,
-        }
-        for k, of_class in overlays.of_image(image_id, classes_of_images[image_id]).items():
-            drawn[image_id, k] = of_class
-    return pictures, drawn
-
-
-def _first(
-    rows: np.ndarray, count: int, keys: Callable[[np.ndarray], Sequence[np.ndarray]]
-) -> np.ndarray:
-    """The first ``count`` rows, sorted by the first of their keys, then the second, ..."""
-    return rows[np.lexsort((rows, *reversed(keys(rows))))[:count]]
+    confusions = result.matches[iou_type].confusions
+    for gt_class, other, count in confusions[np.argsort(-confusions[:, 2], kind="stable")].tolist():
+        if len(examples[gt_class]["confused"]) < CONFUSIONS_PER_CLASS:
+            examples[gt_class]["confused"].append((other, count))
+    return pictures, examples

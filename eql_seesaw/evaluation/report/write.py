@@ -1,137 +1,138 @@
-"""Writing the report: numbers, pictures, page and figures."""
+"""Writing the report: numbers, pictures, page and PNG files."""
 
-import json
+import functools
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from ...atomic_write import atomic_file
 from ...data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IMAGES
 from ..matches import CONFUSION_SCORE, IOU_THRESHOLD
-from .contents import METRICS, captions, metric_rows, page_data, points_by_task, run_names
+from ..result import Result
+from . import charts, contents
 from .examples import draw_examples
-from .figures import save_figures
-from .overlays import MAX_DRAWN
-from .precision_recall import MIN_DETECTIONS
-from .run import TASK_NAMES, check_comparable, load_run
+from .numbers import GROUPS, IOU_TYPES, Numbers
+from .overlays import LONGEST_SIDE, MAX_DRAWN
 
-# In the order in which they run.
-SCRIPTS = ("elements.js", "charts.js", "table.js", "category.js", "page.js")
-STYLE = "page.css"
+# Most frequent confusions in the page.
+NUM_CONFUSIONS = 20
 
 
 def write_report(
+    result: Result,
     folder: str | os.PathLike,
-    output_dir: str | os.PathLike | None = None,
-    compare: str | os.PathLike | None = None,
     score_threshold: float = 0.3,
+    other: Result | None = None,
 ) -> str:
     """
-    Write ``index.html``, one file that needs nothing else, and its figures as PNG.
+    Write ``index.html``, one file that needs nothing else, and its charts as PNG.
 
     Args:
-        folder: of one evaluation, with ``evaluation.json``, its detections and their matches, such
-            as ``output/<run>/inference/<dataset>``.
-        output_dir: where to write; by default ``report`` in ``folder``, or ``comparison`` with
-            another run.
-        compare: folder of an evaluation of another run on the same dataset.
+        result: of an evaluation, with its file of detections.
+        folder: where to write.
         score_threshold: detections below it are not drawn, and do not count where precision and
             recall are a single number.
+        other: of another run on the same dataset, to compare with.
 
     Returns:
         The path of ``index.html``.
 
     Raises:
-        FileNotFoundError: a file of an evaluation, or the annotation file, is not there. Pictures
+        FileNotFoundError: the file of detections, or the annotation file, is not there. Pictures
             that are not there are left out.
-        ValueError: a file is broken, the two runs are of different datasets, or the threshold is
-            not between 0 and 1.
+        ValueError: there are neither boxes nor masks, a file is broken, the two runs are of
+            different datasets, or the threshold is not between 0 and 1.
     """
     if not 0 <= score_threshold <= 1:
         raise ValueError(f"score threshold is {score_threshold}, expected 0 to 1.")
-    run = load_run(folder)
-    other = None
-    if compare is not None:
-        other = load_run(compare)
-        check_comparable(run, other)
-    if output_dir is None:
-        output_dir = Path(folder, "report" if compare is None else "comparison")
-    output_dir = Path(output_dir)
-    pictures, examples = draw_examples(run, score_threshold)
-    num_missing = sum(picture["url"] is None for picture in pictures)
+    iou_types = [iou_type for iou_type in IOU_TYPES if iou_type in result.matches]
+    if not iou_types:
+        raise ValueError("the evaluation is of neither boxes nor masks, so nothing to report.")
+    if other is not None:
+        check_comparable(result, other)
+    results = [result] if other is None else [result, other]
+    if not all(each.results_file for each in results):
+        raise FileNotFoundError("no lvis_instances_results.json in its folder; evaluate again.")
+    names = contents.run_names([Path(each.results_file).parent for each in results])
+    numbers = [Numbers.of(result, other, iou_type, score_threshold) for iou_type in iou_types]
+    pictures, examples = draw_examples(result, iou_types[0], score_threshold)
+    draw_comparison = functools.partial(charts.draw_comparison, names=names)
 
-    page = _render(
-        run=run,
-        names=run_names(run, other),
-        evaluation=run.evaluation,
-        threshold=score_threshold,
-        metrics=METRICS,
-        rows=metric_rows(run, other),
-        points=points_by_task(run, score_threshold),
-        data=page_data(run, other, score_threshold),
-        examples=examples,
-        pictures=pictures,
-        num_missing_pictures=num_missing,
-        **captions(run),
+    page = (
+        _environment()
+        .get_template("index.html.jinja")
+        .generate(
+            result=result,
+            other=other,
+            names=names,
+            threshold=score_threshold,
+            numbers=numbers,
+            metrics=contents.METRICS,
+            rows=contents.metric_rows(results),
+            columns=contents.category_columns(result, numbers, names[-1]),
+            # The worst first; those without ground truth last.
+            order=sorted(
+                range(len(result.categories)),
+                key=lambda k: (numbers[0].ap[k] is None, numbers[0].ap[k], k),
+            ),
+            num_confusions=NUM_CONFUSIONS,
+            examples=list(zip(result.categories, examples, strict=True)),
+            pictures=pictures,
+            num_missing_pictures=sum(picture["url"] is None for picture in pictures),
+            draw_comparison=draw_comparison,
+            **contents.group_facts(result, numbers[0]),
+        )
     )
-    output_dir.mkdir(parents=True, exist_ok=True)
-    save_figures(run, output_dir)
-    path = output_dir / "index.html"
-    with atomic_file(path) as f:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    charts.save_png_files(numbers, folder)
+    with atomic_file(folder / "index.html") as f:
         f.writelines(page)
-    return str(path)
+    return str(folder / "index.html")
 
 
-def _render(**values: Any) -> Iterator[str]:
-    """The page, piece by piece."""
-    loader = jinja2.PackageLoader(__package__, "page")
+def check_comparable(result: Result, other: Result) -> None:
+    """
+    Raises:
+        ValueError: the two are of different datasets, or one has no masks.
+    """
+    where = "these evaluations cannot be compared"
+    if result.dataset != other.dataset:
+        raise ValueError(f"{where}: they are of the datasets {result.dataset} and {other.dataset}.")
+    one, another = ([(c["id"], c["name"]) for c in r.categories] for r in (result, other))
+    if len(one) != len(another):
+        raise ValueError(f"{where}: they have {len(one)} and {len(another)} categories.")
+    for (id_a, name_a), (id_b, name_b) in zip(one, another, strict=True):
+        if (id_a, name_a) != (id_b, name_b):
+            raise ValueError(f"{where}: category {id_a} {name_a!r} is {id_b} {name_b!r} there.")
+    this, that = (" and ".join(IOU_TYPES[t] for t in sorted(r.matches)) for r in (result, other))
+    if this != that:
+        raise ValueError(f"{where}: they are of {this}, and of {that}.")
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=loader,
+        loader=jinja2.PackageLoader(__package__, "page"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["script_json"] = _script_json
-    environment.filters["decimal"] = _decimal
-    environment.filters["signed"] = _signed
-    environment.filters["percent"] = _percent
-    read = loader.get_source
-    return environment.get_template("index.html.jinja").generate(
-        style=read(environment, STYLE)[0],
-        scripts=[read(environment, script)[0] for script in SCRIPTS],
-        task_names=TASK_NAMES,
+    for function in (contents.decimal, contents.signed, contents.whole):
+        environment.filters[function.__name__] = function
+    environment.globals.update(
+        charts=charts,
+        colors=charts.COLORS,
+        operating_point=contents.operating_point,
+        changed_classes=contents.changed_classes,
         group_names=GROUP_NAMES,
+        all_groups=GROUPS,
         rare_max=RARE_MAX_IMAGES,
         common_max=COMMON_MAX_IMAGES,
         iou_threshold=IOU_THRESHOLD,
         confusion_score=CONFUSION_SCORE,
         max_drawn=MAX_DRAWN,
-        min_detections=MIN_DETECTIONS,
-        **values,
+        longest_side=LONGEST_SIDE,
     )
-
-
-def _script_json(value):
-    """JSON for a script element, which nothing in it can end."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
-
-
-def _decimal(value):
-    return "n/a" if value is None else f"{value:.1f}"
-
-
-def _signed(value):
-    # A true minus sign is as wide as the plus.
-    if value is None:
-        return "n/a"
-    text = f"{value:+.1f}".replace("-", "−")
-    return "0.0" if text[1:] == "0.0" else text
-
-
-def _percent(value):
-    return "n/a" if value is None else f"{100 * value:.1f}"
+    return environment

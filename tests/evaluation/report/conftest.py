@@ -9,6 +9,8 @@ def shapes(tmp_path):
 
 
 @pytest.fixture
-def evaluation(shapes, tmp_path):
+def folder(shapes, tmp_path):
     """The folder of an evaluation of ``Shapes``."""
-    return shapes.write(tmp_path / "first" / "inference" / "shapes_val")
+    folder = tmp_path / "first" / "inference" / "shapes_val"
+    shapes.evaluate(folder)
+    return folder

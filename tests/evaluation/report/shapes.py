@@ -6,62 +6,12 @@ import numpy as np
 import pycocotools.mask as mask_util
 from PIL import Image
 
-from eql_seesaw.evaluation.calibration import calibration_errors
+from eql_seesaw.data.register import register_instances
+from eql_seesaw.evaluation import LongTailLVISEvaluator
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.evaluation_files import Evaluation, category_records, save_matches
-from eql_seesaw.evaluation.ground_truth import load_ground_truth
-from eql_seesaw.evaluation.hotcoco_engine import HotcocoEngine
-from eql_seesaw.evaluation.matches import Matcher
+from eql_seesaw.evaluation.result import Result
 
 SIZE = 64
-
-
-def write_evaluation(folder, annotation_file, results, picture_dir, iou_types):
-    """Evaluate results, and write the files that an evaluation leaves in its folder."""
-    ground_truth = load_ground_truth(str(annotation_file))
-    engines, matchers = (
-        {iou_type: kind(ground_truth["categories"], iou_type, 300) for iou_type in iou_types}
-        for kind in (HotcocoEngine, Matcher)
-    )
-    images = ground_truth["images"]
-    annotations = [of_image(ground_truth["annotations"], image["id"]) for image in images]
-    detections = [
-        Detections.from_results(image["id"], of_image(results, image["id"]), iou_types)
-        for image in images
-    ]
-    for part in (*engines.values(), *matchers.values()):
-        part.add(images, annotations, detections)
-    numbers = {iou_type: engine.finish() for iou_type, engine in engines.items()}
-    matches = {iou_type: matcher.finish() for iou_type, matcher in matchers.items()}
-    groups = [category["frequency"] for category in ground_truth["categories"]]
-    metrics = {
-        iou_type: without_none({**result.metrics, **calibration_errors(matches[iou_type], groups)})
-        for iou_type, result in numbers.items()
-    }
-    folder.mkdir(parents=True)
-    Evaluation(
-        dataset="shapes_val",
-        annotation_file=str(annotation_file),
-        engine="hotcoco 1.3.0",
-        max_detections=300,
-        num_images=len(images),
-        num_processed_images=len(images),
-        date="2026-01-02 03:04",
-        metrics=metrics,
-        categories=category_records(ground_truth, None, numbers),
-        file_names={str(image["id"]): str(picture_dir / image["file_name"]) for image in images},
-    ).save(str(folder))
-    save_matches(str(folder), {name: matcher.finish() for name, matcher in matchers.items()})
-    (folder / "lvis_instances_results.json").write_text(json.dumps(results))
-    return folder
-
-
-def of_image(entries, image_id):
-    return [entry for entry in entries if entry["image_id"] == image_id]
-
-
-def without_none(numbers):
-    return {name: value for name, value in numbers.items() if value is not None}
 
 
 class Shapes:
@@ -132,15 +82,18 @@ class Shapes:
             for image, k, score, box in detections
         ]
 
-    def write(self, folder, results=None, iou_types=("bbox", "segm")):
+    def evaluate(self, folder, results=None, iou_types=("bbox", "segm")):
         """Evaluate into a folder, by default what the class says."""
-        return write_evaluation(
-            folder,
-            self.annotation_file,
-            self.results if results is None else results,
-            self.picture_dir,
-            iou_types,
-        )
+        results = self.results if results is None else results
+        register_instances("shapes_val", str(self.annotation_file), str(self.picture_dir))
+        evaluator = LongTailLVISEvaluator("shapes_val", str(folder), distributed=False)
+        evaluator.reset()
+        for i in range(1, 5):
+            of_image = [result for result in results if result["image_id"] == i]
+            detections = Detections.from_results(i, of_image, iou_types)
+            evaluator.add(detections, str(self.picture_dir / f"{i}.png"))
+        evaluator.evaluate()
+        return Result.load(str(folder))
 
 
 def shape(box, polygon=False):

@@ -3,21 +3,16 @@ import pytest
 
 from eql_seesaw.data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from eql_seesaw.evaluation.matches import Matches
-from eql_seesaw.evaluation.report.ap_by_range import RANGE_ENDS, mean_ap_by_range
-from eql_seesaw.evaluation.report.confusions import (
-    confusion_matrix,
-    most_confused_classes,
-    pairs_of_classes,
-    top_pairs,
-)
+from eql_seesaw.evaluation.report.contents import operating_point, signed
 from eql_seesaw.evaluation.report.examples import choose_examples, tally_images
-from eql_seesaw.evaluation.report.precision_recall import (
+from eql_seesaw.evaluation.report.numbers import (
+    RANGE_ENDS,
     class_precision_recall,
-    drawn_precision,
-    operating_points,
+    confusion_matrix,
+    mean_ap_by_range,
+    most_confused_classes,
     precision_recall_curves,
 )
-from eql_seesaw.evaluation.report.write import _signed
 
 
 def matches(detections=(), objects=(), confusions=()):
@@ -49,41 +44,51 @@ TWO_CLASSES = matches(
 
 def test_curves_count_right_and_found_at_each_threshold():
     curves = precision_recall_curves(TWO_CLASSES, ["r", "f"])
+    assert list(curves) == ["r", "f", "all"]
     rare = curves["r"]
-    assert (rare["precision"][30], rare["recall"][30]) == (0.5, 0.5)
-    assert (rare["precision"][50], rare["recall"][50]) == (1, 0.5)
+    assert (rare.precision[30], rare.recall[30], rare.f1[30]) == (0.5, 0.5, 0.5)
+    assert (rare.precision[50], rare.recall[50]) == (1, 0.5)
     # A score that is a threshold reaches it.
-    assert rare["detections"][60] == 1
-    assert np.isnan(rare["precision"][61])
-    assert rare["recall"][61] == 0
+    assert rare.detections[60] == 1
+    assert np.isnan(rare.precision[61])
+    assert rare.recall[61] == rare.f1[61] == 0
+    # Ignored detections count neither way.
+    assert (curves["f"].detections[0], curves["f"].precision[0]) == (1, 1)
+    assert curves["all"].num_objects == 3
+    assert curves["all"].precision[0] == pytest.approx(2 / 3)
 
 
-def test_ignored_detections_count_neither_way():
-    frequent = precision_recall_curves(TWO_CLASSES, ["r", "f"])["f"]
-    assert frequent["detections"][0] == 1
-    assert frequent["precision"][0] == 1
+def test_curves_by_hand_over_random_matches():
+    rng = np.random.default_rng(0)
+    detections = [
+        (i, int(rng.integers(3)), round(rng.random(), 2), int(rng.integers(2)), rng.random() < 0.2)
+        for i in range(200)
+    ]
+    objects = [(0, int(rng.integers(3)), rng.choice([NAN, rng.random()])) for _ in range(50)]
+    random = matches(detections, objects)
+    curves = precision_recall_curves(random, ["r", "c", "c"])
+    judged = [(k, score, found > 0) for _, k, score, found, ignored in detections if not ignored]
+    for group, classes in {"r": {0}, "c": {1, 2}, "all": {0, 1, 2}}.items():
+        for i in (0, 37, 80):
+            taken = [right for k, score, right in judged if k in classes and score >= i / 100]
+            assert curves[group].precision[i] == sum(taken) / len(taken)
+            scores = [score for _, k, score in objects if k in classes]
+            found = sum(score >= i / 100 for score in scores)
+            assert curves[group].recall[i] == found / len(scores)
 
 
-def test_curves_of_all_pool_the_groups():
-    curves = precision_recall_curves(TWO_CLASSES, ["r", "f"])
-    assert curves["all"]["objects"] == 3
-    assert curves["all"]["precision"][0] == pytest.approx(2 / 3)
-
-
-def test_precision_of_few_detections_is_not_drawn():
-    rare = precision_recall_curves(TWO_CLASSES, ["r", "f"])["r"]
-    assert np.isnan(drawn_precision(rare)).all()
-
-
-def test_operating_points_of_groups_with_objects():
-    rows = operating_points(precision_recall_curves(TWO_CLASSES, ["r", "f"]), 0.3)
-    assert [row["group"] for row in rows] == ["all", "r", "f"]
-    rare, frequent = rows[1:]
-    assert rare["given"]["f1"] == 0.5
-    assert rare["best"]["threshold"] == pytest.approx(0.41)
-    assert rare["best"]["f1"] == pytest.approx(2 / 3)
-    assert frequent["given"]["precision"] is None
-    assert frequent["given"]["recall"] == 0
+def test_operating_point():
+    rare, frequent, _ = precision_recall_curves(TWO_CLASSES, ["r", "f"]).values()
+    point = operating_point(rare, 0.3)
+    assert point == {
+        "threshold": "0.30",
+        "detections": "2",
+        "precision": "50.0",
+        "recall": "50.0",
+        "f1": "50.0",
+    }
+    assert operating_point(rare, rare.f1.argmax() / 100)["threshold"] == "0.41"
+    assert operating_point(frequent, 0.3)["precision"] == "n/a"
 
 
 def test_class_precision_and_recall():
@@ -101,25 +106,14 @@ def test_mean_ap_by_range_of_training_images():
         (4, 10, 5, 1),
         (100_001, 200_000, 70, 1),
     ]
-
-
-def test_no_range_holds_classes_of_two_groups():
+    assert mean_ap_by_range([None], [3.0]) == []
+    # No range holds classes of two groups.
     assert {RARE_MAX_IMAGES, COMMON_MAX_IMAGES} <= set(RANGE_ENDS)
 
 
-def test_mean_ap_without_any_class():
-    assert mean_ap_by_range([None], [3.0]) == []
-
-
-def test_top_pairs_are_the_most_frequent():
-    confusions = np.array([[0, 1, 2], [1, 0, 5], [2, 0, 3]])
-    assert top_pairs(confusions, 2) == [[1, 0, 5], [2, 0, 3]]
-    assert pairs_of_classes(confusions) == {1: [[0, 5]], 2: [[0, 3]], 0: [[1, 2]]}
-
-
-def test_most_confused_classes_are_side_by_side():
+def test_most_confused_classes():
     confusions = np.array([[0, 5, 9], [1, 6, 8], [5, 2, 7], [3, 4, 1]])
-    assert most_confused_classes(confusions, 5) == [0, 5, 2, 1, 6]
+    assert most_confused_classes(confusions, 5) == [0, 5, 1, 6, 2]
 
 
 def test_confusion_matrix_has_found_objects_on_its_diagonal():
@@ -127,12 +121,7 @@ def test_confusion_matrix_has_found_objects_on_its_diagonal():
         objects=[(1, 0, 0.9), (1, 0, 0.2), (1, 2, 0.5), (1, 2, NAN)], confusions=[(0, 2, 4)]
     )
     np.testing.assert_array_equal(confusion_matrix(both, [2, 0]), [[1, 0], [4, 1]])
-
-
-def test_no_confusions():
-    none = matches(objects=[(1, 0, 0.9)])
-    assert most_confused_classes(none.confusions) == []
-    assert confusion_matrix(none, []).shape == (0, 0)
+    assert confusion_matrix(both, []).shape == (0, 0)
 
 
 def test_tally_counts_each_class_in_each_image():
@@ -169,4 +158,4 @@ def test_among_equals_shown_images_come_first():
     [(None, "n/a"), (0.04, "0.0"), (-0.04, "0.0"), (1.25, "+1.2"), (-10.0, "\u221210.0")],
 )
 def test_signed(value, text):
-    assert _signed(value) == text
+    assert signed(value) == text

@@ -1,4 +1,6 @@
 import base64
+import dataclasses
+import html
 import io
 import json
 import os
@@ -14,134 +16,180 @@ from PIL import Image
 from eql_seesaw.evaluation.report import write_report
 from eql_seesaw.evaluation.report.__main__ import main
 from eql_seesaw.evaluation.report.contents import run_names
-from eql_seesaw.evaluation.report.overlays import outline
-from eql_seesaw.evaluation.report.run import Run
-from eql_seesaw.evaluation.report.thumbnails import thumbnail
+from eql_seesaw.evaluation.report.overlays import outline, thumbnail
+from eql_seesaw.evaluation.result import Result
 from tests.evaluation.report.shapes import Shapes
 
 
-def script(page, name):
-    """The JSON in one of the page's scripts."""
-    return json.loads(re.search(rf'<script [^>]*id="{name}">(.*?)</script>', page).group(1))
-
-
 def read(path):
-    with open(path, encoding="utf-8") as f:
-        return f.read()
+    return Path(path).read_text(encoding="utf-8")
+
+
+def category(page, category_id):
+    """What the page shows of a class when it is opened."""
+    (text,) = re.findall(rf'<script [^>]*id="content-{category_id}">(.*?)</script>', page, re.S)
+    return text
+
+
+def table_row(page, name):
+    """Texts of a class in the table of categories, by heading."""
+    table = re.search(r'<table class="sortable".*?</table>', page, re.S).group()
+    heads = [re.sub("<.*?>", "", head) for head in re.findall(r"<th scope=\"col\".*?</th>", table)]
+    (row,) = (row for row in re.findall(r"<tr><th.*?</tr>", table, re.S) if f">{name}</a>" in row)
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.S)]
+    return list(zip(heads, cells, strict=True))
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    return read(write_report(Shapes(folder).write(folder / "first")))
+    result = Shapes(folder).evaluate(folder / "first")
+    return read(write_report(result, folder / "report"))
 
 
-def test_files(evaluation):
-    path = write_report(evaluation)
-    assert path == str(evaluation / "report" / "index.html")
-    assert sorted(os.listdir(evaluation / "report")) == [
+def test_files(folder, capsys):
+    assert main([str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "report" / "index.html")
+    assert sorted(os.listdir(folder / "report")) == [
         "ap_by_training_images.png",
         "calibration.png",
         "confusions.png",
         "index.html",
         "precision_recall.png",
     ]
-    with Image.open(evaluation / "report" / "confusions.png") as figure:
-        assert round(figure.info["dpi"][0]) == 300
+    with Image.open(folder / "report" / "confusions.png") as chart:
+        assert round(chart.info["dpi"][0]) == 300
 
 
 def test_header(page):
-    for text in ("first", "shapes_val", "hotcoco 1.3.0", "2026-01-02 03:04", "3 rare"):
+    for text in ("first", "shapes_val", "hotcoco 1.3.0", "3 rare", "2 of 6 have none"):
         assert text in page
     assert "at most 300 detections per image" in page
-    assert "2 of 6 have none" in page
 
 
 def test_names_are_escaped(page):
     assert "<script>alert" not in page
-    data = script(page, "data")
-    assert data["names"][3] == "<script>alert(1)</script>"
-    assert data["names"][2] == "猫"
+    assert page.count(html.escape(Shapes.names[3])) > 2
+    assert html.escape(Shapes.names[4], quote=False).replace('"', "&#34;") in page
+    # In the chart, too, where names are Matplotlib's.
+    assert "$x$" in page and "猫" in page
 
 
 def test_nothing_is_loaded(page):
     assert "default-src 'none'" in page
-    addresses = re.findall(r"""(?:src|href)=["']([^"'#{]*)""", page)
+    addresses = re.findall(r"""(?:src|href)=["']([^"'#{$]*)""", page)
     assert all(not address or address.startswith("data:") for address in addresses)
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+    known = ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", "http-equiv")
+    for name in known:
+        page = page.replace(name, "")
+    assert "http" not in page and "url(" not in page.replace("url(#", "")
 
 
-def test_data_of_categories(page):
-    data = script(page, "data")
-    assert data["trainImages"] == [500, 40, 3, 0, 11, None]
-    assert data["objects"] == [4, 1, 1, 1, 0, 0]
-    assert data["segm"]["AP"][2:] == [100, 0, None, None]
-    assert data["segm"]["precision"][:3] == [60, None, 100]
-    assert data["segm"]["recall"] == [75, 0, 100, 0, None, None]
-    assert data["segm"]["confusions"]["pairs"] == [[1, 0, 1]]
+def test_numbers_of_a_category(page):
+    cat = table_row(page, "cat")
+    assert cat[:4] == [
+        ("Name", "cat"),
+        ("Group", "frequent"),
+        ("Training images", "500"),
+        ("Objects", "4"),
+    ]
+    # Masks, then boxes.
+    assert [value for title, value in cat if title == "Precision"] == ["60.0", "60.0"]
+    assert [value for title, value in cat if title == "Recall"] == ["75.0", "75.0"]
+    assert dict(table_row(page, "猫"))["AP masks"] == "100.0"
+    assert set(dict(table_row(page, "$x$")[4:]).values()) == {"n/a"}
+    assert dict(table_row(page, "$x$"))["Training images"] == "n/a"
+
+
+def test_metrics_and_operating_points(page, folder):
+    metrics = Result.load(folder).metrics["segm"]
+    row = re.search(r'class="text">masks</th>\s*(.*?)</tr>', page, re.S).group(1)
+    values = re.findall("<td>(.*?)</td>", row)
+    assert values[:5] == [f"{metrics[name]:.1f}" for name in ("AP", "APr", "APc", "APf", "AP50")]
+    (points,) = re.findall(r'aria-label="Operating points of masks">(.*?)</table>', page, re.S)
+    # Of 7 objects 4 are found by 6 detections, of which 2 are wrong.
+    row = re.search(r'class="text">all</th>(.*?)</tr>', points).group(1)
+    assert re.findall("<td>(.*?)</td>", row)[:5] == ["7", "6", "66.7", "57.1", "61.5"]
+
+
+def test_charts_show_every_class(page):
+    (section,) = re.findall(r'<section id="training-images".*?</section>', page, re.S)
+    # Those with ground truth and known training images; masks, then boxes.
+    links = re.findall(r'<a xlink:href="#category-(\d)">', section)
+    assert sorted(links) == ["1", "1", "2", "2", "3", "3", "4", "4"]
+    assert "_blank" not in page and "#0072b2" not in page.split("</style>")[1]
+    assert "var(--rare)" in section
 
 
 def test_examples_tell_right_from_wrong(page):
-    cat = script(page, "examples-0")
-    assert [example["file_name"] for example in cat["best"]] == ["4.png", "1.png", "2.png"]
-    example = cat["best"][2]
-    assert (example["right"], example["wrong"], example["missed"]) == (1, 1, 1)
-    assert [d["verdict"] for d in example["detections"]] == ["right", "wrong"]
-    assert [d["score"] for d in example["detections"]] == [0.7, 0.6]
-    # Missed objects first, as at most so many are drawn.
-    assert [obj["score"] for obj in example["objects"]] == [None, 0.7]
-    # In units of which an image's longest side has 640.
-    assert example["objects"][0]["box"] == [340, 40, 200, 200]
-    assert example["objects"][0]["path"].startswith("M340 40l")
+    cat = category(page, 1)
+    best, worst = cat.split("Worst images")
+    captions = re.findall("<figcaption>(.*?)</figcaption>", best)
+    assert captions == [
+        "1 right, 0 wrong, 0 missed · 4.png",
+        "1 right, 1 wrong, 0 missed · 1.png",
+        "1 right, 1 wrong, 1 missed · 2.png",
+    ]
+    last = best.split("<figure>")[-1]
+    # Missed objects first, as at most so many are drawn; longest side of an image is 640 units.
+    drawn = re.findall(r'<path class="(.*?)" d="(.*?)"', last)
+    assert [kind for kind, _ in drawn] == ["missed", "object", "right", "wrong"]
+    assert drawn[0][1].startswith("M340 40l")
+    assert re.findall(r"<text .*?>(.*?)</text>", last) == ["missed", "✕ 0.60", "0.70"]
+    assert "None has a mistake." in worst
 
 
 def test_missed_object_names_what_was_detected_instead(page):
-    (example,) = script(page, "examples-1")["worst"]
-    assert example["objects"][0]["instead"] == [0, 0.8]
+    dog = category(page, 2)
+    assert "0 right, 0 wrong, 1 missed; there instead: cat 0.80 · 1.png" in dog
+    assert "Objects detected as something else: cat (1)" in dog
+    assert "No image has an object of this class" in category(page, 5)
 
 
-def test_classes_without_images_have_no_examples(page):
-    assert script(page, "examples-4") == {"best": [], "worst": [], "confused": []}
-
-
-def test_pictures_are_shared_among_classes(page):
+def test_missing_pictures_are_left_out(shapes, folder, page):
+    # Pictures are shared among classes.
     assert len(re.findall(r'id="picture-\d+"', page)) == 4
-
-
-def test_missing_pictures_are_left_out(evaluation, shapes):
     (shapes.picture_dir / "1.png").unlink()
     (shapes.picture_dir / "2.png").write_text("no picture")
-    page = read(write_report(evaluation))
+    page = read(write_report(Result.load(folder), folder / "report"))
     assert "2 of 4 pictures were not found" in page
     assert len(re.findall(r'id="picture-\d+"', page)) == 2
+    assert "picture not found" in category(page, 2)
 
 
 def test_boxes_only(shapes, tmp_path):
-    folder = shapes.write(tmp_path / "boxes", iou_types=("bbox",))
-    page = read(write_report(folder))
-    assert list(script(page, "data")["tasks"]) == ["bbox"]
-    assert "path" not in script(page, "examples-0")["best"][0]["objects"][0]
-    assert "task-switch" not in page.split("<script")[0]
+    result = shapes.evaluate(tmp_path / "boxes", iou_types=("bbox",))
+    page = read(write_report(result, tmp_path / "report"))
+    assert "AP masks" not in page and 'class="show-bbox"' in page
+    assert "<rect class=" in category(page, 1) and "<path" not in category(page, 1)
 
 
 def test_no_detections(shapes, tmp_path):
-    folder = shapes.write(tmp_path / "none", results=[])
-    page = read(write_report(folder))
-    assert script(page, "data")["segm"]["AP"][:4] == [0, 0, 0, 0]
-    assert script(page, "examples-0")["worst"][0]["missed"] == 2
+    result = shapes.evaluate(tmp_path / "none", results=[])
+    page = read(write_report(result, tmp_path / "report"))
+    assert dict(table_row(page, "cat"))["AP masks"] == "0.0"
+    assert "0 right, 0 wrong, 2 missed" in category(page, 1).split("Worst images")[1]
+    assert "No object's best detection is of another class." in page
 
 
-def test_compare(evaluation, shapes, tmp_path):
-    other = shapes.write(tmp_path / "other", results=shapes.results[:3])
-    path = write_report(evaluation, tmp_path / "out", compare=other)
-    assert path == str(tmp_path / "out" / "index.html")
+def test_compare(folder, shapes, tmp_path, capsys):
+    shapes.evaluate(tmp_path / "other", results=shapes.results[:3])
+    assert main([str(folder), "--compare", str(tmp_path / "other")]) == 0
+    path = capsys.readouterr().out.strip()
+    assert path == str(folder / "comparison" / "index.html")
     page = read(path)
-    data = script(page, "data")
-    assert (data["run"], data["other"]) == ("first", "other")
-    assert data["segm"]["AP"][2] == 100
-    assert data["segm"]["otherAP"][2] == 0
+    row = dict(table_row(page, "猫"))
+    assert (row["AP masks"], row["AP masks, other"], row["Difference"]) == (
+        "100.0",
+        "0.0",
+        "+100.0",
+    )
     # The other rare class with ground truth has AP 0 in both.
     assert "<td>+50.0</td>" in page
+    gains = re.findall(r'data-changes="gains">.*?<tbody>(.*?)</tbody>', page, re.S)[0]
+    assert re.findall(r">([^<]*)</a>", gains) == ["猫", "cat"]
+    assert page.count('<span class="against">first only</span>') == 4
+    assert "only</span>" not in read(write_report(Result.load(folder), tmp_path / "alone"))
 
 
 @pytest.mark.parametrize(
@@ -158,51 +206,27 @@ def test_compare(evaluation, shapes, tmp_path):
     ],
 )
 def test_run_names_are_as_long_as_tells_them_apart(tmp_path, one, another, names):
-    base = tmp_path / "b"
-    runs = [Run(base / name / "inference" / "val", None, {}) for name in (one, another)]
-    assert run_names(*runs) == names
-    assert run_names(runs[0], None) == [Path(one).name]
+    folders = [tmp_path / "b" / name / "inference" / "val" for name in (one, another)]
+    assert run_names(folders) == names
+    assert run_names(folders[:1]) == [Path(one).name]
 
 
 def test_run_names_of_one_run_evaluated_twice(tmp_path):
-    runs = [Run(tmp_path / "inference" / name, None, {}) for name in ("val", "val_old")]
-    assert run_names(*runs) == ["val", "val_old"]
+    assert run_names([tmp_path / "inference" / name for name in ("a", "b")]) == ["a", "b"]
 
 
-def test_sections_of_one_of_two_runs_say_so(evaluation, shapes, tmp_path):
-    other = shapes.write(tmp_path / "elsewhere" / "first" / "inference" / "shapes_val")
-    alone = write_report(evaluation)
-    path = write_report(evaluation, compare=other)
-    assert path == str(evaluation / "comparison" / "index.html") != alone
-    name = f"{tmp_path.name}/first"
-    assert read(path).count(f'<span class="against">{name} only</span>') == 4
-    assert "only</span>" not in read(alone)
-
-
-def test_footnote_says_where_the_groups_are_from(page, evaluation):
+def test_footnote_says_where_the_groups_are_from(page, folder):
     by_count, others = "Classes are rare with at most 10 training", "The groups are those"
     assert by_count in page and others not in page
-    categories = json.loads((evaluation / "evaluation.json").read_text())["categories"]
-    categories[0]["group"] = "r"
-    change(evaluation, categories=categories)
-    page = read(write_report(evaluation))
+    result = Result.load(folder)
+    result.categories[0]["group"] = "r"
+    page = read(write_report(result, folder / "report"))
     assert "1 of 5 classes are in another than their training images say" in page
     assert others in page and by_count not in page
-    for category in categories:
-        category["train_images"] = None
-    change(evaluation, categories=categories)
-    page = read(write_report(evaluation))
+    for each in result.categories:
+        each["train_images"] = None
+    page = read(write_report(result, folder / "report"))
     assert f"{others} of the annotation file.\n" in page and by_count not in page
-
-
-def test_folder_of_a_training_names_those_of_its_evaluations(evaluation, shapes, tmp_path, capsys):
-    assert main([str(tmp_path / "first")]) == 1
-    assert capsys.readouterr().err.endswith(f"no evaluation.json; did you mean {evaluation}?\n")
-    for i in range(4):
-        shapes.write(tmp_path / "many" / str(i))
-    assert main([str(tmp_path / "many")]) == 1
-    many = ", ".join(str(tmp_path / "many" / str(i)) for i in range(3))
-    assert f"did you mean {many} or 1 more?" in capsys.readouterr().err
 
 
 def change(folder, **values):
@@ -218,11 +242,8 @@ def remove(name):
     "damage, message",
     [
         (shutil.rmtree, "no evaluation.json"),
-        (remove("evaluation.json"), "no evaluation.json"),
-        (remove("matches_segm.npz"), "no matches_segm.npz"),
+        (remove("matches_segm.npz"), "matches_segm.npz"),
         (remove("lvis_instances_results.json"), "no lvis_instances_results.json"),
-        (lambda folder: (folder / "matches_bbox.npz").write_bytes(b"PK"), "matches_bbox.npz"),
-        (lambda folder: (folder / "evaluation.json").write_text("{"), "evaluation.json"),
         (
             lambda folder: (folder / "lvis_instances_results.json").write_text("[]"),
             "not those that were evaluated",
@@ -231,13 +252,13 @@ def remove(name):
         (lambda folder: change(folder, metrics={}), "neither boxes nor masks"),
     ],
 )
-def test_broken_input_is_one_line(damage, message, evaluation, capsys):
-    damage(evaluation)
-    assert main([str(evaluation)]) == 1
+def test_broken_input_is_one_line(damage, message, folder, capsys):
+    damage(folder)
+    assert main([str(folder)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert message in error
-    assert not (evaluation / "report" / "index.html").exists()
+    assert not (folder / "report" / "index.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -245,35 +266,23 @@ def test_broken_input_is_one_line(damage, message, evaluation, capsys):
     [
         ({"dataset": "another"}, "shapes_val and another"),
         ({"categories": []}, "6 and 0 categories"),
-        ({"metrics": {"bbox": {}}}, "masks and boxes, and of boxes"),
+        ({"matches": {"bbox": None}}, "boxes and masks, and of boxes"),
+        ({"categories": [{"id": 9, "name": "hen"}] * 6}, "category 1 'cat' is 9 'hen' there"),
     ],
 )
-def test_compare_with_another_dataset(values, message, evaluation, shapes, tmp_path, capsys):
-    other = shapes.write(tmp_path / "other")
-    change(other, **values)
-    assert main([str(evaluation), "--compare", str(other)]) == 1
-    assert message in capsys.readouterr().err
+def test_runs_that_cannot_be_compared(values, message, folder, tmp_path):
+    result = Result.load(folder)
+    with pytest.raises(ValueError, match=message):
+        write_report(result, tmp_path, other=dataclasses.replace(result, **values))
 
 
-def test_compare_with_other_names(evaluation, shapes, tmp_path):
-    other = shapes.write(tmp_path / "other")
-    categories = json.loads((other / "evaluation.json").read_text())["categories"]
-    categories[1]["name"] = "hen"
-    change(other, categories=categories)
-    with pytest.raises(ValueError, match="category 2 'dog' is 2 'hen' there"):
-        write_report(evaluation, compare=other)
-
-
-def test_threshold_is_checked(evaluation):
-    with pytest.raises(ValueError, match="score threshold is 30"):
-        write_report(evaluation, score_threshold=30)
-
-
-def test_main_prints_the_path(evaluation, capsys):
-    assert main([str(evaluation), "--score-threshold", "0.65"]) == 0
-    path = capsys.readouterr().out.strip()
-    cat = script(read(path), "examples-0")
-    assert {d["score"] for e in cat["best"] for d in e["detections"]} == {0.9, 0.8, 0.7, 0.85}
+def test_score_threshold(folder, capsys):
+    assert main([str(folder), "--score-threshold", "30"]) == 1
+    assert "score threshold is 30" in capsys.readouterr().err
+    assert main([str(folder), "--score-threshold", "0.65"]) == 0
+    cat = category(read(capsys.readouterr().out.strip()), 1)
+    scores = {float(score) for score in re.findall(r">(?:✕ )?(0\.\d\d)</text>", cat)}
+    assert scores == {0.9, 0.8, 0.7, 0.85}
 
 
 def test_outline_of_polygons_and_masks():
@@ -291,8 +300,7 @@ def test_thumbnails_are_small_and_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a camera on its side
     image.save(tmp_path / "turned.jpg", exif=exif)
-    url = thumbnail(str(tmp_path / "turned.jpg"))
-    header, content = url.split(",")
+    header, content = thumbnail(str(tmp_path / "turned.jpg")).split(",")
     assert header == "data:image/webp;base64"
     with Image.open(io.BytesIO(base64.b64decode(content))) as small:
         assert small.size == (144, 288)

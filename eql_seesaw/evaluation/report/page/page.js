@@ -1,141 +1,126 @@
 "use strict";
-// Everything that shows the numbers of one task, boxes or masks.
+// All content is elements of the page already, or text with its names escaped, which becomes elements.
 
-// Detections below which a share of them says little.
-const FEW = 20;
+const byId = (id) => document.getElementById(id);
+const table = byId("category-table");
+const dialog = byId("category");
+const linkOf = (row) => row.querySelector("a");
+const shownRows = () => [...table.tBodies[0].rows].filter((row) => !row.hidden);
+// The row of a class's address, such as #category-12.
+const rowOf = (address) => (/^#category-\d+$/.test(address) ? table.querySelector(`a[href="${address}"]`)?.closest("tr") : null);
 
-function drawTrainingImages(task) {
-  const { AP, trend } = data[task];
-  const points = classes
-    .filter((k) => AP[k] !== null && data.trainImages[k] !== null)
-    .map((k) => ({ k, x: data.trainImages[k], y: AP[k] }));
-  const horizontal = trainingImagesAxis(points.map(({ x }) => x));
-  scatter(byId("training-images-chart"), byId("training-images-status"), {
-    points,
-    horizontal,
-    vertical: { ...percentUpTo(points.map(({ y }) => y)), title: `AP of ${data.tasks[task]}` },
-    label: `AP of ${data.tasks[task]} of every class against its training images. Arrow keys choose a class, Enter opens it.`,
-    describe: ({ k, x, y }) => `${data.names[k]}: AP ${decimal(y)}, ${whole(x)} training images, ${whole(data.objects[k])} objects here`,
-    background: (chart) => {
-      for (const last of data.groupEnds) verticalLine(chart, last + 0.5);
-      for (const [first, last, ap] of trend) {
-        const x1 = Math.max(chart.x(first - 0.5) + 1, chart.left);
-        const x2 = Math.min(chart.x(last + 0.5) - 1, chart.right);
-        chart.root.append(svg("line", { class: "mean", x1, x2, y1: chart.y(ap), y2: chart.y(ap) }));
-      }
-    },
-  });
+// [heading, text] of the numbers that the table shows of a class.
+function facts(row) {
+  const headers = [...table.tHead.rows[0].cells].slice(1);
+  return headers.filter((header) => getComputedStyle(header).display !== "none")
+    .map((header) => [header.textContent, row.cells[header.cellIndex].textContent]);
 }
 
-function drawPrecisionRecall(task) {
-  const { curves, thresholds } = data[task];
-  for (const name of ["precision", "recall"]) {
-    lineChart(byId(`${name}-chart`), {
-      lines: Object.entries(curves).map(([group, curve]) => ({
-        group,
-        points: thresholds.map((score, i) => [score, curve[name][i] === null ? null : 100 * curve[name][i]]),
-      })),
-      horizontal: { ...SCORE, title: "score threshold" },
-      vertical: PERCENT,
-      label: `${name} of ${data.tasks[task]} by group against score threshold`,
-      background: (chart) => verticalLine(chart, data.threshold, String(data.threshold)),
-    });
+// One stop of the Tab key for many links; arrow keys go on from there.
+function walkable(container, links, stepsOfKeys) {
+  const setStop = (stop) => { for (const link of links()) link.setAttribute("tabindex", link === stop ? 0 : -1); };
+  container.addEventListener("keydown", (event) => {
+    const all = links();
+    const from = all.indexOf(document.activeElement);
+    if (from < 0 || !(event.key in stepsOfKeys)) return;
+    event.preventDefault();
+    const to = all[Math.min(Math.max(from + stepsOfKeys[event.key], 0), all.length - 1)];
+    setStop(to);
+    to.focus();
+  });
+  setStop(links()[0]);
+  return () => setStop(links()[0]);
+}
+
+for (const input of document.querySelectorAll("input[name=iou-type]")) {
+  input.addEventListener("change", () => { document.body.className = `show-${input.value}`; });
+}
+
+// Sorting and searching the table.
+const collator = new Intl.Collator("en", { numeric: true });
+
+function sortBy(header) {
+  const sign = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  for (const other of header.parentNode.cells) other.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", sign < 0 ? "descending" : "ascending");
+  const isText = header.classList.contains("text");
+  const rows = [...table.tBodies[0].rows].map((row) => {
+    const cell = row.cells[header.cellIndex];
+    const text = cell.dataset.order ?? cell.textContent;
+    return [row, isText ? text : Number(text.replaceAll(",", "").replace("−", "-"))];
+  });
+  // What is missing comes last, whatever the direction.
+  rows.sort(([, a], [, b]) => (isText ? sign * collator.compare(a, b) : Number.isNaN(a) - Number.isNaN(b) || sign * (a - b) || 0));
+  table.tBodies[0].append(...rows.map(([row]) => row));
+  resetStop();
+}
+
+function search() {
+  const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const group = byId("group-filter").selectedIndex ? byId("group-filter").value : null;
+  for (const row of table.tBodies[0].rows) {
+    const name = linkOf(row).textContent.toLowerCase();
+    row.hidden = (group !== null && row.cells[1].textContent !== group) || !words.every((word) => name.includes(word));
   }
+  const count = (n) => n.toLocaleString("en");
+  byId("count").textContent = `${count(shownRows().length)} of ${count(table.tBodies[0].rows.length)} categories`;
+  resetStop();
 }
 
-function drawCalibration(task) {
-  const { calibration, ece } = data[task];
-  lineChart(byId("calibration-chart"), {
-    lines: Object.entries(calibration).map(([group, { scores, accuracies, counts }]) => ({
-      group,
-      points: scores.map((score, i) => [score, accuracies[i] === null ? null : 100 * accuracies[i], counts[i] < FEW]),
-    })),
-    horizontal: { ...SCORE, title: "score" },
-    vertical: PERCENT,
-    label: `share of ${data.tasks[task]} that are right, by score and group`,
-    marks: true,
-    background: (chart) => diagonal(chart, [1, 100]),
+const resetStop = walkable(table, () => shownRows().map(linkOf),
+  { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -Infinity, End: Infinity });
+for (const header of table.tHead.rows[0].cells) header.addEventListener("click", () => sortBy(header));
+table.tBodies[0].addEventListener("click", ({ target }) => { if (target.tagName !== "A") location.hash = linkOf(target.closest("tr")).hash; });
+byId("search").addEventListener("input", search);
+byId("group-filter").addEventListener("change", search);
+byId("search").form.addEventListener("submit", (event) => event.preventDefault());
+search();
+
+// Marks of charts are links to classes. The line below says what is pointed at.
+for (const chart of document.querySelectorAll(".chart:has(+ .status)")) {
+  const links = [...chart.querySelectorAll("a")];
+  const say = ({ target }) => {
+    const row = rowOf(target.closest("a")?.getAttribute("xlink:href"));
+    if (row) chart.nextElementSibling.textContent = `${linkOf(row).textContent}: ${facts(row).map((fact) => fact.join(" ")).join(", ")}`;
+  };
+  chart.addEventListener("pointerover", say);
+  chart.addEventListener("focusin", say);
+  if (links.length) walkable(chart, () => links, { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, Home: -Infinity, End: Infinity });
+  else chart.nextElementSibling.textContent = "No class to show.";
+}
+
+// The class of the address is open: the browser's Back closes it, and a link can lead to it.
+function showCategory() {
+  const row = rowOf(location.hash);
+  if (!row) return dialog.close();
+  byId("category-name").textContent = linkOf(row).textContent;
+  byId("category-facts").replaceChildren(...facts(row).map((texts) => {
+    const fact = document.createElement("div");
+    ["dt", "dd"].forEach((name, i) => { fact.appendChild(document.createElement(name)).textContent = texts[i]; });
+    return fact;
+  }));
+  byId("category-content").innerHTML = byId(location.hash.replace("#category", "content")).textContent;
+  for (const image of dialog.querySelectorAll("image")) image.setAttribute("href", byId(image.dataset.picture).textContent);
+  const rows = shownRows();
+  const position = rows.indexOf(row);
+  byId("previous").disabled = position <= 0;
+  byId("next").disabled = position < 0 || position === rows.length - 1;
+  if (!dialog.open) dialog.showModal();
+  dialog.scrollTop = 0;
+  byId("category-name").focus();
+}
+
+window.addEventListener("hashchange", showCategory);
+dialog.addEventListener("close", () => {
+  // Without a jump to the top of the page.
+  if (rowOf(location.hash)) history.replaceState(null, "", "#");
+});
+dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+byId("close").addEventListener("click", () => dialog.close());
+for (const [id, step] of [["previous", -1], ["next", 1]]) {
+  byId(id).addEventListener("click", () => {
+    const rows = shownRows();
+    location.hash = linkOf(rows[rows.indexOf(rowOf(location.hash)) + step]).hash;
   });
-  const rows = [...groups, "all"].map((group) =>
-    html("tr", {},
-      html("th", { scope: "row", class: "text" }, data.groups[group] ?? "all"),
-      html("td", {}, decimal(ece[group] ?? null)),
-      html("td", {}, whole(calibration[group].counts.reduce((a, b) => a + b, 0)))));
-  byId("calibration-table").replaceChildren(
-    html("table", { class: "numbers" },
-      html("thead", {}, html("tr", {}, ...["", "ECE, %", "detections"].map((title) => html("th", { scope: "col" }, title)))),
-      html("tbody", {}, ...rows)));
 }
-
-function drawConfusions(task) {
-  const { pairs, classes: mixed, matrix } = data[task].confusions;
-  if (!pairs.length) {
-    byId("confusion-pairs").replaceChildren(html("p", {}, "No object's best detection is of another class."));
-    byId("confusion-matrix").replaceChildren();
-    return;
-  }
-  byId("confusion-pairs").replaceChildren(
-    namesTable(["annotated as", "detected as", "objects", "%"], pairs.map(([a, b, count]) =>
-      [nameButton(a), nameButton(b), whole(count), decimal(100 * share(count, a))])));
-  const head = html("tr", {}, html("td"), ...mixed.map((k) => html("th", { scope: "col", title: data.names[k] }, html("span", {}, data.names[k]))));
-  const rows = mixed.map((k, i) =>
-    html("tr", {}, html("th", { scope: "row", title: data.names[k] }, data.names[k]),
-      ...mixed.map((other, j) => matrixCell(k, other, matrix[i][j]))));
-  byId("confusion-matrix").replaceChildren(html("table", { class: "matrix" }, html("thead", {}, head), html("tbody", {}, ...rows)));
-}
-
-const share = (count, k) => Math.min(count / Math.max(data.objects[k], 1), 1);
-
-function matrixCell(k, other, count) {
-  const title = k === other ? `${data.names[k]}: ${count} found` : `${data.names[k]} detected as ${data.names[other]}: ${count}`;
-  // Up to half opaque, so that the number stays legible.
-  const style = count ? `background: rgba(var(--cell), ${(0.06 + 0.5 * share(count, k)).toFixed(2)})` : null;
-  return html("td", { style, title, class: k === other ? "diagonal" : null }, count ? whole(count) : "");
-}
-
-function namesTable(titles, rows) {
-  const isText = (cell) => cell instanceof Node;
-  const head = titles.map((title, i) => html("th", { scope: "col", class: rows.length && isText(rows[0][i]) ? "text" : null }, clamped(title)));
-  return html("table", { class: "numbers list" },
-    html("thead", {}, html("tr", {}, ...head)),
-    html("tbody", {}, ...rows.map((row) => html("tr", {}, ...row.map((cell) => html("td", { class: isText(cell) ? "text" : null }, cell))))));
-}
-
-function drawComparison(task) {
-  if (data.other === null) return;
-  const { AP, otherAP } = data[task];
-  const both = classes.filter((k) => AP[k] !== null && otherAP[k] !== null);
-  const axis = percentUpTo(both.flatMap((k) => [AP[k], otherAP[k]]));
-  scatter(byId("comparison-chart"), byId("comparison-status"), {
-    points: both.map((k) => ({ k, x: otherAP[k], y: AP[k] })),
-    horizontal: { ...axis, title: `AP of ${data.tasks[task]}, ${data.other}` },
-    vertical: { ...axis, title: `AP of ${data.tasks[task]}, ${data.run}` },
-    label: `AP of ${data.tasks[task]} of every class in both runs. Arrow keys choose a class, Enter opens it.`,
-    describe: ({ k, x, y }) => `${data.names[k]}: AP ${decimal(y)}, was ${decimal(x)} (${signed(y - x)})`,
-    background: (chart) => diagonal(chart, [axis.last, axis.last]),
-  });
-  const change = (k) => AP[k] - otherAP[k];
-  const changed = both.sort((a, b) => change(b) - change(a));
-  const rows = (chosen) => chosen.length === 0 ? html("p", {}, "none") : namesTable(
-    ["class", "training images", data.other, data.run, "difference"],
-    chosen.map((k) => [markedName(k), whole(data.trainImages[k]), decimal(otherAP[k]), decimal(AP[k]), signed(change(k))]));
-  byId("gains").replaceChildren(rows(changed.filter((k) => change(k) > 0).slice(0, 8)));
-  byId("losses").replaceChildren(rows(changed.filter((k) => change(k) < 0).slice(-8).reverse()));
-}
-
-function drawPage(task) {
-  for (const element of document.querySelectorAll("[data-task]")) element.hidden = element.dataset.task !== task;
-  drawComparison(task);
-  drawTrainingImages(task);
-  drawPrecisionRecall(task);
-  drawTable(task);
-  drawConfusions(task);
-  drawCalibration(task);
-}
-
-for (const container of document.querySelectorAll("[data-legend]")) legend(container, container.dataset.legend);
-for (const input of document.querySelectorAll("#task-switch input")) {
-  input.addEventListener("change", () => drawPage(input.value));
-}
-drawPage(Object.keys(data.tasks)[0]);
-showCategoryOfAddress();
+showCategory();

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eql_seesaw.losses import build_loss, weighted_softmax
+from eql_seesaw.losses import build_loss, softmax
 
 K = 5
 LOSSES = {
@@ -13,7 +13,7 @@ LOSSES = {
 
 
 def value_and_gradient(name, dtype, are_few, monkeypatch, broken=None):
-    monkeypatch.setattr(weighted_softmax, "_are_few", lambda included: are_few)
+    monkeypatch.setattr(softmax, "_are_few", lambda included: are_few)
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(12, K + 2, generator=generator)
     gt_classes = torch.tensor([K, 1, 0, K, K, 4, K, 2, K, K, 1, K])
@@ -39,9 +39,9 @@ def test_both_ways_agree(name, dtype, monkeypatch):
 
 def test_few_of_many(monkeypatch):
     included = torch.tensor([True, False, False])
-    assert weighted_softmax._are_few(included)
-    assert not weighted_softmax._are_few(~included)
-    assert not weighted_softmax._are_few(included.to("meta"))
+    assert softmax._are_few(included)
+    assert not softmax._are_few(~included)
+    assert not softmax._are_few(included.to("meta"))
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])

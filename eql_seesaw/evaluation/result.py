@@ -1,7 +1,8 @@
-"""The files that an evaluation leaves in its folder, which the report is made of."""
+"""Outcome of an evaluation: an object in a process, files in a folder for the next one."""
 
 import csv
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,14 @@ import msgspec
 
 from ..atomic_write import atomic_file
 from ..data.frequency_groups import GROUP_NAMES
+from .ground_truth import load_ground_truth
 from .lvis_result import LVISResult
 from .matches import Matches
 
 # Every detection in LVIS's results format.
 RESULTS = "lvis_instances_results.json"
 PER_CATEGORY = "per_category.csv"
-# What was evaluated, and all numbers: an :class:`Evaluation`.
+# What was evaluated, and all numbers: a :class:`Summary`.
 EVALUATION = "evaluation.json"
 # A :class:`Matches` for each IoU type.
 MATCHES = "matches_{}.npz"
@@ -27,9 +29,9 @@ MAX_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class Summary:
     """
-    What was evaluated, and its numbers in percent.
+    Content of ``evaluation.json``.
 
     Attributes:
         dataset, annotation_file: name of the dataset, and its ground truth.
@@ -37,11 +39,11 @@ class Evaluation:
         max_detections: that count per image.
         num_images, num_processed_images: of the dataset, and of those the model has seen.
         date: "YYYY-MM-DD HH:MM".
-        metrics: {"bbox": {"AP": ...}, ...}; a metric is absent without ground truth, ECE without
-            detections.
+        metrics: {"bbox": {"AP": percent, ...}, ...}; a metric is absent without ground truth, ECE
+            without detections.
         categories: in ascending order of id, one dict each: "id", "name", "group" (r, c or f),
             "train_images" (None if unknown), "num_objects" in this dataset, and for "bbox" and
-            "segm" a dict of "AP", "AP50", "AR" (None without ground truth).
+            "segm" a dict of "AP", "AP50", "AR" in percent (None without ground truth).
         file_names: {image id as a string: picture} of the processed images.
     """
 
@@ -56,11 +58,47 @@ class Evaluation:
     categories: list[dict[str, Any]]
     file_names: dict[str, str | None]
 
-    @classmethod
-    def load(cls, folder: str) -> "Evaluation":
+
+@dataclasses.dataclass(frozen=True)
+class Result(Summary):
+    """
+    Outcome of an evaluation, for tables, files, pictures and the report.
+
+    Attributes, beside those of :class:`Summary`:
+        matches: detections and objects by IoU type, "bbox" and "segm".
+        results_file: all detections in LVIS's results format; "" if there is no such file.
+        given_ground_truth: what was evaluated against; None: :attr:`ground_truth` reads it.
+    """
+
+    matches: dict[str, Matches]
+    results_file: str = ""
+    given_ground_truth: dict | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def groups(self) -> list[str]:
+        """ "r", "c" or "f" of each class."""
+        return [category["group"] for category in self.categories]
+
+    @functools.cached_property
+    def ground_truth(self) -> dict:
         """
+        As ``load_ground_truth`` returns it; that of a loaded folder is read on first use.
+
         Raises:
-            FileNotFoundError, ValueError: the folder has no such file, or a broken one.
+            FileNotFoundError, ValueError: as ``load_ground_truth``.
+        """
+        if self.given_ground_truth is not None:
+            return self.given_ground_truth
+        return load_ground_truth(self.annotation_file, self.groups)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "Result":
+        """
+        Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: a file is not there, other than that of the detections.
+            ValueError: a file is not what an evaluation writes.
         """
         path = os.path.join(folder, EVALUATION)
         if not os.path.isfile(path):
@@ -69,14 +107,32 @@ class Evaluation:
             )
         with open(path, "rb") as f:
             try:
-                return msgspec.json.decode(f.read(), type=cls)
+                summary = msgspec.json.decode(f.read(), type=Summary)
             except msgspec.DecodeError as error:
                 raise ValueError(f"{path}: {error}") from None
+        iou_types = [iou_type for iou_type in ("bbox", "segm") if iou_type in summary.metrics]
+        matches = {t: _load_matches(os.path.join(folder, MATCHES.format(t))) for t in iou_types}
+        results_file = os.path.join(folder, RESULTS)
+        return cls(
+            **vars(summary),
+            matches=matches,
+            results_file=results_file if os.path.isfile(results_file) else "",
+        )
 
-    def save(self, folder: str) -> None:
-        """Write it, and the table of categories, into the folder."""
+    def save(self, folder: str | os.PathLike) -> None:
+        """
+        Write numbers, table of categories and matches into a folder. Matches of an earlier
+        evaluation that this one lacks are removed.
+        """
+        for iou_type in ("bbox", "segm"):
+            path = os.path.join(folder, MATCHES.format(iou_type))
+            if iou_type in self.matches:
+                self.matches[iou_type].save(path)
+            elif os.path.exists(path):
+                os.remove(path)
+        summary = {field.name: getattr(self, field.name) for field in dataclasses.fields(Summary)}
         with atomic_file(os.path.join(folder, EVALUATION), "wb") as f:
-            f.write(msgspec.json.format(msgspec.json.encode(self)))
+            f.write(msgspec.json.format(msgspec.json.encode(summary)))
         with atomic_file(os.path.join(folder, PER_CATEGORY)) as f:
             writer = csv.writer(f)
             writer.writerow(
@@ -94,6 +150,17 @@ class Evaluation:
                         *("" if value is None else f"{value:.3f}" for value in ap),
                     )
                 )
+
+
+def _load_matches(path):
+    if not os.path.isfile(path):
+        folder, name = os.path.split(path)
+        raise FileNotFoundError(f"{folder}: no {name}; evaluate again.")
+    try:
+        return Matches.load(path)
+    # What numpy raises depends on where the file is broken.
+    except Exception as error:
+        raise ValueError(f"{path}: not readable ({error}); evaluate again.") from None
 
 
 def _below(folder):
@@ -120,7 +187,7 @@ def category_records(
         results: by "bbox" and "segm".
 
     Returns:
-        ``Evaluation.categories``.
+        ``Result.categories``.
     """
     categories = ground_truth["categories"]
     num_objects = dict.fromkeys((category["id"] for category in categories), 0)
@@ -144,13 +211,3 @@ def category_records(
             }
         records.append(record)
     return records
-
-
-def save_matches(folder: str, matches: Mapping[str, Matches]) -> None:
-    """Write the matches of "bbox" and "segm"; those of an earlier evaluation are removed."""
-    for iou_type in ("bbox", "segm"):
-        path = os.path.join(folder, MATCHES.format(iou_type))
-        if iou_type in matches:
-            matches[iou_type].save(path)
-        elif os.path.exists(path):
-            os.remove(path)

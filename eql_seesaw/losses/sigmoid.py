@@ -1,0 +1,136 @@
+"""Sigmoid cross entropy with weights, and what the losses with sigmoids have in common."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import ClassificationLoss, computation_dtype, float32_or_better
+from .row_blocks import row_blocks
+
+
+def negative_cross_entropy(logits: Tensor) -> Tensor:
+    """-log(1 - p)."""
+    return F.softplus(logits, threshold=40)
+
+
+def weighted_sigmoid(
+    logits: Tensor,
+    gt_classes: Tensor,
+    weights: Callable[[slice], Tensor | float] | None = None,
+    own_weights: Tensor | None = None,
+    term: Callable[[Tensor], Tensor] = negative_cross_entropy,
+    derivative: Callable[[Tensor], Tensor] = torch.sigmoid,
+) -> Tensor:
+    r"""
+    Sigmoid cross entropy with weights, summed over classes, as in E eq. 6
+    (https://arxiv.org/abs/2003.05176):
+
+    .. math:: L_r = -\sum_j w_{rj} \log \hat p_{rj}, \qquad
+        \hat p_{rj} = p_{rj} \text{ where } y_{rj} = 1, \text{ else } 1 - p_{rj}
+
+    Args:
+        logits: (R, K), any floating dtype; computed in float32 or better.
+        gt_classes: (R,) int64 in [0, K]; K is background, a row whose labels y are all 0.
+        weights: of a block of rows to w_rj where y_rj = 0, broadcast to (r, K); None for 1. The
+            same for the same rows whenever they are asked for.
+        own_weights: (K,), w_rj where y_rj = 1; None for 1.
+        term: of logits to -log(1 - p), or what a loss has in its place. A positive term is the
+            negative one of the opposite logit.
+        derivative: that of ``term``.
+
+    Returns:
+        (R,), float32 or better.
+    """
+    own = gt_classes[:, None].clamp(max=logits.shape[1] - 1)
+    foreground = gt_classes[:, None] < logits.shape[1]
+
+    def weighted(function: Callable[[Tensor], Tensor], sign: int, z: Tensor, rows: slice) -> Tensor:
+        negative, positive = function(z), sign * function(-z.gather(1, own[rows]))
+        if weights is not None:
+            negative = negative * weights(rows)
+        if own_weights is not None:
+            positive = positive * own_weights[own[rows]].to(z.dtype)
+        positive = torch.where(foreground[rows], positive, negative.gather(1, own[rows]))
+        # Where a graph is built, autograd may still need the negative terms as they are.
+        scatter = negative.scatter if torch.is_grad_enabled() else negative.scatter_
+        return scatter(1, own[rows], positive)
+
+    return _BlockwiseSum.apply(
+        logits, functools.partial(weighted, term, 1), functools.partial(weighted, derivative, -1)
+    )
+
+
+class _BlockwiseSum(torch.autograd.Function):
+    """
+    Sum of terms over classes. Terms and their gradients: of a block of logits and its rows. The
+    backward pass is of differentiable operations, for second derivatives.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, terms, gradients):
+        dtype = computation_dtype(logits)
+        losses = logits.new_empty(len(logits), dtype=dtype)
+        for rows in row_blocks(logits):
+            losses[rows] = terms(logits[rows].to(dtype), rows).sum(dim=1)
+        ctx.save_for_backward(logits)
+        ctx.gradients = gradients
+        return losses
+
+    @staticmethod
+    def backward(ctx, grad_losses):
+        (logits,) = ctx.saved_tensors
+        scale = grad_losses[:, None]
+        grad_logits = torch.empty_like(logits)
+        for rows in row_blocks(logits):
+            grad_logits[rows] = ctx.gradients(logits[rows].to(scale.dtype), rows).mul_(scale[rows])
+        return grad_logits, None, None
+
+
+class SigmoidLoss(ClassificationLoss):
+    """
+    Common part of the losses with one independent sigmoid per class and, but for those that say
+    so, no background logit.
+
+    The classifier's bias starts where every class has probability ``prior_probability``, as in
+    the focal loss paper (https://arxiv.org/abs/1708.02002, section 4.1): with 1,203 classes and
+    zero bias the loss would start at 1203 log 2 = 834.
+
+    A subclass overrides :meth:`sample_losses`, which is sigmoid cross entropy.
+    """
+
+    def __init__(
+        self, num_classes: int, prior_probability: float = 0.001, num_logits: int | None = None
+    ):
+        super().__init__(num_classes, num_logits or num_classes)
+        if not 0 < prior_probability < 1:
+            raise ValueError(f"prior_probability must be in (0, 1), got {prior_probability}")
+        self.prior_probability = prior_probability
+
+    def sample_losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> Tensor:
+        """Loss of each sample (R,), summed over classes; arguments as for :meth:`forward`."""
+        return weighted_sigmoid(logits, gt_classes)
+
+    def losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> dict[str, Tensor]:
+        losses = self.sample_losses(logits, gt_classes, annotated_classes)
+        return {"loss_cls": losses.sum() / max(len(logits), 1)}
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(R, K) logits to (R, K + 1); the background column is 0, as there is no such logit."""
+        return F.pad(float32_or_better(logits).sigmoid(), (0, 1))
+
+    def predicted_classes(self, logits: Tensor) -> Tensor:
+        """The class of the largest logit, or background where no probability reaches 1/2."""
+        largest, classes = logits.max(dim=1)
+        return torch.where(largest >= 0, classes, self.num_classes)
+
+    def init_classifier(self, classifier: nn.Linear) -> None:
+        super().init_classifier(classifier)
+        prior = torch.tensor(self.prior_probability, dtype=torch.float64)
+        nn.init.constant_(classifier.bias, torch.logit(prior).item())

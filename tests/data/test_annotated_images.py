@@ -1,0 +1,334 @@
+import copy
+import gc
+import json
+import math
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from detectron2.structures import BoxMode
+
+from eql_seesaw.data.annotated_images import JoinedImages, read_annotated_images
+from eql_seesaw.data.annotation_columns import annotation_columns
+
+from .junk import replace_one_value
+
+CONTENT = {
+    "images": [
+        {
+            "id": 7,
+            "coco_url": "http://images.cocodataset.org/val2017/b.jpg",
+            "height": 20,
+            "width": 30,
+            "neg_category_ids": [5],
+            "not_exhaustive_category_ids": [],
+        },
+        {"id": 3, "file_name": "folder/a.jpg", "height": 10, "width": 10},
+    ],
+    "annotations": [
+        {
+            "id": 11,
+            "image_id": 7,
+            "category_id": 90,
+            "bbox": [1, 2, 3, 4],
+            "segmentation": [[1, 2, 4, 2, 4, 6]],
+        },
+        {
+            "id": 12,
+            "image_id": 3,
+            "category_id": 5,
+            "bbox": [0, 0, 1, 4],
+            "iscrowd": 1,
+            "segmentation": {"size": [10, 10], "counts": [0, 4, 96]},
+        },
+        {"id": 13, "image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4]},
+    ],
+    "categories": [
+        {"id": 90, "name": "swan"},
+        {"id": 2, "name": "tit"},
+        {"id": 5, "name": "owl"},
+    ],
+}
+
+
+@pytest.fixture
+def content():
+    return copy.deepcopy(CONTENT)
+
+
+def write(content, path):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def error_of(content, tmp_path):
+    json_file = write(content, tmp_path / "x.json")
+    with pytest.raises(ValueError) as info:
+        read_annotated_images(json_file, "images")
+    message = str(info.value)
+    assert message.startswith(json_file) and "\n" not in message
+    return message
+
+
+def test_loads_detectron2_format(content, tmp_path):
+    json_file = write(content, tmp_path / "x.json")
+    images = read_annotated_images(json_file, "images")
+    first, second = images
+    assert (first["image_id"], second["image_id"]) == (3, 7)
+    assert first["file_name"] == "images/folder/a.jpg"
+    assert second["file_name"] == "images/val2017/b.jpg"
+    assert (second["height"], second["width"]) == (20, 30)
+    assert [a["category_id"] for a in second["annotations"]] == [2, 0]
+    assert second["annotations"][0]["segmentation"] == [[1, 2, 4, 2, 4, 6]]
+    assert "segmentation" not in second["annotations"][1]
+    assert second["neg_category_ids"] == [1]
+    assert second["not_exhaustive_category_ids"] == []
+    assert "neg_category_ids" not in first
+    (crowd,) = first["annotations"]
+    assert crowd["iscrowd"] == 1
+    assert np.flatnonzero(mask_util.decode(crowd["segmentation"]).T.ravel()).tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert images.class_names == ["tit", "owl", "swan"]
+    assert images.contiguous_ids == {2: 0, 5: 1, 90: 2}
+    # Integers stay integers, and Detectron2 reads the boxes as they are meant.
+    assert pickle.dumps(crowd["bbox"]) == pickle.dumps([0, 0, 1, 4])
+    assert crowd["bbox_mode"] is BoxMode.XYWH_ABS
+
+
+@pytest.mark.parametrize(
+    ("section", "index", "change", "expected"),
+    [
+        (
+            "annotations",
+            0,
+            {"segmentation": [[1, 2, 3, 4]]},
+            "annotation 11: polygon with 4 numbers",
+        ),
+        ("annotations", 0, {"segmentation": [[1] * 7]}, "annotation 11: polygon with 7 numbers"),
+        ("annotations", 0, {"segmentation": [5]}, "annotation 11: polygon is 5"),
+        ("annotations", 0, {"segmentation": "x"}, "annotation 11: segmentation is 'x'"),
+        ("annotations", 0, {"category_id": 4}, "annotation 11: category_id 4 is not in categories"),
+        ("annotations", 0, {"category_id": [2]}, "category_id [2] is not in categories"),
+        ("annotations", 0, {"image_id": 4}, "annotation 11: image_id 4 is not in images"),
+        ("annotations", 0, {"id": 12}, "annotations[1]: id 12 occurs more than once"),
+        ("annotations", 2, {"id": 11}, "annotations[2]: id 11 occurs more than once"),
+        ("annotations", 0, {"id": "12"}, 'annotations[0]: no integer "id"'),
+        ("annotations", 0, {"bbox": None}, "annotation 11: bbox is None"),
+        ("annotations", 0, {"bbox": [1, 2, math.nan, 4]}, "annotation 11: bbox is [1, 2, None, 4]"),
+        (
+            "annotations",
+            1,
+            {"segmentation": {"size": [9, 10], "counts": [90]}},
+            "annotation 12: RLE of size [9, 10], but the image has [10, 10]",
+        ),
+        (
+            "annotations",
+            1,
+            {"segmentation": {"size": [10, 10], "counts": [90]}},
+            "annotation 12: RLE of 90 pixels, but the image has 100",
+        ),
+        ("images", 0, {"id": 3}, "images[1]: id 3 occurs more than once"),
+        ("images", 0, {"height": "20"}, "image 7: height and width are ['20', 30]"),
+        ("images", 0, {"coco_url": None}, 'image 7: no "file_name"'),
+        ("images", 0, {"file_name": "/etc/a.jpg"}, "image 7: '/etc/a.jpg' leads out"),
+        ("images", 0, {"file_name": "b/../../a.jpg"}, "image 7: 'b/../../a.jpg' leads out"),
+        ("images", 0, {"file_name": "..\\a.jpg"}, "leads out of the image folder"),
+        ("images", 0, {"neg_category_ids": [2, 6]}, "image 7: neg_category_ids holds 6"),
+        ("categories", 0, {"id": 2}, "id 2 occurs more than once"),
+        ("categories", 0, {"name": None}, "category 90: name is None"),
+    ],
+)
+def test_names_what_is_wrong(content, tmp_path, section, index, change, expected):
+    content[section][index].update(change)
+    assert expected in error_of(content, tmp_path)
+
+
+def test_counts_problems_of_one_kind(content, tmp_path):
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = [[1, 2, 3, 4]]
+    content["annotations"][2]["category_id"] = 4
+    message = error_of(content, tmp_path)
+    assert message.endswith(
+        "annotation 11: polygon with 4 numbers (the first of 2 broken polygons)"
+    )
+
+
+@pytest.mark.parametrize("empty", [None, [], {}])
+def test_empty_segmentation_is_none(content, tmp_path, empty):
+    content["annotations"][0]["segmentation"] = empty
+    _, second = read_annotated_images(write(content, tmp_path / "x.json"), "images")
+    assert all("segmentation" not in annotation for annotation in second["annotations"])
+
+
+@pytest.mark.parametrize("section", ["images", "annotations", "categories"])
+def test_missing_or_empty_section(content, tmp_path, section):
+    content[section] = []
+    assert f"{section}: the list is empty" in error_of(content, tmp_path)
+    del content[section]
+    assert f"{section}: no list" in error_of(content, tmp_path)
+
+
+def test_junk_gives_one_line_or_the_slow_form(many_kinds, tmp_path):
+    rng = random.Random(0)
+    failures = 0
+    for _ in range(300):
+        broken = copy.deepcopy(many_kinds)
+        replace_one_value(broken, rng)
+        json_file = write(broken, tmp_path / "x.json")
+        try:
+            found = list(read_annotated_images(json_file, "images"))
+        except ValueError as error:
+            failures += 1
+            assert str(error).startswith(json_file) and "\n" not in str(error)
+        else:
+            as_read = json.loads(json.dumps(broken), parse_constant=lambda constant: None)
+            assert found == standard_format(as_read, "images")
+    assert 100 < failures < 290
+
+
+def test_real_photographs(coco200):
+    images = read_annotated_images(
+        str(coco200 / "instances_train2017.json"), str(coco200 / "train2017")
+    )
+    assert len(images) == 100 and sum(len(d["annotations"]) for d in images) == 739
+    assert all(Path(d["file_name"]).is_file() for d in images)
+    assert len(images.class_names) == 80 and images.contiguous_ids[90] == 79
+
+
+def standard_format(content, image_root):
+    """The slow form: Detectron2's format, made of what json reads."""
+    contiguous_ids = {k: i for i, k in enumerate(sorted(c["id"] for c in content["categories"]))}
+    images = []
+    for image in sorted(content["images"], key=lambda image: image["id"]):
+        name = image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:])
+        record = {key: image[key] for key in ("height", "width")}
+        record |= {"file_name": f"{image_root}/{name}", "image_id": image["id"], "annotations": []}
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            if key in image:
+                record[key] = [contiguous_ids[k] for k in image[key]]
+        for annotation in content["annotations"]:
+            if annotation["image_id"] == image["id"]:
+                wanted = ("bbox", "iscrowd", "segmentation")
+                instance = {k: annotation[k] for k in wanted if k in annotation}
+                if not instance.get("segmentation", True):
+                    del instance["segmentation"]
+                mask, size = instance.get("segmentation"), (image["height"], image["width"])
+                if isinstance(mask, dict) and isinstance(mask["counts"], list):
+                    instance["segmentation"] = mask_util.frPyObjects(mask, *size)
+                instance["category_id"] = contiguous_ids[annotation["category_id"]]
+                record["annotations"].append({**instance, "bbox_mode": BoxMode.XYWH_ABS})
+        images.append(record)
+    return images
+
+
+@pytest.fixture
+def many_kinds(content):
+    """Images out of order, one without annotations, and annotations of all kinds."""
+    content["images"] += [{"id": 5, "file_name": "é\\n.jpg", "height": 9, "width": 8}]
+    box = [1, 2.5, -3.25, 0.1]
+    rle = {"size": [20, 30], "counts": "abc"}
+    numbers = [1, 2.5, -0.0, 1e3, 0.1, 123.4567890123456789]
+    content["annotations"] += [
+        {"id": 1, "image_id": 7, "category_id": 5, "bbox": box, "segmentation": None},
+        {"id": 2, "image_id": 3, "category_id": 2, "bbox": box, "iscrowd": 0, "area": [{}]},
+        {"id": 3, "image_id": 7, "category_id": 5, "bbox": box, "segmentation": rle},
+        {"id": 4, "image_id": 3, "category_id": 2, "bbox": box, "note": "]},{"},
+    ]
+    content["annotations"][0]["segmentation"] = [numbers, [1, 2, 3, 4, 5, 6]]
+    return content
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_same_as_the_slow_form(many_kinds, tmp_path, indent):
+    json_file = write(json.dumps(many_kinds, indent=indent), tmp_path / "x.json")
+    images = read_annotated_images(json_file, "images")
+    expected = standard_format(many_kinds, "images")
+    assert list(images) == expected
+    found, wanted = images.columns, annotation_columns(expected)
+    assert all(map(np.array_equal, found[:3], wanted[:3]))
+    assert found.num_images == wanted.num_images == 3
+    assert images.is_wide.tolist() == [False, False, True]
+    with pytest.raises(IndexError):
+        images[3]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iscrowd": True},
+        {"iscrowd": None},
+        {"segmentation": [[1, 2, 3, 4, 5, "x"]]},
+        {"bbox": [1, 2, 3, 10**8], "id": 2**80},
+        {"note": "\ud800"},
+        {"note": 10**400},
+    ],
+)
+def test_unusual_values_are_loaded_as_they_are(many_kinds, tmp_path, change):
+    many_kinds["annotations"][2].update(change)
+    json_file = write(many_kinds, tmp_path / "x.json")
+    images = read_annotated_images(json_file, "images")
+    expected = standard_format(many_kinds, "images")
+    assert list(images) == expected
+    assert np.array_equal(images.columns.is_crowd, annotation_columns(expected).is_crowd)
+
+
+def test_nan_where_nobody_looks_is_a_missing_value(many_kinds, tmp_path):
+    json_file = write(many_kinds, tmp_path / "x.json")
+    expected = list(read_annotated_images(json_file, "images"))
+    many_kinds["annotations"][2].update(area=math.nan, note=math.inf)
+    write(many_kinds, tmp_path / "x.json")
+    assert list(read_annotated_images(json_file, "images")) == expected
+
+
+def test_with_annotations(many_kinds, tmp_path):
+    kept = [a for a in many_kinds["annotations"] if a["id"] not in (2, 4)]
+    many_kinds["annotations"] = kept
+    images = read_annotated_images(write(many_kinds, tmp_path / "x.json"), "images")
+    # Image 3 has but a crowd, image 5 nothing.
+    selected = images.with_annotations()
+    assert [image["image_id"] for image in selected] == [7]
+    assert list(selected) == [images[2]] and selected.is_wide.tolist() == [True]
+    wanted = annotation_columns(list(selected))
+    assert all(map(np.array_equal, selected.columns[:3], wanted[:3]))
+    assert selected.columns.num_images == 1
+    assert selected.with_annotations() is selected
+
+
+def test_joined(many_kinds, tmp_path):
+    images = read_annotated_images(write(many_kinds, tmp_path / "x.json"), "images")
+    joined = JoinedImages([images, images.with_annotations(), images])
+    expected = [*images, *images.with_annotations(), *images]
+    assert list(joined) == expected and len(joined) == len(expected)
+    wanted = annotation_columns(expected)
+    assert all(map(np.array_equal, joined.columns[:3], wanted[:3]))
+    assert joined.columns.num_images == len(expected)
+    assert joined.is_wide.tolist() == [image["width"] > image["height"] for image in expected]
+
+
+def test_classes_only(many_kinds, tmp_path):
+    json_file = write(many_kinds, tmp_path / "x.json")
+    images = read_annotated_images(json_file, "images")
+    quick = read_annotated_images(json_file, "images", classes_only=True)
+    assert all(map(np.array_equal, quick.columns[:3], images.columns[:3]))
+    assert (len(quick), quick.class_names) == (len(images), images.class_names)
+
+
+def test_file_names_from_coco_url(content, tmp_path):
+    content["images"][1]["coco_url"] = "http://images.cocodataset.org/train2017/c.jpg"
+    json_file = write(content, tmp_path / "x.json")
+    first, _ = read_annotated_images(json_file, "images", from_coco_url=True)
+    assert first["file_name"] == "images/train2017/c.jpg"
+
+
+def test_the_garbage_collector_goes_on(content, tmp_path):
+    read_annotated_images(write(content, tmp_path / "x.json"), "images")
+    assert gc.isenabled()
+    error_of("{", tmp_path)
+    assert gc.isenabled()
