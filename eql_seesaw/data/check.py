@@ -20,8 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(arguments)
-    # Not at the top: they take seconds, for which --help need not wait. Data knows nothing of the
-    # engine, but the command needs its config.
+    # Not at the top: they take seconds, for which --help need not wait.
     from ..config import load_config
     from .check_datasets import check_datasets
 

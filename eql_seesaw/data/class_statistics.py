@@ -173,6 +173,7 @@ class _StatisticsFile(msgspec.Struct):
 
 def get_class_statistics(dataset_names, num_classes, json_file=""):  # noqa: ANN201, until all moved
     from detectron2.config import get_cfg
+    from detectron2.data import MetadataCatalog
 
     from .. import config
     from . import training_set
@@ -181,10 +182,10 @@ def get_class_statistics(dataset_names, num_classes, json_file=""):  # noqa: ANN
     config.add_long_tail_config(cfg)
     cfg.DATASETS.TRAIN, cfg.DATASETS.CLASS_STATISTICS = tuple(dataset_names), json_file
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
-    found = training_set.load_training_set(cfg)
-    if found is None:
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).as_dict() if dataset_names else {}
+    if "class_statistics" not in metadata and training_set.load_training_set(cfg) is None:
         raise ValueError("DATASETS.TRAIN is empty: name a dataset to train on")
-    return found.statistics
+    return training_set.class_statistics(cfg)
 
 
 def class_statistics(cfg):  # noqa: ANN201, until all moved

@@ -241,30 +241,25 @@ class LongTailLVISEvaluator(DatasetEvaluator):
 
     def _results_files(self):
         """
-        The closed files of all ranks' detections.
+        The closed files of all ranks' detections; None for one that is not here, or not whole.
 
         Raises:
             FileNotFoundError: the output folder was removed.
-            OSError: the file of another rank is not here as that rank has written it.
         """
         if not os.path.exists(self._writer.path):
             raise FileNotFoundError(
                 f"{self._output_dir} was removed while the model was being evaluated"
             )
         files = self._all_gather((self._writer.path, self._writer.num_bytes))
-        for rank, (path, num_bytes) in enumerate(files if self._reports else ()):
-            here = os.path.getsize(path) if os.path.exists(path) else None
-            if here not in (None, num_bytes):
-                raise OSError(
-                    f"{path}: rank {rank} has written {num_bytes:,} bytes, but here are {here:,}; "
-                    "is the output folder on a file system that shows new files late?"
-                )
-        return [path for path, _ in files]
+        return [
+            path if os.path.exists(path) and os.path.getsize(path) == num_bytes else None
+            for path, num_bytes in files
+        ]
 
     def _report(self, num_results, results_files):
         """Compute, log and write the numbers of what is gathered here."""
         self._warn_if_incomplete(num_results)
-        missing = [rank for rank, path in enumerate(results_files) if not os.path.exists(path)]
+        missing = [rank for rank, path in enumerate(results_files) if path is None]
         self._evaluation.add_remaining()
         matchings = self._evaluation.matchings
         matches = {t: matchings[t].matches() for t in self._iou_types}
@@ -282,12 +277,12 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             results_file = os.path.join(self._output_dir, RESULTS)
             if missing:
                 self._logger.warning(
-                    f"{self._output_dir} is not shared by all machines: {RESULTS} lacks the "
-                    f"detections of ranks {missing}, so there is no Fixed AP. The other numbers "
-                    "count them."
+                    f"{self._output_dir} is not shared by all machines, or shows new files late: "
+                    f"{RESULTS} lacks the detections of ranks {missing}, so there is no Fixed AP. "
+                    "The other numbers count them."
                 )
             with atomic_file(results_file, "wb") as f:
-                concatenate_results(filter(os.path.exists, results_files), f)
+                concatenate_results(filter(None, results_files), f)
         if self._fixed_ap and not missing:
             fixed = evaluate_fixed_ap(
                 self.ground_truth, results_file, self._iou_types, self._engine

@@ -68,7 +68,8 @@ class ResultsWriter:
 
 
 def _remove(file):
-    file.close()
+    with contextlib.suppress(OSError):  # of a full disk
+        file.close()
     with contextlib.suppress(OSError):
         os.remove(file.name)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from .base import ClassificationLoss, class_vector, float32_or_better
@@ -36,9 +37,9 @@ class BalancedGroupSoftmax(ClassificationLoss):
             which ``torch.manual_seed`` seeds.
     """
 
-    columns: torch.Tensor
-    class_groups: torch.Tensor
-    labels_in_groups: torch.Tensor
+    columns: Tensor
+    class_groups: Tensor
+    labels_in_groups: Tensor
 
     def __init__(
         self,
@@ -78,11 +79,8 @@ class BalancedGroupSoftmax(ClassificationLoss):
             self.register_buffer(name, buffer, persistent=False)
 
     def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None = None
+    ) -> dict[str, Tensor]:
         groups = torch.arange(self.num_groups, device=logits.device)
         in_group = self.class_groups[gt_classes, None] == groups
         labels = self.labels_in_groups[gt_classes, None] * in_group
@@ -101,10 +99,10 @@ class BalancedGroupSoftmax(ClassificationLoss):
             "loss_cls_objectness": objectness_loss / max(len(logits), 1),
         }
 
-    def sample_others(self, in_group: torch.Tensor) -> torch.Tensor:
+    def sample_others(self, in_group: Tensor) -> Tensor:
         """
         Args:
-            in_group: bool (R, G), whether the sample's class is in the group.
+            in_group: bool (R, G), True where the sample's class is in the group.
 
         Returns:
             bool (R, G), the samples drawn as "others"; in each group floor(ratio * samples in the
@@ -116,14 +114,14 @@ class BalancedGroupSoftmax(ClassificationLoss):
         ranks = draws.masked_fill(in_group, 2.0).argsort(dim=0).argsort(dim=0)
         return (ranks < (self.others_ratio * in_group.sum(dim=0)).floor()) & ~in_group
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         group_logits, objectness_logits = self._split(logits)
         grouped = torch.cat([group.softmax(dim=1) for group in group_logits], dim=1)
         classes = grouped.index_select(1, self.columns.argsort()[: self.num_classes])
         foreground, background = objectness_logits.softmax(dim=1).split(1, dim=1)
         return torch.cat([classes * foreground, background], dim=1)
 
-    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+    def predicted_classes(self, logits: Tensor) -> Tensor:
         foreground, background = logits[:, -2:].unbind(dim=1)
         classes = self.probabilities(logits)[:, : self.num_classes].argmax(dim=1)
         return torch.where(foreground >= background, classes, self.num_classes)
@@ -132,7 +130,7 @@ class BalancedGroupSoftmax(ClassificationLoss):
         sizes = ", ".join(str(size - 1) for size in self.group_sizes)
         return f"num_classes={self.num_classes} in groups of {sizes}, ratio={self.others_ratio}"
 
-    def _split(self, logits: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    def _split(self, logits: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """(R, 1 + classes of the group) logits of each group, "others" first; (R, 2) objectness."""
         logits = float32_or_better(logits)
         return logits.index_select(1, self.columns).split(self.group_sizes, dim=1), logits[:, -2:]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .step_statistics import summed_together
 
@@ -34,16 +34,16 @@ class ClassificationLoss(nn.Module):
     Attributes:
         num_classes (int): K.
         num_logits (int): L, the number of outputs of the classifier that feeds this loss.
-        background (bool): whether samples may be background.
-        normed_classifier (bool): whether the loss's paper takes an L2-normalised classifier.
+        background (bool): True if samples may be background.
+        normed_classifier (bool): True if the loss's paper takes an L2-normalised classifier.
         protected_classes (Tensor or None): bool (K,), the classes that the loss protects from the
             gradients of other classes; None where it knows no such set.
     """
 
     normed_classifier = False
-    protected_classes: torch.Tensor | None
+    protected_classes: Tensor | None
     # Of the step in progress: pairs of a buffer and what is to be added to it; else None.
-    step_statistics: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+    step_statistics: list[tuple[Tensor, Tensor]] | None = None
 
     def __init__(self, num_classes: int, num_logits: int, background: bool = True):
         super().__init__()
@@ -56,11 +56,8 @@ class ClassificationLoss(nn.Module):
         self.register_buffer("protected_classes", None, persistent=False)
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """
         Args:
             logits: (R, L), any floating dtype; the loss is computed in float32 or better.
@@ -96,15 +93,12 @@ class ClassificationLoss(nn.Module):
         return losses
 
     def losses(
-        self,
-        logits: torch.Tensor,
-        gt_classes: torch.Tensor,
-        annotated_classes: torch.Tensor | None,
-    ) -> dict[str, torch.Tensor]:
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> dict[str, Tensor]:
         """The computation behind :meth:`forward`, on checked arguments."""
         raise NotImplementedError
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """
         Args:
             logits: (R, L).
@@ -115,20 +109,20 @@ class ClassificationLoss(nn.Module):
         """
         raise NotImplementedError
 
-    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+    def predicted_classes(self, logits: Tensor) -> Tensor:
         """
         Args:
             logits: (R, L).
 
         Returns:
-            (R,) int64 labels, what the classifier says a sample is.
+            (R,) int64 labels in [0, K], the classifier's decisions.
         """
         return logits.argmax(dim=1)
 
-    def label_statistics(self, gt_classes: torch.Tensor) -> dict[str, torch.Tensor]:
+    def label_statistics(self, gt_classes: Tensor) -> dict[str, Tensor]:
         """
-        What a training step adds to the statistics that the labels alone decide. It is summed over
-        ranks and added before the step's loss is computed, which sees the new sums.
+        Contribution of a training step to the statistics that the labels alone decide. It is summed
+        over ranks and added before the step's loss is computed, which sees the new sums.
 
         Args:
             gt_classes: (R,) int64 in [0, K]; R may be 0.
@@ -139,9 +133,7 @@ class ClassificationLoss(nn.Module):
         """
         return {}
 
-    def logit_statistics(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
         """
         As :meth:`label_statistics`, for those that the logits decide. They are added after the
         step's loss, in a cascade after that of the last stage.
@@ -152,13 +144,11 @@ class ClassificationLoss(nn.Module):
         """
         return {}
 
-    def with_buffers(
-        self, statistics: dict[str, torch.Tensor]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def with_buffers(self, statistics: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The buffers that these are to be added to, each with what is to be added."""
         return [(self.get_buffer(name), step) for name, step in statistics.items()]
 
-    def check_labels(self, gt_classes: torch.Tensor) -> None:
+    def check_labels(self, gt_classes: Tensor) -> None:
         """
         Raises:
             ValueError: a label out of range; on CPU only, where looking is free.
@@ -173,7 +163,7 @@ class ClassificationLoss(nn.Module):
                 )
                 raise ValueError(f"gt_classes must be in {allowed}; got {low if low < 0 else high}")
 
-    def sample_counts(self) -> torch.Tensor | None:
+    def sample_counts(self) -> Tensor | None:
         """Foreground samples of each class counted in training, int64 (K,); None if not counted."""
         return None
 
@@ -196,19 +186,19 @@ class ClassificationLoss(nn.Module):
         nn.init.zeros_(classifier.bias)
 
 
-def float32_or_better(tensor: torch.Tensor) -> torch.Tensor:
+def float32_or_better(tensor: Tensor) -> Tensor:
     """The tensor itself if float32 or float64, otherwise its float32 copy."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def computation_dtype(logits: torch.Tensor) -> torch.dtype:
+def computation_dtype(logits: Tensor) -> torch.dtype:
     """float64 for float64, float32 for all others."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def class_vector(
-    values: Sequence[float] | torch.Tensor | None, num_classes: int, argument: str
-) -> torch.Tensor:
+    values: Sequence[float] | Tensor | None, num_classes: int, argument: str
+) -> Tensor:
     """
     One non-negative number per class, as float64 (K,).
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,7 +31,7 @@ class ClassBalancedLoss(SigmoidLoss):
         prior_probability: probability of every class at the start of training.
     """
 
-    sample_weights: torch.Tensor
+    sample_weights: Tensor
 
     def __init__(
         self,

@@ -42,8 +42,8 @@ class EqualizationLoss(SigmoidLoss):
         prior_probability: probability of every class at the start of training.
     """
 
-    rarity: torch.Tensor
-    protected_classes: torch.Tensor
+    rarity: Tensor
+    protected_classes: Tensor
 
     def __init__(
         self,
@@ -88,11 +88,10 @@ class EqualizationLoss(SigmoidLoss):
         self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
     ) -> Tensor:
         foreground = gt_classes[:, None] < self.num_classes
-
-        unexcluded = 1 - self.rarity.to(computation_dtype(logits))
+        rarity = self.rarity.to(computation_dtype(logits))
 
         def weights(rows: slice) -> Tensor:
-            w = unexcluded
+            w = 1 - rarity
             if self.excluding_function:  # E(r) = 0 for background
                 w = torch.where(foreground[rows], w, 1.0)
             if self.keep_annotated and annotated_classes is not None:

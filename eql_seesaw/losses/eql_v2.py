@@ -44,8 +44,8 @@ class EqualizationLossV2(SigmoidLoss):
             ranks; in checkpoints.
     """
 
-    positive_gradients: torch.Tensor
-    negative_gradients: torch.Tensor
+    positive_gradients: Tensor
+    negative_gradients: Tensor
 
     def __init__(
         self,
@@ -76,9 +76,7 @@ class EqualizationLossV2(SigmoidLoss):
         positive, negative = (w.to(computation_dtype(logits)) for w in self.weights())
         return weighted_sigmoid(logits, gt_classes, lambda rows: negative, positive)
 
-    def logit_statistics(
-        self, logits: torch.Tensor, gt_classes: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
         positive_weights, negative_weights = self.weights()
         positive = torch.zeros_like(positive_weights)
         negative = torch.zeros_like(negative_weights)
@@ -93,7 +91,7 @@ class EqualizationLossV2(SigmoidLoss):
             "negative_gradients": (negative * negative_weights)[:-1],
         }
 
-    def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def weights(self) -> tuple[Tensor, Tensor]:
         """Weights of the positive and of the negative terms of each logit, float64 (K + 1,)."""
         ratio = torch.where(
             self.negative_gradients > 0,
@@ -103,12 +101,12 @@ class EqualizationLossV2(SigmoidLoss):
         negative = F.pad(torch.sigmoid(self.gamma * (ratio - self.mu)), (0, 1), value=1.0)
         return 1 + self.alpha * (1 - negative), negative
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         scores = float32_or_better(logits).sigmoid()
         classes, background = scores.split([self.num_classes, 1], dim=1)
         return torch.cat([classes * (1 - background), background], dim=1)
 
-    def predicted_classes(self, logits: torch.Tensor) -> torch.Tensor:
+    def predicted_classes(self, logits: Tensor) -> Tensor:
         """The class of the largest logit, or background where its probability is above 1/2."""
         classes = logits[:, : self.num_classes].argmax(dim=1)
         return torch.where(logits[:, -1] > 0, self.num_classes, classes)

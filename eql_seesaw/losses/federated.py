@@ -35,7 +35,7 @@ class FederatedLoss(SigmoidLoss):
             which ``torch.manual_seed`` seeds.
     """
 
-    draw_weights: torch.Tensor
+    draw_weights: Tensor
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class FederatedLoss(SigmoidLoss):
         sampled = self.sample_classes(gt_classes)
         return weighted_sigmoid(logits, gt_classes, lambda rows: sampled)
 
-    def sample_classes(self, gt_classes: torch.Tensor) -> torch.Tensor:
+    def sample_classes(self, gt_classes: Tensor) -> Tensor:
         """
         Args:
             gt_classes: (R,) int64 in [0, K].

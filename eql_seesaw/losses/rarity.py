@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from .base import class_vector
 
 
 def rarity_threshold(
-    image_counts: Sequence[float] | torch.Tensor | None,
+    image_counts: Sequence[float] | Tensor | None,
     num_classes: int,
     max_image_count: int,
     frequency: float | None = None,
     num_images: int | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     r"""
     The threshold function :math:`T_\lambda(f_j)` of E eq. 7 (https://arxiv.org/abs/2003.05176).
 
@@ -40,7 +41,7 @@ def rarity_threshold(
     return (image_frequencies(counts, num_images) < frequency).float()
 
 
-def image_frequencies(image_counts: torch.Tensor, num_images: int | None) -> torch.Tensor:
+def image_frequencies(image_counts: Tensor, num_images: int | None) -> Tensor:
     """
     f_j of E eq. 7: the share of training images that hold class j, float64 (K,).
 
@@ -57,7 +58,7 @@ def image_frequencies(image_counts: torch.Tensor, num_images: int | None) -> tor
     return image_counts / num_images
 
 
-def tail_ratio(threshold: torch.Tensor, image_counts: Sequence[float] | torch.Tensor) -> float:
+def tail_ratio(threshold: Tensor, image_counts: Sequence[float] | Tensor) -> float:
     r"""TR = sum_j T_j N_j / sum_j N_j, in [0, 1]: E eq. 8; N_j are image counts."""
     counts = torch.as_tensor(image_counts, dtype=torch.float64).flatten()
     return float((threshold.double() * counts).sum() / counts.sum().clamp(min=1))

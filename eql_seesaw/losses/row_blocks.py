@@ -1,4 +1,4 @@
-"""Walking over a large (rows, columns) matrix in blocks, so that temporaries stay small."""
+"""Blocks of rows of a large (rows, columns) matrix, so that temporaries stay small."""
 
 from collections.abc import Iterator
 

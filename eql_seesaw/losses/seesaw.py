@@ -36,7 +36,7 @@ class SeesawLoss(SoftmaxLoss):
         p: exponent of the mitigation factor; 0 switches it off.
         q: exponent of the compensation factor; 0 switches it off.
         eps: floor of the own-class probability in the compensation factor.
-        objectness: whether to use the objectness pair.
+        objectness: use of the objectness pair.
         background: False for image classification without a background class; there is then no
             objectness either.
         counts: "online" counts the sampled proposals, summed over ranks, before they are used in
@@ -46,7 +46,7 @@ class SeesawLoss(SoftmaxLoss):
     """
 
     normed_classifier = True
-    cumulative_counts: torch.Tensor
+    cumulative_counts: Tensor
 
     def __init__(
         self,
@@ -80,14 +80,14 @@ class SeesawLoss(SoftmaxLoss):
         # Fixed counts follow from this run's settings, so no checkpoint may replace them.
         self.register_buffer("cumulative_counts", initial, persistent=counts == "online")
 
-    def label_statistics(self, gt_classes: torch.Tensor) -> dict[str, torch.Tensor]:
+    def label_statistics(self, gt_classes: Tensor) -> dict[str, Tensor]:
         if self.counts == "fixed":
             return {}
         counts = gt_classes.new_zeros(self.num_classes + 1)
         counts.scatter_add_(0, gt_classes, torch.ones_like(gt_classes))
         return {"cumulative_counts": counts[: self.num_columns]}
 
-    def sample_counts(self) -> torch.Tensor | None:
+    def sample_counts(self) -> Tensor | None:
         return self.cumulative_counts[: self.num_classes] if self.counts == "online" else None
 
     def extra_repr(self) -> str:
@@ -97,15 +97,16 @@ class SeesawLoss(SoftmaxLoss):
         )
 
     def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
-        n = self.p * self.cumulative_counts.clamp(min=1).double().log()
+        n = self.p * self.cumulative_counts.clamp(min=1).double().log()  # p log N_j
         n = n.to(computation_dtype(logits))
 
         def log_factors(z: Tensor, rows: slice) -> Tensor:
+            """log M_ij + log C_ij of samples of class i."""
             i = gt_classes[rows, None]
+            log_mitigation = (n - n[i]).clamp_(max=0)
             log_sigma = z.log_softmax(dim=1)
             log_floor = log_sigma.gather(1, i).clamp(min=math.log(self.eps))
             log_compensation = (log_sigma - log_floor).clamp_(min=0).mul_(self.q)
-            log_mitigation = (n - n[i]).clamp_(max=0)
-            return log_compensation + log_mitigation
+            return log_mitigation + log_compensation
 
         return offset_softmax(logits, gt_classes, log_factors)

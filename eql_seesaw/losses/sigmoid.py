@@ -47,26 +47,27 @@ def weighted_sigmoid(
     own = gt_classes[:, None].clamp(max=logits.shape[1] - 1)
     foreground = gt_classes[:, None] < logits.shape[1]
 
-    def weighted(function: Callable[[Tensor], Tensor], z: Tensor, rows: slice) -> Tensor:
-        negative, positive = function(z), function(-z.gather(1, own[rows]))
+    def weighted(function: Callable[[Tensor], Tensor], sign: int, z: Tensor, rows: slice) -> Tensor:
+        negative, positive = function(z), sign * function(-z.gather(1, own[rows]))
         if weights is not None:
             negative = negative * weights(rows)
         if own_weights is not None:
             positive = positive * own_weights[own[rows]].to(z.dtype)
-        if function is derivative:
-            positive = -positive
         positive = torch.where(foreground[rows], positive, negative.gather(1, own[rows]))
         # Where a graph is built, autograd may still need the negative terms as they are.
         scatter = negative.scatter if torch.is_grad_enabled() else negative.scatter_
         return scatter(1, own[rows], positive)
 
     return _BlockwiseSum.apply(
-        logits, functools.partial(weighted, term), functools.partial(weighted, derivative)
+        logits, functools.partial(weighted, term, 1), functools.partial(weighted, derivative, -1)
     )
 
 
 class _BlockwiseSum(torch.autograd.Function):
-    """Sum of terms over classes. Terms and their gradients: of a block of logits and its rows."""
+    """
+    Sum of terms over classes. Terms and their gradients: of a block of logits and its rows. The
+    backward pass is of differentiable operations, for second derivatives.
+    """
 
     @staticmethod
     def forward(ctx, logits, terms, gradients):
@@ -82,9 +83,6 @@ class _BlockwiseSum(torch.autograd.Function):
     def backward(ctx, grad_losses):
         (logits,) = ctx.saved_tensors
         scale = grad_losses[:, None]
-        if torch.is_grad_enabled():  # a graph of the gradient is asked for
-            gradients = ctx.gradients(logits.to(scale.dtype), slice(None))
-            return (gradients * scale).to(logits.dtype), None, None
         grad_logits = torch.empty_like(logits)
         for rows in row_blocks(logits):
             grad_logits[rows] = ctx.gradients(logits[rows].to(scale.dtype), rows).mul_(scale[rows])

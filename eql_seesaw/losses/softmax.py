@@ -55,9 +55,10 @@ class _OffsetSoftmax(torch.autograd.Function):
     def backward(ctx, grad_losses):
         logits, own, gradients = ctx.saved_tensors
         if torch.is_grad_enabled():  # a graph of the gradient is asked for
-            one_hot = torch.zeros_like(gradients).scatter_(1, own, 1)
-            z = logits.to(grad_losses.dtype)
-            gradients = ((gradients + one_hot).log() + z - z.detach()).softmax(dim=1) - one_hot
+            one_hot = torch.zeros_like(gradients, dtype=grad_losses.dtype).scatter_(1, own, 1)
+            # log p up to a constant of each row, and with the derivatives of z
+            log_p = (gradients + one_hot).log() + (logits - logits.detach())
+            gradients = log_p.softmax(dim=1) - one_hot
         return (gradients * grad_losses[:, None]).to(logits.dtype), None, None
 
 

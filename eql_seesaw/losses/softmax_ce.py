@@ -14,7 +14,7 @@ class SoftmaxCrossEntropy(SoftmaxLoss):
     Args:
         num_classes: K. Takes K + 1 logits, background last; K + 2 with ``objectness``; K without
             ``background``.
-        objectness: whether background is a separate foreground / background pair of logits ("CE +
+        objectness: background as a separate foreground / background pair of logits ("CE +
             OBJ" in table 8 of the Seesaw paper, https://arxiv.org/abs/2008.10032).
         background: False for image classification without a background class; there is then no
             objectness either.

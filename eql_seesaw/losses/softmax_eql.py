@@ -30,7 +30,7 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
         max_image_count: classes with at most this many images are protected ...
         lambda_: ... unless this frequency is given; then those with f_k < lambda, strictly.
         gamma: probability that beta is 1.
-        objectness: whether background is a separate foreground / background pair of logits, as in
+        objectness: background as a separate foreground / background pair of logits, as in
             the Seesaw paper.
         background: False for image classification without a background class; there is then no
             objectness either.
@@ -38,7 +38,7 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
             which ``torch.manual_seed`` seeds.
     """
 
-    protected_classes: torch.Tensor
+    protected_classes: Tensor
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What losses accumulate in training: the sums over all ranks, in one all-reduce."""
+"""Statistics that losses accumulate in training, summed over all ranks in one all-reduce."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 if TYPE_CHECKING:
     from .base import ClassificationLoss
 
 
-def sum_over_ranks(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def sum_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
     """
     Args:
         tensors: int64 or float64, the same shapes in the same order on every rank, on one device.
@@ -38,7 +39,7 @@ def sum_over_ranks(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 @contextlib.contextmanager
 def summed_together(
-    losses: Sequence[ClassificationLoss], gt_classes: Sequence[torch.Tensor]
+    losses: Sequence[ClassificationLoss], gt_classes: Sequence[Tensor]
 ) -> Iterator[None]:
     """
     Losses that are called once each in this context, as those of cascade stages, sum their
@@ -63,7 +64,7 @@ def summed_together(
             entered.append(loss)
             label_statistics += loss.with_buffers(loss.label_statistics(labels.long()))
     _accumulate(label_statistics)
-    logit_statistics: list[tuple[torch.Tensor, torch.Tensor]] = []
+    logit_statistics: list[tuple[Tensor, Tensor]] = []
     for loss in entered:
         loss.step_statistics = logit_statistics
     try:
@@ -75,7 +76,7 @@ def summed_together(
 
 
 @torch.no_grad()
-def _accumulate(statistics: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+def _accumulate(statistics: list[tuple[Tensor, Tensor]]) -> None:
     """Add to each buffer the sum over ranks of what the step adds to it."""
     sums = sum_over_ranks([step for _, step in statistics])
     for (buffer, _), total in zip(statistics, sums, strict=True):

@@ -118,6 +118,7 @@ def test_loads_detectron2_format(content, tmp_path):
         ("annotations", 0, {"category_id": [2]}, "category_id [2] is not in categories"),
         ("annotations", 0, {"image_id": 4}, "annotation 11: image_id 4 is not in images"),
         ("annotations", 0, {"id": 12}, "annotations[1]: id 12 occurs more than once"),
+        ("annotations", 2, {"id": 11}, "annotations[2]: id 11 occurs more than once"),
         ("annotations", 0, {"id": "12"}, 'annotations[0]: no integer "id"'),
         ("annotations", 0, {"bbox": None}, "annotation 11: bbox is None"),
         ("annotations", 0, {"bbox": [1, 2, math.nan, 4]}, "annotation 11: bbox is [1, 2, None, 4]"),

@@ -219,6 +219,25 @@ def test_folder_that_is_removed_meanwhile(coco_val, tmp_path):
         evaluator.evaluate()
 
 
+def test_file_of_a_rank_that_is_not_whole_costs_no_other_number(
+    coco_val, tmp_path, monkeypatch, caplog
+):
+    """As a network file system may show it for a while."""
+    expected = evaluate(LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS))
+    close = ResultsWriter.close
+
+    def close_and_write_more(writer):
+        close(writer)
+        writer.num_bytes += 1
+
+    monkeypatch.setattr(ResultsWriter, "close", close_and_write_more)
+    evaluator = LongTailLVISEvaluator(
+        coco_val, str(tmp_path / "output"), class_statistics=STATISTICS, fixed_ap=True
+    )
+    assert evaluate(evaluator) == expected
+    assert "lacks the detections of ranks [0], so there is no Fixed AP" in caplog.text
+
+
 def test_reset_forgets(coco_val):
     evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
     first = evaluate(evaluator)

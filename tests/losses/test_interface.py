@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import gradcheck, gradgradcheck
 
 from eql_seesaw.losses import (
     LOSSES,
@@ -23,6 +24,19 @@ STATISTICS = {
     "num_images": 10_000,
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
+# Losses of which nothing is detached, so that numerical differentiation sees the same derivatives.
+DIFFERENTIABLE = [
+    *((name, {}) for name in LOSSES if name != "seesaw"),
+    *(("seesaw", {"q": 0.0, "objectness": objectness}) for objectness in (True, False)),
+    *((name, {"objectness": True}) for name in ("softmax_ce", "softmax_eql")),
+    ("eql", {"keep_annotated": True}),
+    ("eql", {"excluding_function": False}),
+    ("eql", {"threshold_function": "gompertz"}),
+    ("focal", {"gamma": 0.5}),
+    ("focal", {"gamma": 0.0}),
+    ("bags", {"others_ratio": 1.0}),
+    ("federated", {"num_sampled": 4}),
+]
 
 
 def build(name):
@@ -215,15 +229,83 @@ def test_blocks_of_rows_agree_with_one_block(name, monkeypatch):
     torch.testing.assert_close(results[0], results[2])
 
 
+@pytest.mark.parametrize("foreground", [2, 8])
+@pytest.mark.parametrize("name, arguments", DIFFERENTIABLE)
+def test_first_and_second_derivatives(name, arguments, foreground):
+    """With few foreground samples and with foreground only, which may go different ways."""
+    loss = build_loss(name, K, **STATISTICS, **arguments).eval()
+    if name == "eql_v2":  # weights of negatives from about 0 to 1
+        loss.positive_gradients.copy_(torch.tensor([0.1, 5.0, 8.0, 9.0, 20.0, 5.0]))
+        loss.negative_gradients.fill_(10.0)
+    logits, _ = batch(loss, 8, scale=1.0)
+    logits = logits.detach().double().requires_grad_()
+    gt_classes = torch.tensor([0, 5, 2, 1, 3, 0, 2, 4])
+    gt_classes[foreground:] = K
+    annotated = torch.rand(8, K, generator=torch.Generator().manual_seed(1)) < 0.5
+
+    def losses(logits):
+        torch.manual_seed(0)
+        return tuple(loss(logits, gt_classes, annotated).values())
+
+    assert gradcheck(losses, logits)
+    assert gradgradcheck(losses, logits)
+    # ... and where both are there, the gradient with and without a graph of it are the same.
+    (plain,) = torch.autograd.grad(sum(losses(logits)), logits)
+    (with_graph,) = torch.autograd.grad(sum(losses(logits)), logits, create_graph=True)
+    torch.testing.assert_close(with_graph, plain, rtol=1e-10, atol=1e-14)
+
+
 @every_loss
-def test_backward_twice(name):
-    loss = build(name).eval()
-    logits, gt_classes = batch(loss, 6)
-    value = total(loss, logits, gt_classes)
-    value.backward(retain_graph=True)
-    once = logits.grad.clone()
-    value.backward()
-    torch.testing.assert_close(logits.grad, 2 * once)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(name, dtype):
+    """Not even where a sum over many samples leaves the range of float16."""
+    loss = without_chance(build(name)).eval()
+    logits, gt_classes = batch(loss, 16_384, scale=8.0)
+    expected = total(loss, logits, gt_classes)
+    with torch.autocast("cpu", dtype):
+        actual = total(loss, logits, gt_classes)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["softmax_eql", "bags", "federated"])
+def test_draws_are_seedable(name):
+    counts = [1, 7, 40, 100, 101, 9000]
+    draws = {"softmax_eql": {"gamma": 0.5}, "bags": {"others_ratio": 1.0}}
+    draws["federated"] = {"num_sampled": 4}
+    statistics = {"image_counts": counts, "instance_counts": counts, **draws[name]}
+    values = []
+    for seed in (1, 1, 2, 3, 4):
+        generator = torch.Generator().manual_seed(seed)
+        loss = build_loss(name, K, **statistics, generator=generator)
+        logits, gt_classes = batch(loss, 20)
+        gt_classes[2:] = K
+        values.append(sum(loss(logits, gt_classes).values()).item())
+        torch.manual_seed(seed)  # without a generator of its own, torch's
+        values.append(sum(build_loss(name, K, **statistics)(logits, gt_classes).values()).item())
+    assert values[:2] == values[2:4] and len(set(values[::2])) > 1 < len(set(values[1::2]))
+
+
+@every_loss
+def test_statistics_stand_still_outside_training_and_without_samples(name):
+    loss = build(name)
+    logits, gt_classes = batch(loss, 20)
+    loss(logits, gt_classes)
+    before = {key: value.clone() for key, value in loss.state_dict().items()}
+    loss(logits[:0], gt_classes[:0])
+    with torch.no_grad():
+        loss(logits, gt_classes)
+    loss.eval()(logits, gt_classes)
+    torch.testing.assert_close(dict(loss.state_dict()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["sigmoid_ce", "eql_v2", "federated", "focal"])
+def test_classifier_starts_at_the_prior_probability(name):
+    loss = build_loss(name, K, **STATISTICS, prior_probability=0.02)
+    classifier = torch.nn.Linear(3, loss.num_logits)
+    loss.init_classifier(classifier)
+    torch.testing.assert_close(classifier.bias.sigmoid(), torch.full_like(classifier.bias, 0.02))
+    assert build("federated").prior_probability == 0.01  # of its released code
+    assert build("eql").prior_probability == 0.001
 
 
 @every_loss

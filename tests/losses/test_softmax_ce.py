@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.autograd import gradcheck
 from torch.nn import functional as F
 
 from eql_seesaw.losses import build_loss
@@ -47,13 +46,6 @@ def test_objectness_equals_the_equations(name):
     assert losses["loss_cls"].item() == pytest.approx(expected)
     expected = reference.cross_entropy(logits[:, K:].tolist(), (~foreground).int().tolist())
     assert losses["loss_cls_objectness"].item() == pytest.approx(expected)
-
-
-@every_softmax
-def test_objectness_gradient(name):
-    logits, gt_classes = batch(K + 2, num_samples=5)
-    loss = plain(name, objectness=True)
-    assert gradcheck(lambda z: tuple(loss(z, gt_classes).values()), logits.requires_grad_())
 
 
 def test_objectness_by_hand():
@@ -103,7 +95,6 @@ def test_without_background_there_is_a_logit_per_class(name, objectness):
     torch.testing.assert_close(losses["loss_cls"], F.cross_entropy(logits, gt_classes))
     torch.testing.assert_close(loss.probabilities(logits), logits.softmax(dim=1))
     assert loss.predicted_classes(logits).tolist() == logits.argmax(dim=1).tolist()
-    assert gradcheck(lambda z: loss(z, gt_classes)["loss_cls"], logits.requires_grad_())
 
 
 @every_softmax
@@ -111,15 +102,6 @@ def test_without_background_a_background_label_is_refused(name):
     logits, _ = batch(K, num_samples=2)
     with pytest.raises(ValueError, match=r"in \[0, 5\), as this loss is without background; got 5"):
         build(name, background=False)(logits, torch.tensor([0, K]))
-
-
-@every_softmax
-def test_without_background_no_samples(name):
-    loss = build(name, background=False)
-    classifier = torch.nn.Linear(3, K)
-    value = loss(classifier(torch.zeros(0, 3)), torch.zeros(0, dtype=torch.int64))["loss_cls"]
-    value.backward()
-    assert value == 0 and (classifier.weight.grad == 0).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -131,12 +113,6 @@ def test_seesaw_without_background_equals_the_equations(seed):
         logits.tolist(), gt_classes.tolist(), counts, p=0.8, q=1.0, eps=1e-2
     )
     assert loss(logits, gt_classes)["loss_cls"].item() == pytest.approx(expected)
-
-
-def test_seesaw_without_background_counts_its_classes():
-    loss = build("seesaw", background=False)
-    loss(torch.zeros(3, K), torch.tensor([0, 4, 4]))
-    assert loss.cumulative_counts.tolist() == loss.sample_counts().tolist() == [1, 0, 0, 0, 2]
 
 
 def test_softmax_eql_without_background_equals_the_equations():

@@ -54,7 +54,6 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "legend.fontsize": 7,
-    "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
 }
 
@@ -151,6 +150,8 @@ def draw_confusions(axes: Axes, numbers: Numbers) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    margin = (0.35 + 0.055 * max(map(len, names))) / axes.figure.bbox.width * axes.figure.dpi
+    axes.figure.subplots_adjust(left=margin, bottom=margin)
     side = (-0.5, len(names) - 0.5)
     axes.set(xlim=side, ylim=side[::-1], aspect="equal", ylabel="annotated as")
     axes.set_xlabel(f"detected as ({numbers.name})")
@@ -168,7 +169,7 @@ def svg(draw: Draw, numbers: Numbers, size: tuple[float, float] = SVG_SIZE) -> s
     salt = f"{numbers.iou_type} {draw}"
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure, content = Figure(figsize=size), io.StringIO()
-        draw(figure.subplots(), numbers)
+        draw(_panels(figure, 1, 1)[0], numbers)
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     element = content.getvalue()
     element = element[element.index("<svg") :].replace(' target="_blank"', "")
@@ -200,12 +201,25 @@ def save_png_files(numbers: Sequence[Numbers], folder: Path) -> None:
             # Matplotlib's font lacks some scripts; letters of theirs are drawn as boxes.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure = Figure(figsize=(columns * size[0], rows * size[1]))
-            for (draw, of_task), axes in zip(
-                panels, figure.subplots(rows, columns, squeeze=False).flat, strict=True
-            ):
-                draw(axes, of_task)
+            axes = _panels(figure, rows, columns)
+            for (draw, of_task), panel in zip(panels, axes, strict=True):
+                draw(panel, of_task)
             with atomic_file(folder / name, "wb") as f:
                 figure.savefig(f, format="png", dpi=DPI)
+
+
+def _panels(figure, rows, columns):
+    """Axes with fixed margins: to fit them to the labels takes as long as to draw."""
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        left=0.5 / width,
+        right=1 - 0.08 / width,
+        bottom=0.42 / height,
+        top=1 - 0.08 / height,
+        wspace=0.19,
+        hspace=0.22,
+    )
+    return figure.subplots(rows, columns, squeeze=False).reshape(-1)
 
 
 def _scatter(axes, numbers, x, y):

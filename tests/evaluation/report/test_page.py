@@ -81,15 +81,17 @@ class Page:
         )
 
     def header(self, title):
-        (header,) = (
-            header
-            for header in self.browser.find_elements("css selector", "#category-table thead th")
-            if header.text.split("\n")[0] == title and header.is_displayed()
+        return self.run(
+            "return [...document.querySelectorAll('#category-table thead th')].find((header) =>"
+            " header.textContent === arguments[0] && getComputedStyle(header).display !== 'none')",
+            title,
         )
-        return header
 
     def sort(self, title):
-        self.header(title).find_element("tag name", "button").send_keys(webdriver.Keys.ENTER)
+        header = self.header(title)
+        before = header.get_attribute("aria-sort")
+        header.find_element("tag name", "button").send_keys(webdriver.Keys.ENTER)
+        self.wait(lambda: header.get_attribute("aria-sort") != before)
 
     def open(self, category_id):
         self.run("location.hash = arguments[0]", f"#category-{category_id}")
