@@ -12,7 +12,16 @@ from torch.profiler import ProfilerActivity, profile
 
 Function = Callable[[], object]
 
-HEADERS = ("work", "against", "size", "ours", "theirs", "time ratio (quartiles)", "memory ratio", "")
+HEADERS = (
+    "work",
+    "against",
+    "size",
+    "ours",
+    "theirs",
+    "time ratio (quartiles)",
+    "memory ratio",
+    "",
+)
 
 
 def arguments(description: str) -> argparse.Namespace:
