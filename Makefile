@@ -36,8 +36,8 @@ imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another h
 	@$(RUN) -m eql_seesaw.tables collect miniature_imbalance
 
 bench: set_up  ## measure this project beside its peers, about 40 minutes; nothing else should run meanwhile
-	@$(RUN) -m eql_seesaw.benchmarks
-	@$(RUN) -m eql_seesaw.benchmarks --device cuda
+	@$(RUN) -m benchmarks
+	@$(RUN) -m benchmarks --device cuda
 
 # Each test process computes with one thread.
 test: set_up  ## run all tests, two at a time

@@ -4,7 +4,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from eql_seesaw.benchmarks.lvis_like_validation_set import (
+from benchmarks.lvis_like_validation_set import (
     lvis_like_detections,
     lvis_like_ground_truth,
 )

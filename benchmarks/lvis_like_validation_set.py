@@ -9,7 +9,7 @@ import pycocotools.mask as mask_util
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
 
-from ..atomic_write import atomic_file
+from eql_seesaw.atomic_write import atomic_file
 
 # LVIS v1: https://www.lvisdataset.org, arXiv 1908.03195.
 NUM_VAL_IMAGES = 19_809

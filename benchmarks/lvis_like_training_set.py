@@ -10,7 +10,7 @@ from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
 from PIL import Image
 
-from ..atomic_write import atomic_folder
+from eql_seesaw.atomic_write import atomic_folder
 from .lvis_like_validation_set import (
     IMAGE_SIZES,
     NUM_TRAIN_ANNOTATIONS,

@@ -1,0 +1,94 @@
+"""
+Class statistics and repeat factors of a training set, from the columns that loading leaves, beside
+plain loops for the counts and Detectron2's loops for the factors: the same numbers.
+
+    python -m benchmarks.class_statistics
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.structures import BoxMode
+
+from eql_seesaw.data.annotation_columns import annotation_columns
+from eql_seesaw.data.class_statistics import count_classes
+from eql_seesaw.data.train_sampler import repeat_factors
+
+from .lvis_like_training_set import draw_annotations, long_tail
+from .lvis_like_validation_set import NUM_TRAIN_IMAGES
+from .measure import arguments, compare, print_table
+
+THRESHOLD = 0.001
+
+
+class Loaded(list):
+    """Dataset dicts with ``columns``, as a read annotation file has them."""
+
+    def __init__(self, dataset_dicts: list[dict[str, Any]]):
+        super().__init__(dataset_dicts)
+        self.columns = annotation_columns(dataset_dicts)
+
+
+def lvis_like_dicts(num_images: int, num_classes: int) -> list[dict[str, Any]]:
+    """Dataset dicts as ``load_lvis_json`` returns them; all have the same box and mask."""
+    rng = np.random.default_rng(0)
+    images, classes = draw_annotations(long_tail(num_images, num_classes), num_images, rng)
+    shared = {
+        "bbox": [10.0, 10.0, 20.0, 20.0],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "segmentation": [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0]],
+    }
+    dicts: list[dict[str, Any]] = [{"image_id": i, "annotations": []} for i in range(num_images)]
+    for image, k in zip(images.tolist(), classes.tolist(), strict=True):
+        dicts[image]["annotations"].append({**shared, "category_id": k})
+    return dicts
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    rows = []
+    sizes = [(1_000, 1203), *((NUM_TRAIN_IMAGES, k) for k in (80, 1203, 13_000))]
+    for num_images, num_classes in [(50, 80)] if args.quick else sizes:
+        dicts = lvis_like_dicts(num_images, num_classes)
+        loaded = Loaded(dicts)
+
+        def ours(dataset=loaded, num_classes=num_classes):
+            factors = repeat_factors(annotation_columns(dataset), THRESHOLD)
+            return count_classes(dataset, num_classes), factors
+
+        def theirs(dicts=dicts, num_classes=num_classes):
+            image_counts, instance_counts = [0] * num_classes, [0] * num_classes
+            for image in dicts:
+                classes = [x["category_id"] for x in image["annotations"]]
+                for k in classes:
+                    instance_counts[k] += 1
+                for k in set(classes):
+                    image_counts[k] += 1
+            factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+                dicts, THRESHOLD
+            )
+            return image_counts, instance_counts, factors
+
+        statistics, factors = ours()
+        image_counts, instance_counts, expected = theirs()
+        assert statistics.image_counts.tolist() == image_counts
+        assert statistics.instance_counts.tolist() == instance_counts
+        assert torch.equal(factors, expected)
+        row = compare(
+            "class statistics and repeat factors",
+            "plain loops, Detectron2's loops",
+            f"{num_images:,} images, {sum(instance_counts):,} annotations, {num_classes:,} classes",
+            ours,
+            theirs,
+            rounds=1 if args.quick else 5,
+            with_memory=False,
+            note="identical",
+        )
+        rows.append(row)
+    print_table("Class statistics", rows)
+
+
+if __name__ == "__main__":
+    main()

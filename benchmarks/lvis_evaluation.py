@@ -1,0 +1,127 @@
+"""
+LVIS evaluation beside the official package: 300 detections an image, in CPU seconds of processes
+of their own on one core, with the loading of both files and without. The same arrays, to the bit.
+
+    python -m benchmarks.lvis_evaluation
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from eql_seesaw.evaluation.ground_truth import load_ground_truth
+from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
+from eql_seesaw.evaluation.official_engine import official_package
+from eql_seesaw.evaluation.results_file import ResultsFile
+
+from .lvis_like_validation_set import lvis_like_detections, lvis_like_ground_truth, write_results
+from .measure import arguments, print_table, row
+
+
+def ours(ground_truth_file: str, results_file: str, iou_type: str) -> tuple[list, dict]:
+    """Precision and recall arrays as ``python -m eql_seesaw.evaluation`` makes them; seconds."""
+    start = time.process_time()
+    ground_truth, results = load_ground_truth(ground_truth_file), ResultsFile(results_file)
+    loaded = time.process_time()
+    evaluation = LVISEvaluation(ground_truth, [iou_type])
+    for image in ground_truth["images"]:
+        evaluation.add(results.detections(image["id"]))
+    result = evaluation.matchings[iou_type].result()
+    end = time.process_time()
+    return [result.precision, result.recall], {"load": loaded - start, "evaluate": end - loaded}
+
+
+def theirs(ground_truth_file: str, results_file: str, iou_type: str) -> tuple[list, dict]:
+    """The official package as its README has it."""
+    with official_package() as lvis:
+        start = time.process_time()
+        ground_truth = lvis.LVIS(ground_truth_file)
+        with open(results_file) as f:
+            results = json.load(f)
+        loaded = time.process_time()
+        if iou_type == "segm":
+            for result in results:  # beside a box, it takes the box's area for the mask's
+                del result["bbox"]
+        evaluation = lvis.LVISEval(ground_truth, lvis.LVISResults(ground_truth, results), iou_type)
+        evaluation.run()
+        end = time.process_time()
+    arrays = [evaluation.eval["precision"], evaluation.eval["recall"]]
+    return arrays, {"load": loaded - start, "evaluate": end - loaded}
+
+
+def peak_memory() -> int:
+    """Kilobytes of this process; what the resource module says may be that of the parent."""
+    with open("/proc/self/status") as f:
+        (line,) = (line for line in f if line.startswith("VmHWM:"))
+    return int(line.split()[1])
+
+
+def measure(which: str, folder: str, iou_type: str) -> None:
+    """Evaluate in this process, save the arrays, and print what it cost."""
+    with official_package():
+        pass  # imported before anything is measured
+    before = peak_memory()
+    files = [os.path.join(folder, name) for name in ("ground_truth.json", "results.json")]
+    arrays, seconds = (ours if which == "ours" else theirs)(*files, iou_type)
+    np.savez(os.path.join(folder, f"{which}.npz"), *arrays)
+    print(json.dumps({**seconds, "memory": peak_memory() - before}))
+
+
+def run(which: str, folder: str, iou_type: str) -> dict[str, float]:
+    """An evaluation measured in a process of its own, on one core."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.lvis_evaluation"]
+    output = subprocess.run(
+        [*command, which, folder, iou_type],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(output.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    if sys.argv[1:2] in (["ours"], ["theirs"]):
+        measure(*sys.argv[1:])
+        return
+    args = arguments(__doc__)
+    rows = []
+    for num_images, rounds in ((20, 1),) if args.quick else ((1000, 3), (5000, 1)):
+        with tempfile.TemporaryDirectory() as folder:
+            ground_truth = lvis_like_ground_truth(num_images)
+            with open(os.path.join(folder, "ground_truth.json"), "w") as f:
+                json.dump(ground_truth, f)
+            write_results(lvis_like_detections(ground_truth), os.path.join(folder, "results.json"))
+            for iou_type, name in (("bbox", "boxes"), ("segm", "masks")):
+                measured = [
+                    [run(which, folder, iou_type) for which in ("ours", "theirs")]
+                    for _ in range(rounds)
+                ]
+                arrays = [np.load(os.path.join(folder, f"{w}.npz")) for w in ("ours", "theirs")]
+                for key in arrays[0]:
+                    np.testing.assert_array_equal(*(of_one[key] for of_one in arrays))
+                for steps, work in (
+                    (("evaluate",), f"LVIS evaluation of {name}"),
+                    (("load", "evaluate"), f"LVIS evaluation of {name}, files loaded"),
+                ):
+                    seconds = [[sum(x[s] for s in steps) for x in pair] for pair in measured]
+                    rows.append(
+                        row(
+                            work,
+                            "lvis",
+                            f"{num_images:,} images, 300 detections each",
+                            *zip(*seconds, strict=True),
+                            *(max(x["memory"] for x in of_one) for of_one in zip(*measured)),
+                            note="identical",
+                        )
+                    )
+    print_table("LVIS evaluation", rows)
+
+
+if __name__ == "__main__":
+    main()

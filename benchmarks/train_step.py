@@ -1,0 +1,150 @@
+"""
+A training step, forward, backward and optimizer, with each loss, beside Detectron2's own step with
+its softmax head: Mask R-CNN R-50-FPN, 512 proposals an image, random weights and images. All draw
+the same proposals and share all weights but those of the box predictor. Loading images is left out.
+
+    python -m benchmarks.train_step
+"""
+
+import itertools
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+import eql_seesaw.modeling  # noqa: F401, registers our ROI heads
+from eql_seesaw.config import merge_config
+from eql_seesaw.data.class_statistics import ClassStatistics, write_class_statistics
+from eql_seesaw.engine.train_step import AccumulatingTrainer
+from eql_seesaw.losses import LOSSES
+
+from .measure import arguments, interleaved_seconds, peak_memory, print_table, row
+
+CONFIG_FILE = str(Path(__file__).parents[1] / "configs" / "Base-mask_rcnn_FPN.yaml")
+# LVIS v1: 1.27 M annotations in 100,170 images.
+OBJECTS_PER_IMAGE, NUM_TRAIN_IMAGES = 13, 100_170
+# Images, height, width of a step.
+GPU_BATCH, CPU_BATCH, QUICK_BATCH = (2, 800, 1333), (1, 320, 320), (1, 64, 64)
+# Classes, losses, rounds. One model at a time where they are large: with several in memory, equal
+# steps differed by a tenth.
+CASES = (
+    (1203, tuple(LOSSES), 9),
+    *((k, (loss,), 5) for k in (80, 13_000) for loss in ("softmax_ce", "eql", "seesaw")),
+)
+QUICK_CASES = ((6, ("seesaw",), 1),)
+QUICK_MODEL = (
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "16"),
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", "4", "MODEL.FPN.OUT_CHANNELS", "16"),
+    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "50", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16"),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8"),
+)
+
+
+def random_model(num_classes: int, *options: str) -> nn.Module:
+    """Mask R-CNN R-50-FPN with long-tailed statistics of K classes, in training mode."""
+    counts = np.geomspace(10_000, 1, num_classes).astype(np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        statistics_file = os.path.join(folder, "class_statistics.json")
+        write_class_statistics(
+            ClassStatistics(counts, 2 * counts, NUM_TRAIN_IMAGES), statistics_file
+        )
+        settings = [
+            *("DATASETS.CLASS_STATISTICS", statistics_file),
+            *("MODEL.WEIGHTS", ""),
+            # Frozen statistics would let the values of a random backbone grow beyond all bounds.
+            *("MODEL.RESNETS.NORM", "BN"),
+            *("MODEL.ROI_HEADS.NUM_CLASSES", str(num_classes)),
+        ]
+        cfg = merge_config(CONFIG_FILE, [*settings, *options])
+        torch.manual_seed(0)
+        return build_model(cfg).train()
+
+
+def random_image(rng: np.random.Generator, height: int, width: int, num_classes: int) -> dict:
+    """Noise in Detectron2's format, with objects of any class and ellipses as masks."""
+    sides = rng.uniform(0.1, 0.5, (OBJECTS_PER_IMAGE, 2)) * [width, height]
+    corners = rng.random((OBJECTS_PER_IMAGE, 2)) * ([width, height] - sides)
+    angles = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+    ellipse = np.stack([np.cos(angles), np.sin(angles)], axis=1) / 2 + 0.5
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(np.concatenate([corners, corners + sides], axis=1))
+    instances.gt_classes = torch.from_numpy(rng.integers(num_classes, size=OBJECTS_PER_IMAGE))
+    instances.gt_masks = PolygonMasks(
+        [[(corner + side * ellipse).ravel()] for corner, side in zip(corners, sides, strict=True)]
+    )
+    pixels = torch.from_numpy(rng.integers(256, size=(3, height, width), dtype=np.uint8))
+    size = {"height": height, "width": width}
+    return {"file_name": "noise", "image": pixels, **size, "instances": instances}
+
+
+class Step:
+    """One step of a trainer over the same batch, with the same random numbers each time."""
+
+    def __init__(self, model: nn.Module, batch: list[dict], is_peer: bool, mixed: bool):
+        # So small a rate that the shared weights stay as they are.
+        cfg = merge_config(CONFIG_FILE, ["SOLVER.BASE_LR", "1e-9"])
+        optimizer = DefaultTrainer.build_optimizer(cfg, model)
+        batches = itertools.repeat(batch)
+        self.storage = EventStorage()
+        self.trainer: SimpleTrainer
+        if is_peer:
+            self.trainer = (AMPTrainer if mixed else SimpleTrainer)(model, batches, optimizer)
+        else:
+            self.trainer = AccumulatingTrainer(model, batches, optimizer, mixed_precision=mixed)
+
+    def __call__(self) -> None:
+        torch.manual_seed(0)
+        with self.storage:
+            self.trainer.run_step()
+        self.storage.step()
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    device = args.device
+    batch_shape = QUICK_BATCH if args.quick else GPU_BATCH if device == "cuda" else CPU_BATCH
+    num_images, height, width = batch_shape
+    options = ["MODEL.DEVICE", device, *(QUICK_MODEL if args.quick else ())]
+    rows = []
+    for mixed in (False, True) if device == "cuda" else (False,):
+        for num_classes, losses, rounds in QUICK_CASES if args.quick else CASES:
+            rng = np.random.default_rng(0)
+            batch = [random_image(rng, height, width, num_classes) for _ in range(num_images)]
+            peer = random_model(num_classes, *options, "MODEL.ROI_HEADS.NAME", "StandardROIHeads")
+            steps = []
+            for loss in losses:
+                model = random_model(num_classes, *options, "MODEL.ROI_BOX_HEAD.CLS_LOSS", loss)
+                model.backbone, model.proposal_generator = peer.backbone, peer.proposal_generator
+                model.roi_heads.box_head = peer.roi_heads.box_head
+                model.roi_heads.mask_head = peer.roi_heads.mask_head
+                steps.append(Step(model, batch, is_peer=False, mixed=mixed))
+            steps.append(Step(peer, batch, is_peer=True, mixed=mixed))
+            *seconds, peer_seconds = interleaved_seconds(steps, rounds, device)
+            for loss, step, of_loss in zip(losses, steps, seconds, strict=False):
+                memory = [
+                    peak_memory(s, device) if device == "cuda" else None for s in (step, steps[-1])
+                ]
+                size = f"{num_images} x {height} x {width}, {num_classes} classes"
+                size += ", AMP" if mixed else ""
+                rows.append(
+                    row(
+                        f"training step, {loss}",
+                        "Detectron2's, softmax",
+                        size,
+                        of_loss,
+                        peer_seconds,
+                        *memory,
+                    )
+                )
+    print_table("Training step", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Commands that measure this project beside others; nothing here is needed to train."""

@@ -1,0 +1,63 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import losses
+from benchmarks.lvis_like_training_set import long_tail, lvis_like_training
+from eql_seesaw.data.annotated_images import read_annotated_images
+from eql_seesaw.losses import build_loss
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script",
+    [
+        "losses",
+        "train_step",
+        "post_processing",
+        "lvis_results",
+        "class_statistics",
+        "first_batch",
+        "lvis_evaluation",
+    ],
+)
+def test_script(script):
+    """It compares ours with its peer at a tiny size, and prints a table of ratios."""
+    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{script}", "--quick"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    header, _, *rows = [line for line in run.stdout.splitlines() if line.startswith("|")]
+    assert "time ratio" in header and rows
+    for line in rows:
+        ratio = line.split("|")[6].split("(")[0]
+        assert float(ratio) > 0
+
+
+@pytest.mark.parametrize("plain", losses.PLAIN, ids=lambda plain: plain.__name__)
+def test_plain_forms_compute_the_same_loss(plain):
+    """Where nothing is drawn; else about the same, on many samples."""
+    counts = losses.image_counts(20)
+    gt_classes = losses.sample_labels(counts, 4000, 0.25)
+    loss = build_loss(plain.__name__, 20, image_counts=counts, instance_counts=counts)
+    logits = torch.randn(4000, loss.num_logits)
+    more = {"sums": torch.zeros(2, 20, dtype=torch.float64)} if plain is losses.eql_v2 else {}
+    expected = plain(logits, gt_classes, counts, **more)
+    is_drawn = plain in (losses.softmax_eql, losses.bags)
+    tolerance = 0.05 if is_drawn else 1e-5
+    assert sum(loss(logits, gt_classes).values()) == pytest.approx(float(expected), rel=tolerance)
+
+
+def test_lvis_like_training_set(tmp_path):
+    training_set = lvis_like_training(tmp_path, num_images=300)
+    dataset = read_annotated_images(*training_set)
+    assert len(dataset) == 300
+    annotations = len(dataset.columns.classes)
+    assert annotations == pytest.approx(300 * 1_270_141 / 100_170, rel=0.5)
+    _, classes = dataset.columns.classes_of_images()
+    np.testing.assert_array_equal(np.bincount(classes, minlength=1203), long_tail(300))
