@@ -13,24 +13,21 @@ from eql_seesaw.command_line import argument_parser, one_line_errors
 
 
 def main(args: argparse.Namespace) -> dict | None:
-    from eql_seesaw.engine import (
-        LongTailTrainer,
-        build_checkpointer,
-        hold_output_dir,
-        log_next_steps,
-        set_up,
-    )
+    from eql_seesaw import engine
 
-    with hold_output_dir(args):
-        cfg = set_up(args)
+    setup = engine.set_up(args)
+    cfg = setup.cfg
+    with engine.hold_output_dir(cfg.OUTPUT_DIR, args.eval_only):
+        engine.begin(setup, args)
         if args.eval_only:
-            model = LongTailTrainer.build_model(cfg)
-            build_checkpointer(cfg, model).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-            return LongTailTrainer.test(cfg, model)
-        trainer = LongTailTrainer(cfg)
+            model = engine.LongTailTrainer.build_model(cfg)
+            checkpointer = engine.build_checkpointer(cfg, model)
+            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+            return engine.evaluate(setup, model)
+        trainer = engine.LongTailTrainer(setup)
         trainer.resume_or_load(resume=args.resume)
         results = trainer.train()
-        log_next_steps(cfg)
+        engine.log_next_steps(cfg)
         return results
 
 
@@ -38,10 +35,7 @@ if __name__ == "__main__":
     args = argument_parser(__doc__).parse_args()
     with one_line_errors():
         # Not at the top: it takes seconds, for which --help need not wait.
-        from eql_seesaw.engine import check_output_dir, launch, load_config, set_up_data
+        from eql_seesaw.engine import launch, set_up
 
-        # Mistakes in config and data are found here, before processes start or files are written.
-        cfg = load_config(args.config_file, args.opts)
-        set_up_data(cfg, args.eval_only)
-        check_output_dir(cfg, resume=args.resume or args.eval_only)
-        launch(main, args)
+        # Mistakes in config and data are found before processes start or files are written.
+        launch(main, args, check=set_up)

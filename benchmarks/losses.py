@@ -85,7 +85,7 @@ def class_balanced(logits, gt_classes, counts, beta=0.999):
 
 
 def bags(logits, gt_classes, counts, bounds=(10, 100, 1000), others_ratio=8.0):
-    """Balanced group softmax, section 3.2. K classes, "others" of groups, foreground, background."""
+    """Balanced group softmax, section 3.2; K classes, "others", foreground, background."""
     logits, num_classes = logits.float(), len(counts)
     groups = torch.bucketize(counts, counts.new_tensor(bounds), right=True)
     loss = F.cross_entropy(logits[:, -2:], (gt_classes == num_classes).long())

@@ -11,6 +11,7 @@ from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_
 from PIL import Image
 
 from eql_seesaw.atomic_write import atomic_folder
+
 from .lvis_like_validation_set import (
     IMAGE_SIZES,
     NUM_TRAIN_ANNOTATIONS,

@@ -170,7 +170,7 @@ def read_annotated_images(
     file = AnnotationFile(json_file)
     problems = Problems(json_file)
     categories = category_names(file)
-    sizes: dict[int, tuple[int, int]] = {}
+    sizes: dict[int, tuple[Any, Any]] = {}
     for image in file.entries("images", problems.add):
         problem = _image_problem(image, categories, from_coco_url)
         problems.add(f"image {image['id']}", problem)

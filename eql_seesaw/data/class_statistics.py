@@ -169,26 +169,3 @@ class _StatisticsFile(msgspec.Struct):
     instance_counts: list[_Count]
     num_images: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     thing_classes: list[str] | None = None
-
-
-def get_class_statistics(dataset_names, num_classes, json_file=""):  # noqa: ANN201, until all moved
-    from detectron2.config import get_cfg
-    from detectron2.data import MetadataCatalog
-
-    from .. import config
-    from . import training_set
-
-    cfg = get_cfg()
-    config.add_long_tail_config(cfg)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.CLASS_STATISTICS = tuple(dataset_names), json_file
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
-    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).as_dict() if dataset_names else {}
-    if "class_statistics" not in metadata and training_set.load_training_set(cfg) is None:
-        raise ValueError("DATASETS.TRAIN is empty: name a dataset to train on")
-    return training_set.class_statistics(cfg)
-
-
-def class_statistics(cfg):  # noqa: ANN201, until all moved
-    from . import training_set
-
-    return training_set.class_statistics(cfg)

@@ -101,7 +101,7 @@ class TrainLoader:
 
 def build_train_loader(
     cfg: CfgNode,
-    images: Sequence[dict[str, Any]] | None = None,
+    images: Sequence[dict[str, Any]],
     mapper: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> TrainLoader:
     """
@@ -116,10 +116,6 @@ def build_train_loader(
         ValueError: the batch cannot be divided, or the data do not fit the sampler.
     """
     images_per_pass = images_of_pass(cfg)
-    if images is None:  # until the engine hands them over
-        from .training_set import load_training_set
-
-        images = load_training_set(cfg).images
     build_sampler = build_train_sampler(cfg, images)
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     is_shared = isinstance(images, AnnotatedImages | JoinedImages)

@@ -1,24 +1,27 @@
-"""Config loading, launching and training."""
+"""Set-up, launching, training and evaluation."""
 
 from ..command_line import argument_parser, one_line_errors
+from ..config import load_config
 from .checkpoint import LongTailCheckpointer, build_checkpointer
+from .evaluation import evaluate
 from .launch import launch
 from .next_steps import log_next_steps
-from .output_dir import check_output_dir, hold_output_dir
-from .setup import load_config, set_up, set_up_data
+from .output_dir import hold_output_dir
+from .setup import Setup, begin, set_up
 from .trainer import LongTailTrainer
 
 __all__ = [
     "LongTailCheckpointer",
     "LongTailTrainer",
+    "Setup",
     "argument_parser",
+    "begin",
     "build_checkpointer",
-    "check_output_dir",
+    "evaluate",
     "hold_output_dir",
     "launch",
     "load_config",
     "log_next_steps",
     "one_line_errors",
     "set_up",
-    "set_up_data",
 ]

@@ -12,8 +12,7 @@ from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from torch import nn
 
-from ..data.class_names import class_metadata
-from ..data.same_categories import are_same_classes
+from ..data.training_set import TrainingSet, are_same_classes
 from ..modeling import LongTailFastRCNNOutputLayers, NormedLinear
 from .checkpoint_files import (
     has_checkpoint,
@@ -343,10 +342,21 @@ class LongTailCheckpointer(DetectionCheckpointer):
 
 
 def build_checkpointer(
-    cfg: CfgNode, model: nn.Module, trainer: TrainerBase | None = None
+    cfg: CfgNode,
+    model: nn.Module,
+    trainer: TrainerBase | None = None,
+    training_set: TrainingSet | None = None,
 ) -> LongTailCheckpointer:
-    """A checkpointer for training with ``trainer``, or for evaluation without one."""
+    """A checkpointer for training with ``trainer`` on a set, or for evaluation without them."""
     is_training = trainer is not None
+    metadata: dict[str, list] | None = None
+    description = None
+    if training_set is not None:
+        is_counted = not cfg.DATASETS.CLASS_STATISTICS
+        description = training_set_description(training_set, is_counted)
+        names, ids = training_set.class_names, training_set.category_ids
+        if names is not None and ids is not None:
+            metadata = {"thing_classes": names, "category_ids": ids}
     predictor = next(m for m in model.modules() if isinstance(m, LongTailFastRCNNOutputLayers))
     is_normed = isinstance(predictor.cls_score, NormedLinear)
     classifier = {
@@ -363,8 +373,8 @@ def build_checkpointer(
         classifier=classifier,
         is_training=is_training,
         decoupled=cfg.MODEL.ROI_BOX_HEAD.DECOUPLED,
-        metadata=class_metadata(cfg.DATASETS.TRAIN[0]) if is_training else None,
-        training_set=training_set_description(cfg) if is_training else None,
+        metadata=metadata,
+        training_set=description,
         resume_changed=cfg.SOLVER.RESUME_CHANGED,
         max_checkpoints=cfg.SOLVER.MAX_CHECKPOINTS,
         **({"trainer": trainer} if is_training else {}),

@@ -27,7 +27,7 @@ def write_checkpoint(data: dict[str, Any], path: str) -> None:
 
     Raises:
         CheckpointError: the disk is full or cannot be written to; in one line that names the file,
-            for a full disk the bytes needed and free, and the last good checkpoint.
+            for a full disk the bytes that are free, and the last good checkpoint.
     """
     try:
         with atomic_file(path, "wb", durable=True) as f:
@@ -36,7 +36,7 @@ def write_checkpoint(data: dict[str, Any], path: str) -> None:
         cause = _os_error(error)
         if cause is None:
             raise
-        raise _not_written(path, cause, _size(data)) from None
+        raise _not_written(path, cause) from None
 
 
 def write_tag(folder: str, name: str) -> None:
@@ -51,7 +51,7 @@ def write_tag(folder: str, name: str) -> None:
         with atomic_file(path, durable=True) as f:
             f.write(name)
     except OSError as error:
-        raise _not_written(path, error, len(name)) from None
+        raise _not_written(path, error) from None
 
 
 def read_tag(folder: str) -> str:
@@ -183,12 +183,12 @@ def _listing(folder: str) -> list[str]:
         return []
 
 
-def _not_written(path: str, error: OSError, size: int) -> CheckpointError:
+def _not_written(path: str, error: OSError) -> CheckpointError:
     folder, reason = os.path.dirname(path), error.strerror
     if error.errno in FULL:
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize
-        reason = f"{reason}; it needs {size:,} bytes, {free:,} are free"
+        reason = f"{reason}, {free:,} bytes are free"
     return CheckpointError(f"cannot write {path}: {reason}; {last_good_checkpoint(folder)}")
 
 
@@ -197,24 +197,3 @@ def _os_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error
-
-
-def _size(data: dict[str, Any]) -> int:
-    """Bytes of the file that ``torch.save`` writes."""
-    counter = _ByteCounter()
-    torch.save(data, counter)  # type: ignore[arg-type]  # takes all that has write and flush
-    return counter.size
-
-
-class _ByteCounter:
-    """A file that only counts."""
-
-    def __init__(self):
-        self.size = 0
-
-    def write(self, content: bytes) -> int:
-        self.size += len(content)
-        return len(content)
-
-    def flush(self) -> None:
-        """Nothing is kept."""

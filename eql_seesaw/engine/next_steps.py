@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..losses import LOSSES
-from .trainer import inference_folder
+from .evaluation import inference_folder
 
 logger = logging.getLogger(__name__)
 

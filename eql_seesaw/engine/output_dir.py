@@ -1,6 +1,5 @@
 """The folder that a run writes into."""
 
-import argparse
 import contextlib
 import errno
 import fcntl
@@ -14,7 +13,6 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from .checkpoint_files import has_checkpoint
-from .setup import load_config
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +37,20 @@ def check_output_dir(cfg: CfgNode, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def hold_output_dir(args: argparse.Namespace) -> Iterator[None]:
+def hold_output_dir(folder: str, eval_only: bool) -> Iterator[None]:
     """
     Make OUTPUT_DIR, and keep other trainings out of it in the meantime. An evaluation needs to be
     able to write there, no more. All processes take part; the main one looks.
-
-    Args:
-        args: of :func:`~eql_seesaw.command_line.argument_parser`.
 
     Raises:
         OSError: the folder cannot be written to.
         ValueError: another training runs there. Both in one line.
     """
-    folder = load_config(args.config_file, args.opts).OUTPUT_DIR
     with contextlib.ExitStack() as stack:
         error = None
         if comm.is_main_process():
             try:
-                stack.enter_context(_locked(folder, is_exclusive=not args.eval_only))
+                stack.enter_context(_locked(folder, is_exclusive=not eval_only))
             except (OSError, ValueError) as reason:
                 error = reason
         error = comm.all_gather(error)[0]

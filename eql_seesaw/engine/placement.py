@@ -1,4 +1,4 @@
-"""Place of a process among those of the job, from torchrun's or srun's variables or from arguments."""
+"""Place of a process among those of the job, from torchrun, srun or arguments."""
 
 import dataclasses
 import platform
@@ -85,7 +85,7 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
     if not missing:
         numbers = [_integer(environ, name) for name in TORCHRUN_VARIABLES[:4]]
         instead = "--nproc_per_node and --nnodes"
-        return _checked(Placement("torchrun", *numbers, "env://"), args, instead)
+        return _checked(Placement("torchrun", *numbers, init_method="env://"), args, instead)
     if _is_one_of_srun(environ):
         numbers = [
             _integer(environ, "SLURM_PROCID"),
@@ -93,8 +93,8 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
             _integer(environ, "SLURM_LOCALID"),
             _srun_local_world_size(environ),
         ]
-        instead = "--ntasks-per-node and --nodes"
-        return _checked(Placement("srun", *numbers, _srun_init_method(environ)), args, instead)
+        placement = Placement("srun", *numbers, init_method=_srun_init_method(environ))
+        return _checked(placement, args, "--ntasks-per-node and --nodes")
     if "RANK" in environ and environ.get("WORLD_SIZE", "1") != "1":
         raise ValueError(
             f"RANK and WORLD_SIZE are set, as by torchrun, but not {', '.join(missing)}: start the "

@@ -1,80 +1,125 @@
-"""From a config file and overrides to a checked config."""
+"""Everything that a process reads before it trains or evaluates, once, as a value to hand on."""
 
 import argparse
-import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from dataclasses import dataclass
+from logging.handlers import MemoryHandler
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from ..atomic_write import atomic_file
 from ..config import load_config, merge_config
-from ..data.class_statistics import get_class_statistics
 from ..data.register import find_dataset, register_datasets
-from ..data.same_categories import check_same_categories
 from ..data.train_loader import images_of_pass
+from ..data.training_set import TrainingSet, check_same_categories, load_training_set
+from ..evaluation.ground_truth import load_ground_truth, test_images
 from ..schedule import describe_scaling, describe_step, doubts
+from .output_dir import check_output_dir
 
 logger = logging.getLogger(__name__)
 
 
-def set_up_data(cfg: CfgNode, eval_only: bool = False) -> CfgNode:
+@dataclass(frozen=True, eq=False)
+class Setup:
     """
-    Register the config's datasets, count the classes of its training set, and compare them with
-    those of its test sets, so that what does not fit is found before anything is written or a
-    process launched.
+    Config and data of a run.
+
+    Attributes:
+        cfg: checked and frozen.
+        training_set: None in an evaluation without one.
+        ground_truths: of each dataset in DATASETS.TEST, by its name, as ``load_ground_truth``
+            returns them.
+        log: what was logged meanwhile, for the log in OUTPUT_DIR, which nobody has written to yet.
+    """
+
+    cfg: CfgNode
+    training_set: TrainingSet | None
+    ground_truths: dict[str, dict[str, Any]]
+    log: list[logging.LogRecord]
+
+
+def set_up(args: argparse.Namespace) -> Setup:
+    """
+    Read the config, register its datasets, read and count the training set, and read the ground
+    truth of the test sets, so that what does not fit is found before anything is written or a
+    process started.
 
     Args:
-        eval_only: go on without the training set if it is not on this machine.
-
-    Returns:
-        The config, without DATASETS.TRAIN where that is not needed and not there.
+        args: of :func:`~eql_seesaw.command_line.argument_parser`.
 
     Raises:
         ValueError, FileNotFoundError: in one line.
     """
+    cfg = load_config(args.config_file, args.opts)
+    check_output_dir(cfg, resume=args.resume or args.eval_only)
+    buffer = MemoryHandler(capacity=10**9, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    loggers = [logging.getLogger(name) for name in ("eql_seesaw", "detectron2")]
+    for each in loggers:
+        each.setLevel(logging.INFO)
+        each.addHandler(buffer)
+    try:
+        return _read_data(cfg, args.eval_only, buffer.buffer)
+    finally:
+        for each in loggers:
+            each.removeHandler(buffer)
+
+
+def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> Setup:
     if eval_only:
         if not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TEST is empty: name a dataset to evaluate on")
         cfg = _without_missing_training_set(cfg)
+    elif not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty: name a dataset to train on")
     elif cfg.MODEL.ROI_BOX_HEAD.DECOUPLED != "none" and not cfg.MODEL.WEIGHTS:
         raise ValueError(
             f"MODEL.ROI_BOX_HEAD.DECOUPLED {cfg.MODEL.ROI_BOX_HEAD.DECOUPLED} starts with a "
             "trained detector: name its checkpoint in MODEL.WEIGHTS"
         )
     register_datasets(cfg)
-    if cfg.DATASETS.TRAIN or cfg.DATASETS.CLASS_STATISTICS or not eval_only:
-        get_class_statistics(
-            cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_STATISTICS
-        )
-    check_same_categories(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
-    return cfg
+    training_set = load_training_set(cfg, statistics_only=eval_only)
+    groups = None if training_set is None else training_set.statistics.groups
+    ground_truths, classes = {}, {}
+    for name in cfg.DATASETS.TEST:
+        paths = find_dataset(cfg, "DATASETS.TEST", name)
+        if paths is None:
+            raise ValueError(f"DATASETS.TEST: dataset '{name}' has no annotation file")
+        ground_truths[name] = load_ground_truth(paths[0], groups)
+        test_images(ground_truths[name], name)  # file names that lead outside are found here
+        categories = ground_truths[name]["categories"]
+        classes[name] = [str(c.get("name", c["id"])) for c in categories]
+    check_same_categories(training_set, classes)
+    return Setup(cfg, training_set, ground_truths, log)
 
 
-def set_up(args: argparse.Namespace) -> CfgNode:
+def begin(setup: Setup, args: argparse.Namespace) -> None:
     """
-    Everything that a process does before it trains or evaluates: config, datasets, loggers, seed,
-    and the config written to OUTPUT_DIR.
+    Start the log in OUTPUT_DIR, with what set-up had to say, and seed the generators.
 
     Args:
-        args: of :func:`~eql_seesaw.command_line.argument_parser`, as
-            :func:`~eql_seesaw.engine.launch` gives them to ``main``.
+        args: as :func:`~eql_seesaw.engine.launch` gives them to ``main``.
     """
-    cfg = load_config(args.config_file, args.opts)
-    step = "" if args.eval_only else describe_step(cfg, images_of_pass(cfg))
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="eql_seesaw")
-    cfg = set_up_data(cfg, args.eval_only)
-    with _kept_config_file(cfg.OUTPUT_DIR):
-        default_setup(cfg, args)
+    cfg, rank = setup.cfg, comm.get_rank()
+    for name in ("fvcore", "detectron2", "eql_seesaw"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    logger.info(f"Environment info:\n{collect_env_info()}")
+    logger.info(f"Command line arguments: {args}")
+    logger.info(f"The config:\n{cfg.dump()}")
+    for record in setup.log:
+        logging.getLogger(record.name).handle(record)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     gpu = "" if cfg.MODEL.DEVICE == "cpu" else f" ({torch.cuda.get_device_name()})"
     logger.info(f"{args.placement.describe()}{gpu}")
-    if step:
-        logger.info(step)
+    if not args.eval_only:
+        logger.info(describe_step(cfg, images_of_pass(cfg)))
         scaling = describe_scaling(merge_config(args.config_file, args.opts), cfg)
         if scaling:
             logger.info(scaling)
@@ -85,26 +130,6 @@ def set_up(args: argparse.Namespace) -> CfgNode:
             "MODEL.DEVICE is cpu, but several processes on a machine with GPUs talk over NCCL; "
             "hide the GPUs with CUDA_VISIBLE_DEVICES="
         )
-    return cfg
-
-
-@contextlib.contextmanager
-def _kept_config_file(output_dir: str) -> Iterator[None]:
-    """
-    Detectron2's set-up writes config.yaml before anybody knows whether the run goes on. That of the
-    run in this folder stays; :meth:`LongTailTrainer.resume_or_load` writes the new one.
-    """
-    path = os.path.join(output_dir, "config.yaml")
-    if not (comm.is_main_process() and os.path.exists(path)):
-        yield
-        return
-    with open(path) as f:
-        text = f.read()
-    try:
-        yield
-    finally:
-        with atomic_file(path) as f:
-            f.write(text)
 
 
 def _without_missing_training_set(cfg: CfgNode) -> CfgNode:

@@ -1,38 +1,29 @@
 """The trainer: Detectron2's default one, for long-tailed data."""
 
-import contextlib
 import logging
 import os
 import random
 import weakref
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from torch import nn
-from torch.utils.data import DataLoader
 
 from ..atomic_write import atomic_file
 from ..config import loss_arguments
 from ..data.annotated_classes import AnnotatedClassesMapper
-from ..data.class_names import class_names
-from ..data.class_statistics import ClassStatistics, get_class_statistics
 from ..data.dataset_mapper import NamedImageDatasetMapper
-from ..data.loader_workers import leave_signals_to_parent
 from ..data.train_loader import TrainLoader, build_train_loader
-from ..evaluation import LongTailLVISEvaluator, draw_pictures
-from ..evaluation.result import Result
-from ..evaluation.rle_postprocessing import with_rles
 from ..modeling import freeze_all_but_classifiers, model_summary, protection_doubts
-from ..rank_barrier import wait_for_all
 from .checkpoint import build_checkpointer
 from .checkpoint_files import last_good_checkpoint
+from .evaluation import evaluate
 from .hooks import (
     BestCheckpointer,
     Checkpoints,
@@ -42,6 +33,7 @@ from .hooks import (
     SkippedImages,
 )
 from .metrics_log import MetricsWindow, ResumableJSONWriter, WholeStepsWriter
+from .setup import Setup
 from .stop_signals import StopSignals, TrainingStopped
 from .train_step import AccumulatingTrainer, NonFiniteLossError
 
@@ -57,17 +49,19 @@ class LongTailTrainer(DefaultTrainer):
 
     iter: int
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, setup: Setup):
         """
         Args:
-            cfg: of :func:`eql_seesaw.engine.load_config`, its datasets registered.
+            setup: of :func:`~eql_seesaw.engine.setup.set_up`, with a training set.
         """
         # Not DefaultTrainer.__init__: it gives DDP a GPU id on machines without a GPU.
         TrainerBase.__init__(self)
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.setup, training_set = setup, setup.training_set
+        assert training_set is not None and training_set.images is not None, "there is one"
+        cfg = DefaultTrainer.auto_scale_workers(setup.cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
+        data_loader = self.build_train_loader(cfg, training_set.images)
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [torch.cuda.current_device()]
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
         self._trainer = AccumulatingTrainer(
@@ -78,16 +72,15 @@ class LongTailTrainer(DefaultTrainer):
             mixed_precision=cfg.SOLVER.AMP.ENABLED,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = build_checkpointer(cfg, model, trainer=weakref.proxy(self))
+        self.checkpointer = build_checkpointer(
+            cfg, model, trainer=weakref.proxy(self), training_set=training_set
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         # Images drawn before start_iter, by all processes together.
         self._start_images = 0
         self.cfg = cfg
         self.signals = StopSignals()
-        # Reads and checks the annotations to evaluate on now, not after hours of training.
-        for dataset_name in cfg.DATASETS.TEST:
-            self.build_evaluator(cfg, dataset_name)
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -211,59 +204,11 @@ class LongTailTrainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+    def build_train_loader(cls, cfg: CfgNode, images: Sequence[dict[str, Any]]) -> TrainLoader:
         arguments = loss_arguments(cfg, cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
         keep_annotated = arguments.get("keep_annotated", False)
         mapper = AnnotatedClassesMapper if keep_annotated else NamedImageDatasetMapper
-        return build_train_loader(cfg, mapper=mapper(cfg, is_train=True))
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
-        mapper = NamedImageDatasetMapper(cfg, is_train=False)
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
-        loader.worker_init_fn = leave_signals_to_parent
-        return loader
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> LongTailLVISEvaluator:
-        return LongTailLVISEvaluator(
-            dataset_name,
-            inference_folder(cfg, dataset_name),
-            class_statistics=class_statistics(cfg),
-            max_detections=cfg.TEST.LVIS_MAX_DETECTIONS,
-            engine=cfg.TEST.LVIS_ENGINE,
-            fixed_ap=cfg.TEST.FIXED_AP,
-            boundary_ap=cfg.TEST.BOUNDARY_AP,
-        )
-
-    @classmethod
-    def test(
-        cls,
-        cfg: CfgNode,
-        model: nn.Module,
-        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
-    ) -> dict:
-        """As Detectron2's; then, unless ``evaluators`` are given, pictures and reports."""
-        is_own = evaluators is None
-        if is_own:
-            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
-            # Others, as a subclass may build them, take masks of the size of the image.
-            if all(isinstance(evaluator, LongTailLVISEvaluator) for evaluator in evaluators):
-                model = with_rles(model)
-        try:
-            results = super().test(cfg, model, evaluators)
-        except Exception:
-            logger.exception("Exception during evaluation:")
-            raise
-        if is_own and comm.is_main_process():
-            assert evaluators is not None, "built above"
-            for dataset_name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
-                # Others, as a subclass may build them, have none.
-                result = getattr(evaluator, "result", None)
-                if result is not None:
-                    show_evaluation(cfg, result, inference_folder(cfg, dataset_name))
-        wait_for_all()  # all go on, or end, together
-        return results
+        return build_train_loader(cfg, images, mapper(cfg, is_train=True))
 
     def build_hooks(self) -> list:
         """Detectron2's hooks and ours; those after the checkpointer can be run again for a step."""
@@ -280,10 +225,12 @@ class LongTailTrainer(DefaultTrainer):
             checkpoints.append(Checkpoints(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, period))
             if cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
                 after.append(BestCheckpointer(period, checkpointer, cfg.TEST.BEST_METRIC))
-            statistics = class_statistics(cfg)
-            assert statistics is not None, "there is a training set"
-            names = class_names(cfg.DATASETS.TRAIN[0])
-            after.append(SampleCountsSummary(period, statistics, names, cfg.OUTPUT_DIR))
+            training_set = self.setup.training_set
+            assert training_set is not None, "there is one"
+            summary = SampleCountsSummary(
+                period, training_set.statistics, training_set.class_names, cfg.OUTPUT_DIR
+            )
+            after.append(summary)
             # Last, to see what the others put into the storage.
             after.append(WholeStepsWriter(self.writers))
         self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
@@ -301,7 +248,7 @@ class LongTailTrainer(DefaultTrainer):
     def _evaluate(self) -> dict:
         try:
             with self.signals.at_once():
-                self._last_eval_results = self.test(self.cfg, self.model)
+                self._last_eval_results = evaluate(self.setup, self.model)
         except TrainingStopped:
             logger.info("stopped by a signal in an evaluation; --resume begins with it")
             raise
@@ -319,48 +266,3 @@ class LongTailTrainer(DefaultTrainer):
         for hook in self._hooks_after_checkpoint:
             hook.after_step()
         self.iter = self.storage.iter = self.start_iter
-
-
-def show_evaluation(cfg: CfgNode, result: Result, folder: str) -> None:
-    """
-    Draw TEST.NUM_PICTURES images and write the report (TEST.REPORT) of an evaluation, into its
-    folder. What goes wrong is logged and not raised: pictures are no reason to lose an evaluation,
-    or to stop a training.
-    """
-    picture = os.path.join(folder, "predictions.png")
-    if cfg.TEST.NUM_PICTURES > 0:
-        with _logged_failure(picture):
-            draw_pictures(result, picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
-    if cfg.TEST.REPORT:
-        # A training need not wait for Matplotlib before it begins.
-        from ..evaluation.report import write_report
-
-        with _logged_failure(f"the report of {folder}"):
-            report = os.path.join(folder, "report")
-            report = write_report(result, report, cfg.TEST.PICTURE_SCORE_THRESH)
-            logger.info(f"Report: {report}")
-
-
-@contextlib.contextmanager
-def _logged_failure(what: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        reason = f"no such file: {error.filename}" if error.filename else error
-        logger.warning(f"Could not draw {what}: {reason}")
-    except Exception:
-        logger.warning(f"Could not draw {what}:", exc_info=True)
-
-
-def class_statistics(cfg: CfgNode) -> ClassStatistics | None:
-    """Statistics of the config's training set; None if it names none."""
-    if not cfg.DATASETS.TRAIN and not cfg.DATASETS.CLASS_STATISTICS:
-        return None
-    return get_class_statistics(
-        cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_STATISTICS
-    )
-
-
-def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where the evaluation of a dataset writes."""
-    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)

@@ -1,29 +1,29 @@
-"""What a run was trained on, as its checkpoints tell it and a resumed run compares it."""
+"""Description of a training set in checkpoints, for a resumed run to compare."""
 
 from typing import Any
 
-from detectron2.config import CfgNode
-
-from ..data.class_statistics import get_class_statistics
+from ..data.training_set import TrainingSet
 
 COUNTS = ("num_images", "image_counts", "instance_counts")
 
 
-def training_set_description(cfg: CfgNode) -> dict[str, Any]:
+def training_set_description(training_set: TrainingSet, is_counted: bool) -> dict[str, Any]:
     """
-    What tells one training set from another, in plain values, so that a resumed run can compare.
+    Plain values that tell one training set from another, so that a resumed run can compare.
+
+    Args:
+        training_set: of the run.
+        is_counted: False where its numbers are of the file DATASETS.CLASS_STATISTICS.
 
     Returns:
-        {"dataset_names": DATASETS.TRAIN, "is_counted": whether the numbers are of these datasets
-        and not of the file DATASETS.CLASS_STATISTICS, "num_images": int, "image_counts": K ints,
-        "instance_counts": K ints}; see :class:`~eql_seesaw.data.class_statistics.ClassStatistics`.
+        {"dataset_names": DATASETS.TRAIN, "is_counted": bool, "num_images": int, "image_counts": K
+        ints, "instance_counts": K ints}; see
+        :class:`~eql_seesaw.data.class_statistics.ClassStatistics`.
     """
-    statistics = get_class_statistics(
-        cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.CLASS_STATISTICS
-    )
+    statistics = training_set.statistics
     return {
-        "dataset_names": list(cfg.DATASETS.TRAIN),
-        "is_counted": not cfg.DATASETS.CLASS_STATISTICS,
+        "dataset_names": list(training_set.names),
+        "is_counted": is_counted,
         "num_images": int(statistics.num_images),
         "image_counts": statistics.image_counts.tolist(),
         "instance_counts": statistics.instance_counts.tolist(),

@@ -21,9 +21,10 @@ from ..command_line import one_line_errors
 from ..config import merge_config, validate_test_config
 from ..data.annotation_problems import image_file_name
 from ..data.register import find_dataset, register_datasets, register_instances
-from ..engine.trainer import class_statistics, show_evaluation
+from ..data.training_set import class_statistics
 from .lvis_evaluator import LongTailLVISEvaluator
 from .results_file import ResultsFile
+from .show import show_evaluation
 
 logger = logging.getLogger(__name__)
 

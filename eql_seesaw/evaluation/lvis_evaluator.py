@@ -127,7 +127,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 not fit its annotation file.
         """
         self._forget()
-        vars(self).pop("_category_ids", None)
+        self.__dict__.pop("_category_ids", None)
         if self._reports:
             _ = self._category_ids
 

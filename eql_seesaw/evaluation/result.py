@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ..atomic_write import atomic_file
 from ..data.frequency_groups import GROUP_NAMES
@@ -111,7 +112,9 @@ class Result(Summary):
             except msgspec.DecodeError as error:
                 raise ValueError(f"{path}: {error}") from None
         iou_types = [iou_type for iou_type in ("bbox", "segm") if iou_type in summary.metrics]
-        matches = {t: _load_matches(os.path.join(folder, MATCHES.format(t))) for t in iou_types}
+        matches: dict[str, Matches] = {
+            t: _load_matches(os.path.join(folder, MATCHES.format(t))) for t in iou_types
+        }
         results_file = os.path.join(folder, RESULTS)
         return cls(
             **vars(summary),
@@ -177,7 +180,7 @@ def _below(folder):
 
 def category_records(
     ground_truth: dict,
-    train_images: Sequence[int] | None,
+    train_images: Sequence[int] | np.ndarray | None,
     results: Mapping[str, LVISResult],
 ) -> list[dict[str, Any]]:
     """

@@ -14,7 +14,7 @@ from typing import IO
 import msgspec
 import numpy as np
 
-from ..data.large_json import decode_json, paused_garbage_collector
+from ..data.annotation_file import paused_garbage_collector
 from .detections import Detections
 
 # Detections that are Python objects at a time.
@@ -136,7 +136,8 @@ class ResultsFile:
             content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             # All of it as Python objects would take several times the memory.
-            self._results = decode_json(content, list[msgspec.Raw])
+            with paused_garbage_collector():
+                self._results = msgspec.json.decode(content, type=list[msgspec.Raw])
         except msgspec.DecodeError as error:
             raise ValueError(f"{path}: {_reason(error, content)}") from None
         count = len(self._results)

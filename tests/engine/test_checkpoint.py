@@ -12,8 +12,8 @@ from detectron2.utils import comm
 from PIL import Image
 from torch import nn
 
-from eql_seesaw.data.class_names import class_metadata
-from eql_seesaw.data.register import register_instances
+from eql_seesaw.data.register import class_metadata, register_instances
+from eql_seesaw.data.training_set import load_training_set
 from eql_seesaw.engine import LongTailCheckpointer
 from eql_seesaw.engine.checkpoint import (
     CheckpointError,
@@ -414,7 +414,7 @@ def test_description_of_a_training_set(tmp_path, dataset):
             cfg = tiny_config(tmp_path, "LongTailROIHeads", *settings).clone()
             cfg.defrost()
             cfg.DATASETS.CLASS_STATISTICS = ""
-            found.append(training_set_description(cfg))
+            found.append(training_set_description(load_training_set(cfg, True), True))
     finally:
         for name in ("here", "there"):
             DatasetCatalog.data.pop(f"checkpoint_{name}", None)

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from eql_seesaw.data.register import register_datasets
+from eql_seesaw.data.training_set import load_training_set
 from eql_seesaw.engine import LongTailTrainer, load_config
 from tests.engine.test_train_net import check_error, quickstart
 
@@ -33,7 +34,8 @@ def test_repeat_factor(train_net, overrides, tmp_path):
 def drawn_images(overrides, extra, number):
     cfg = load_config(quickstart("eql.yaml"), [*overrides, *extra])
     register_datasets(cfg)
-    batches = iter(LongTailTrainer.build_train_loader(cfg))
+    images = load_training_set(cfg).images
+    batches = iter(LongTailTrainer.build_train_loader(cfg, images))
     return [image["image_id"] for _ in range(number) for image in next(batches)]
 
 

@@ -1,0 +1,70 @@
+"""Evaluation of a model on the test sets of a run."""
+
+import logging
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from torch import nn
+
+from ..data.dataset_mapper import NamedImageDatasetMapper
+from ..data.loader_workers import leave_signals_to_parent
+from ..evaluation import LongTailLVISEvaluator
+from ..evaluation.ground_truth import test_images
+from ..evaluation.rle_postprocessing import with_rles
+from ..evaluation.show import show_evaluation
+from ..rank_barrier import wait_for_all
+from .setup import Setup
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(setup: Setup, model: nn.Module) -> dict:
+    """
+    Evaluate a model on each dataset of DATASETS.TEST, and draw and report what it does.
+
+    Returns:
+        Metrics as Detectron2's trainers have them: {"bbox": {"AP": percent, ...}, ...}; where there
+        are several datasets, by their names.
+    """
+    cfg = setup.cfg
+    statistics = None if setup.training_set is None else setup.training_set.statistics
+    results, evaluated = {}, {}
+    for name, ground_truth in setup.ground_truths.items():
+        loader = build_detection_test_loader(
+            test_images(ground_truth, name),
+            mapper=NamedImageDatasetMapper(cfg, is_train=False),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+        loader.worker_init_fn = leave_signals_to_parent
+        evaluator = LongTailLVISEvaluator(
+            name,
+            inference_folder(cfg, name),
+            ground_truth=ground_truth,
+            class_statistics=statistics,
+            max_detections=cfg.TEST.LVIS_MAX_DETECTIONS,
+            engine=cfg.TEST.LVIS_ENGINE,
+            fixed_ap=cfg.TEST.FIXED_AP,
+            boundary_ap=cfg.TEST.BOUNDARY_AP,
+        )
+        try:
+            results[name] = inference_on_dataset(with_rles(model), loader, evaluator)
+        except Exception:
+            logger.exception("Exception during evaluation:")
+            raise
+        evaluated[name] = evaluator.result
+        if comm.is_main_process():
+            logger.info(f"Evaluation results for {name} in csv format:")
+            print_csv_format(results[name])
+    for name, result in evaluated.items():
+        if result is not None:
+            show_evaluation(cfg, result, inference_folder(cfg, name))
+    wait_for_all()  # all go on, or end, together
+    return results[name] if len(results) == 1 else results
+
+
+def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """Folder of a dataset's evaluation."""
+    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
