@@ -1,8 +1,8 @@
 """
 Time and memory from the start of a process, its imports done, to its first batch, beside
 Detectron2's loader on the same LVIS-like training set. Each start is a process of its own; ours
-does what a training does until then: it registers and reads the dataset, counts its classes and builds
-the loader. Generated files (1.1 GB) stay in output/benchmarks.
+does what a training does until then: it registers and reads the dataset, counts its classes and
+builds the loader. Generated files (1.1 GB) stay in output/benchmarks.
 
     python -m benchmarks.first_batch
 """

@@ -83,17 +83,20 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
     """
     missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
     if not missing:
-        numbers = [_integer(environ, name) for name in TORCHRUN_VARIABLES[:4]]
-        instead = "--nproc_per_node and --nnodes"
-        return _checked(Placement("torchrun", *numbers, init_method="env://"), args, instead)
+        rank, world_size, local_rank, size_here = (
+            _integer(environ, name) for name in TORCHRUN_VARIABLES[:4]
+        )
+        placement = Placement("torchrun", rank, world_size, local_rank, size_here, "env://")
+        return _checked(placement, args, "--nproc_per_node and --nnodes")
     if _is_one_of_srun(environ):
-        numbers = [
+        placement = Placement(
+            "srun",
             _integer(environ, "SLURM_PROCID"),
             _integer(environ, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
             _integer(environ, "SLURM_LOCALID"),
             _srun_local_world_size(environ),
-        ]
-        placement = Placement("srun", *numbers, init_method=_srun_init_method(environ))
+            _srun_init_method(environ),
+        )
         return _checked(placement, args, "--ntasks-per-node and --nodes")
     if "RANK" in environ and environ.get("WORLD_SIZE", "1") != "1":
         raise ValueError(
