@@ -1,6 +1,7 @@
 """Starting the processes of a job, and ending them together."""
 
 import argparse
+import logging
 import os
 import re
 import signal
@@ -66,6 +67,8 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
 def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
     """Run ``main`` in a process for each rank of this machine, and wait for all of them."""
     forwarded: list[int] = []
+    # It names each process that it ends, after the line that says why.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
 
     def forward(signum, _):
         if signum == signal.SIGINT and signum in forwarded:

@@ -165,7 +165,7 @@ def test_two_processes(overrides, tmp_path, launcher):
     )
     assert process.returncode == 0, process.stderr[-3000:]
     output = tmp_path / "output"
-    assert "World size: 2" in (output / "log.txt").read_text()
+    assert "rank 0 of 2 processes" in (output / "log.txt").read_text()
     assert (output / "log.txt.rank1").exists()
     assert set(last_metrics(output)) >= {"bbox/APr", "segm/APf"}
 

@@ -36,7 +36,7 @@ LINE = "one line with file, entry and value, before anything is written"
             "a box with NaN",
             LINE,
             set_in("annotations", 4, bbox=[1, float("nan"), 2, 2]),
-            r"train.json: annotation 5: bbox is \[1, nan, 2, 2\]",
+            r"train.json: annotation 5: bbox is \[1, None, 2, 2\]",
             "nan_box",
         ),
         fault(
