@@ -115,7 +115,11 @@ class Matching:
         gt_records["to_find"] = to_find
         self._objects.append(gt_records)
         is_sure = (detections.scores >= CONFUSION_SCORE) & ~is_unsure
-        self._count_confusions(ious[is_sure], classes[is_sure], gt_classes)
+        # By class, as hotcoco has them: of tied scores the first counts, of tied IoUs the last.
+        order = np.lexsort((classes, -detections.scores))
+        order = order[is_sure[order]]
+        gt_order = np.argsort(gt_classes, kind="stable")[::-1]
+        self._count_confusions(ious[order][:, gt_order], classes[order], gt_classes[gt_order])
 
     def state(self) -> bytes:
         """What was added, for :meth:`merge` in another process."""

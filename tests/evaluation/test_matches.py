@@ -8,7 +8,7 @@ from eql_seesaw.evaluation.detections import Detections
 from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
 from eql_seesaw.evaluation.matches import Matches
 
-from .test_lvis_evaluation import annotation, detection, image, random_case
+from .test_lvis_evaluation import annotation, detection, image, random_case, with_ties
 
 
 def matched(ground_truth, results, iou_type="bbox", max_detections=300, num_processes=1):
@@ -119,8 +119,12 @@ def test_average_recall_at_half_is_the_share_of_found_objects(iou_type):
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_confusions_are_those_of_hotcoco(iou_type):
-    ground_truth, results = random_case(1)
+@pytest.mark.parametrize("seed", range(3))
+def test_confusions_are_those_of_hotcoco(seed, iou_type):
+    """Also of tied scores, and of objects of several classes in the same place."""
+    ground_truth, results = with_ties(random_case(seed))
+    for twin in [{**a, "category_id": 5} for a in ground_truth["annotations"][::4]]:
+        ground_truth["annotations"].append({**twin, "id": len(ground_truth["annotations"]) + 1})
     category_ids = [category["id"] for category in ground_truth["categories"]]
     for entry in ground_truth["images"]:
         entry["not_exhaustive_category_ids"], entry["neg_category_ids"] = [], category_ids
