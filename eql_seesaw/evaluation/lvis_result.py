@@ -106,15 +106,20 @@ def precision_and_recall(
     precision = -np.ones((len(IOU_THRESHOLDS), len(RECALL_THRESHOLDS), num_classes, num_areas))
     recall = -np.ones((len(IOU_THRESHOLDS), num_classes, num_areas))
     for k, (right, wrong) in enumerate(flags_of_classes):
+        if not num_objects[k].any():
+            continue
+        right, wrong = right.transpose(1, 2, 0), wrong.transpose(1, 2, 0)
+        num_right, num_wrong = (f.cumsum(axis=2, dtype=np.int64) for f in (right, wrong))
+        # Precision is largest at right detections, so only they are looked at: the first, the
+        # second, ... of each area and threshold. Recalls that are never reached have precision 0.
+        area, iou, detection = right.nonzero()
+        tp, fp = num_right[area, iou, detection], num_wrong[area, iou, detection]
+        precisions = np.zeros((*right.shape[:2], num_objects[k].max()))
+        precisions[area, iou, tp - 1] = tp / (fp + tp + np.spacing(1))
+        precisions = np.maximum.accumulate(precisions[..., ::-1], axis=2)[..., ::-1]
         for a in np.flatnonzero(num_objects[k]):
-            tp = right[:, a].T.cumsum(axis=1, dtype=np.int64)
-            fp = wrong[:, a].T.cumsum(axis=1, dtype=np.int64)
-            recalls = tp / num_objects[k, a]
-            precisions = tp / (fp + tp + np.spacing(1))
-            precisions = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]
-            # Recalls that are never reached have precision 0.
-            precisions = np.pad(precisions, ((0, 0), (0, 1)))
-            reached = [np.searchsorted(of_iou, RECALL_THRESHOLDS) for of_iou in recalls]
-            precision[:, :, k, a] = np.take_along_axis(precisions, np.array(reached), axis=1)
-            recall[:, k, a] = recalls[:, -1] if recalls.shape[1] else 0
+            recalls = np.arange(num_objects[k, a] + 1) / num_objects[k, a]
+            num_needed = np.searchsorted(recalls, RECALL_THRESHOLDS)
+            precision[:, :, k, a] = precisions[a][:, np.maximum(num_needed, 1) - 1]
+            recall[:, k, a] = recalls[right[a].sum(axis=1, dtype=np.int64)]
     return precision, recall

@@ -1,7 +1,7 @@
 """Matching of detections and objects by the LVIS rules, once for all that is made of it."""
 
 import pickle
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,20 +13,25 @@ from .detections import Detections
 from .lvis_result import AREA_RANGES, IOU_THRESHOLDS, LVISResult, precision_and_recall
 from .matches import CONFUSION_SCORE, Matches
 
-NUM_FLAGS = len(AREA_RANGES) * len(IOU_THRESHOLDS)
-# Place of the whole area range at the lowest IoU, 0.5, among the flags.
-ALL_AREAS, IOU_50 = 0, 0
+# A set of pairs (area range, IoU threshold) is an integer with a bit for each, so that all are
+# matched at once. The lowest bits are of all areas, the lowest one of the IoU threshold 0.5.
+NUM_IOUS, NUM_PAIRS = len(IOU_THRESHOLDS), len(AREA_RANGES) * len(IOU_THRESHOLDS)
+AREA_SHIFTS = NUM_IOUS * np.arange(len(AREA_RANGES), dtype=np.uint64)
+EVERY_PAIR = (1 << NUM_PAIRS) - 1
+ALL_AREAS, ALL_AREAS_IOU_50 = 0, 1
+# Pairs whose IoU threshold is among the first n, for n from 0 to 10.
+REACHED = [sum(((1 << n) - 1) << int(a) for a in AREA_SHIFTS) for n in range(NUM_IOUS + 1)]
 
-# A detection that counts, once its image is matched. The flags are (area range, IoU threshold),
-# eight to a byte; one that is neither right nor wrong has neither flag.
+# A detection that counts, once its image is matched, and the pairs for which it is right and wrong;
+# where it is neither, it does not count.
 DETECTION = np.dtype(
     [
         ("image_id", np.int64),
         ("class", np.int32),
         ("score", np.float64),
         ("annotation_id", np.int64),  # the object that it found at an IoU of 0.5, or 0
-        ("true_positive", np.uint8, NUM_FLAGS // 8),
-        ("false_positive", np.uint8, NUM_FLAGS // 8),
+        ("right", np.uint64),
+        ("wrong", np.uint64),
     ]
 )
 # An object: the ranges of area in which it is to be found, and the score that found it, or NaN.
@@ -46,7 +51,7 @@ class Matching:
     Matching of one kind of region, image by image.
 
     IoUs of an image are computed once, by hotcoco. AP, AR, calibration, confusions and the report
-    are made of the outcome, 41 bytes a detection, which processes can merge: the numbers are the
+    are made of the outcome, 44 bytes a detection, which processes can merge: the numbers are the
     same, to the bit, in whatever order and by however many processes images were added.
     """
 
@@ -87,31 +92,26 @@ class Matching:
         is_same_class = classes[:, None] == gt_classes
         ious = self._ious(image, objects, detections, is_same_class)
         to_find = _to_find(objects)
-        found = _match(np.where(is_same_class, ious, 0), to_find)
-        is_found = found >= 0
-        is_right = is_found.copy()
-        d, a, t = np.nonzero(is_found)
-        is_right[d, a, t] = to_find[found[d, a, t], a]
+        found, right, object_indices = _match(np.where(is_same_class, ious, 0), _pairs(to_find))
 
         is_unsure = np.isin(detections.category_ids, image["not_exhaustive_category_ids"])
         areas = detections.box_areas if region == "bbox" else detections.mask_areas
-        is_ignored = ~_in_area_ranges(areas) | is_unsure[:, None]
+        counts = _in_area_ranges(areas) & ~is_unsure[:, None]
         records = np.empty(len(classes), DETECTION)
         records["image_id"], records["class"] = image["id"], classes
         records["score"] = detections.scores
-        records["true_positive"] = _pack(is_right)
-        records["false_positive"] = _pack(~is_found & ~is_ignored[:, :, None])
+        records["right"], records["wrong"] = right, ~found & _pairs(counts)
         annotation_ids = np.array([a["id"] for a in objects], dtype=np.int64)
-        first, right = found[:, ALL_AREAS, IOU_50], is_right[:, ALL_AREAS, IOU_50]
+        has_object = object_indices >= 0
         records["annotation_id"] = 0
-        records["annotation_id"][right] = annotation_ids[first[right]]
+        records["annotation_id"][has_object] = annotation_ids[object_indices[has_object]]
         self._detections.append(records)
 
         gt_records = np.empty(len(objects), OBJECT)
         gt_records["image_id"], gt_records["class"] = image["id"], gt_classes
         gt_records["annotation_id"] = annotation_ids
         gt_records["score"] = np.nan
-        gt_records["score"][first[right]] = detections.scores[right]
+        gt_records["score"][object_indices[has_object]] = detections.scores[has_object]
         gt_records["to_find"] = to_find
         self._objects.append(gt_records)
         is_sure = (detections.scores >= CONFUSION_SCORE) & ~is_unsure
@@ -145,7 +145,7 @@ class Matching:
         detections = detections[order]
         ends = np.searchsorted(detections["class"], np.arange(len(num_objects)), side="right")
         flags = (
-            (_unpack(of_class["true_positive"]), _unpack(of_class["false_positive"]))
+            (_flags(of_class["right"]), _flags(of_class["wrong"]))
             for of_class in np.split(detections, ends[:-1])
         )
         arrays = precision_and_recall(flags, num_objects)
@@ -158,17 +158,14 @@ class Matching:
         # By image and class, then as they are: by descending score.
         detections = detections[np.lexsort((detections["class"], detections["image_id"]))]
         objects = objects[np.lexsort((objects["class"], objects["image_id"]))]
-        right, wrong = (
-            _unpack(detections[name])[:, ALL_AREAS, IOU_50].astype(bool)
-            for name in ("true_positive", "false_positive")
-        )
+        is_judged = (detections["right"] | detections["wrong"]) & ALL_AREAS_IOU_50 > 0
         confusions = [(*pair, count) for pair, count in sorted(self._confusions.items())]
         return Matches(
             image_ids=detections["image_id"].copy(),
             classes=detections["class"].copy(),
             scores=detections["score"].copy(),
             annotation_ids=detections["annotation_id"].copy(),
-            ignored=~right & ~wrong,
+            ignored=~is_judged,
             gt_image_ids=objects["image_id"].copy(),
             gt_classes=objects["class"].copy(),
             gt_annotation_ids=objects["annotation_id"].copy(),
@@ -193,16 +190,16 @@ class Matching:
         if self._iou_type == "segm":
             return ious
         # Boundaries are costly, and cannot make a match of masks that do not overlap enough.
-        pairs = np.argwhere(is_same_class & (ious >= IOU_THRESHOLDS[IOU_50]))
+        pairs = np.argwhere(is_same_class & (ious >= IOU_THRESHOLDS[0]))
         return boundary_ious(detections.masks, gt_masks, ious, pairs, size)
 
     def _count_confusions(self, ious, classes, gt_classes):
         """Pairs of classes: each detection takes the object that it covers best, of any class."""
         free = np.ones(len(gt_classes), dtype=bool)
-        for d in np.flatnonzero((ious >= IOU_THRESHOLDS[IOU_50]).any(axis=1)):
+        for d in np.flatnonzero((ious >= IOU_THRESHOLDS[0]).any(axis=1)):
             candidates = np.where(free, ious[d], -1)
             g = int(candidates.argmax())
-            if candidates[g] >= IOU_THRESHOLDS[IOU_50]:
+            if candidates[g] >= IOU_THRESHOLDS[0]:
                 free[g] = False
                 if gt_classes[g] != classes[d]:
                     self._confusions[int(gt_classes[g]), int(classes[d])] += 1
@@ -228,37 +225,57 @@ def _to_find(objects):
 
 def _match(ious, to_find):
     """
-    The official greedy matching, for all area ranges and thresholds at once.
+    The official greedy matching, for all pairs of area range and IoU threshold at once.
 
     Args:
-        ious: (D, G), detections in descending order of score; 0 for pairs of different classes.
-        to_find: (G, A) flags of objects.
+        ious: (D, G), detections in descending order of score; 0 for detections and objects of
+            different classes.
+        to_find: uint64 (G,), pairs for which an object is to be found; for others it is ignored.
 
     Returns:
-        (D, A, T) int64, the object that a detection has; -1 for none.
+        uint64 (D,), pairs for which a detection has an object; uint64 (D,), those of them for which
+        that object is to be found; and int64 (D,), the object it has at an IoU of 0.5, if it is to
+        be found, else -1.
     """
-    num_detections, num_objects = ious.shape
-    found = np.full((num_detections, len(AREA_RANGES), len(IOU_THRESHOLDS)), -1)
-    free = np.ones((num_objects, len(AREA_RANGES), len(IOU_THRESHOLDS)), dtype=bool)
-    for d in np.flatnonzero((ious >= IOU_THRESHOLDS[0]).any(axis=1)):
-        near = np.flatnonzero(ious[d] >= IOU_THRESHOLDS[0])
-        # The last one to be written wins: the largest IoU; of equal ones, the last object; and
-        # objects to be found before others.
-        near = near[np.argsort(ious[d, near], kind="stable")]
-        for wanted in (~to_find, to_find) if len(near) > 1 else (np.ones_like(to_find),):
-            for g in near:
-                is_match = free[g] & (ious[d, g] >= IOU_THRESHOLDS) & wanted[g][:, None]
-                found[d][is_match] = g
-        for g in near:
-            free[g] &= found[d] != g
-    return found
+    num_reached = np.searchsorted(IOU_THRESHOLDS, ious, side="right")
+    rows, columns = np.nonzero(num_reached)
+    # The largest IoU first; of equal ones, the last object.
+    order = np.lexsort((-columns, -ious[rows, columns], rows))
+    rows, columns = rows[order], columns[order]
+    candidates = defaultdict(list)
+    for d, g, n in zip(
+        rows.tolist(), columns.tolist(), num_reached[rows, columns].tolist(), strict=True
+    ):
+        candidates[d].append((g, REACHED[n]))
+    to_find = to_find.tolist()
+    free = [EVERY_PAIR] * len(to_find)
+    found, right = np.zeros((2, len(ious)), dtype=np.uint64)
+    objects = np.full(len(ious), -1)
+    for d, near in candidates.items():
+        without, with_found = EVERY_PAIR, 0
+        for g, reached in near:
+            taken = free[g] & reached & to_find[g] & without
+            free[g] ^= taken
+            without ^= taken
+            with_found |= taken
+            if taken & ALL_AREAS_IOU_50:
+                objects[d] = g
+        # Objects that are ignored come after all that are to be found.
+        for g, reached in near:
+            taken = free[g] & reached & ~to_find[g] & without
+            free[g] ^= taken
+            without ^= taken
+        found[d], right[d] = EVERY_PAIR ^ without, with_found
+    return found, right, objects
 
 
-def _pack(flags):
-    """(N, A, T) flags to (N, 5) bytes, eight flags each."""
-    return np.packbits(flags.reshape(len(flags), NUM_FLAGS), axis=1)
+def _pairs(in_areas):
+    """(N, A) flags to uint64 (N,): the pairs with these area ranges."""
+    of_area = np.uint64((1 << NUM_IOUS) - 1) << AREA_SHIFTS
+    return (in_areas * of_area).sum(axis=1, dtype=np.uint64)
 
 
-def _unpack(packed):
-    flags = np.unpackbits(packed, axis=1)
-    return flags.reshape(len(packed), len(AREA_RANGES), len(IOU_THRESHOLDS))
+def _flags(pairs):
+    """uint64 (N,) pairs to (N, A, T) of 0 and 1."""
+    bits = pairs[:, None] >> np.arange(NUM_PAIRS, dtype=np.uint64) & np.uint64(1)
+    return bits.astype(np.uint8).reshape(len(pairs), len(AREA_RANGES), NUM_IOUS)
