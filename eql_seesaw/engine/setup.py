@@ -14,6 +14,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from ..atomic_write import atomic_file
 from ..config import load_config, merge_config
 from ..data.register import find_dataset, register_datasets
 from ..data.train_loader import images_of_pass
@@ -113,6 +114,11 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
     logger.info(f"The config:\n{cfg.dump()}")
     for record in setup.log:
         logging.getLogger(record.name).handle(record)
+    path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+    # That of a training stays; a training writes its own once it is known that it goes on.
+    if args.eval_only and comm.is_main_process() and not os.path.exists(path):
+        with atomic_file(path) as f:
+            f.write(cfg.dump())
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
