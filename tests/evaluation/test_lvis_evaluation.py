@@ -424,6 +424,17 @@ def test_only_verified_classes_count():
     assert first_class_ap() == pytest.approx(50)
 
 
+@pytest.mark.parametrize("engine", ["hotcoco", "lvis"])
+def test_of_objects_with_equal_ious_the_last_is_found(engine):
+    """So that the second detection has the first object, which it alone covers enough."""
+    ground_truth, _ = tiny_case()
+    boxes = [0, 0, 40, 40], [16, 0, 40, 40]
+    ground_truth["annotations"] = [annotation(i + 1, 1, 1, box) for i, box in enumerate(boxes)]
+    results = [detection(1, 1, [8, 0, 40, 40], 0.9), detection(1, 1, boxes[0], 0.8)]
+    result = evaluate_lvis(ground_truth, results, "bbox", engine=engine)
+    assert result.metrics["AP50"] == pytest.approx(100)
+
+
 def test_max_detections_are_of_the_whole_image():
     ground_truth, results = tiny_case()
     result = evaluate_lvis(ground_truth, results, "bbox", max_detections=2)
