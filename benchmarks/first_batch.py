@@ -10,16 +10,15 @@ builds the loader. Generated files (1.1 GB) stay in output/benchmarks.
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from .lvis_like_training_set import TrainingSet, lvis_like_training
+from .lvis_like_training_set import lvis_like_training
 from .lvis_like_validation_set import NUM_TRAIN_IMAGES
-from .measure import arguments, print_table, row
+from .measure import arguments, in_own_process, kilobytes, print_table, row
 
 TRAINING_SETS = Path("output/benchmarks/training_sets")
 # Detectron2 finds LVIS's categories by the "v1".
@@ -74,25 +73,6 @@ def proportional(pid: int) -> int:
     return kilobytes(f"/proc/{pid}/smaps_rollup", "Pss")
 
 
-def kilobytes(path: str, key: str) -> int:
-    with open(path) as f:
-        (line,) = (line for line in f if line.startswith(f"{key}:"))
-    return int(line.split()[1])
-
-
-def start(which: str, training_set: TrainingSet, num_workers: int) -> dict[str, Any]:
-    """A start measured in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.first_batch", which]
-    output = subprocess.run(
-        [*command, *training_set, str(num_workers)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return json.loads(output.stdout.splitlines()[-1])
-
-
 def main() -> None:
     if sys.argv[1:2] in (["ours"], ["theirs"]):
         print(json.dumps(measure(*sys.argv[1:])))
@@ -107,7 +87,10 @@ def main() -> None:
             size = os.path.getsize(training_set.json_file) / 1e6
             for num_workers in (1,) if args.quick else (1, 4):
                 starts = [
-                    [start(which, training_set, num_workers) for which in ("ours", "theirs")]
+                    [
+                        in_own_process("first_batch", which, *training_set, str(num_workers))
+                        for which in ("ours", "theirs")
+                    ]
                     for _ in range(rounds)
                 ]
                 ours, theirs = zip(*starts, strict=True)

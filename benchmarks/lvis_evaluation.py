@@ -7,7 +7,6 @@ of their own on one core, with the loading of both files and without. The same a
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from eql_seesaw.evaluation.official_engine import official_package
 from eql_seesaw.evaluation.results_file import ResultsFile
 
 from .lvis_like_validation_set import lvis_like_detections, lvis_like_ground_truth, write_results
-from .measure import arguments, print_table, row
+from .measure import arguments, in_own_process, kilobytes, print_table, row
 
 
 def ours(ground_truth_file: str, results_file: str, iou_type: str) -> tuple[list, dict]:
@@ -54,35 +53,16 @@ def theirs(ground_truth_file: str, results_file: str, iou_type: str) -> tuple[li
     return arrays, {"load": loaded - start, "evaluate": end - loaded}
 
 
-def peak_memory() -> int:
-    """Kilobytes of this process; what the resource module says may be that of the parent."""
-    with open("/proc/self/status") as f:
-        (line,) = (line for line in f if line.startswith("VmHWM:"))
-    return int(line.split()[1])
-
-
 def measure(which: str, folder: str, iou_type: str) -> None:
     """Evaluate in this process, save the arrays, and print what it cost."""
     with official_package():
         pass  # imported before anything is measured
-    before = peak_memory()
+    before = kilobytes("/proc/self/status", "VmHWM")
     files = [os.path.join(folder, name) for name in ("ground_truth.json", "results.json")]
     arrays, seconds = (ours if which == "ours" else theirs)(*files, iou_type)
     np.savez(os.path.join(folder, f"{which}.npz"), *arrays)
-    print(json.dumps({**seconds, "memory": peak_memory() - before}))
-
-
-def run(which: str, folder: str, iou_type: str) -> dict[str, float]:
-    """An evaluation measured in a process of its own, on one core."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.lvis_evaluation"]
-    output = subprocess.run(
-        [*command, which, folder, iou_type],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"},
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return json.loads(output.stdout.splitlines()[-1])
+    memory = kilobytes("/proc/self/status", "VmHWM") - before
+    print(json.dumps({**seconds, "memory": memory}))
 
 
 def main() -> None:
@@ -99,7 +79,10 @@ def main() -> None:
             write_results(lvis_like_detections(ground_truth), os.path.join(folder, "results.json"))
             for iou_type, name in (("bbox", "boxes"), ("segm", "masks")):
                 measured = [
-                    [run(which, folder, iou_type) for which in ("ours", "theirs")]
+                    [
+                        in_own_process("lvis_evaluation", which, folder, iou_type)
+                        for which in ("ours", "theirs")
+                    ]
                     for _ in range(rounds)
                 ]
                 arrays = [np.load(os.path.join(folder, f"{w}.npz")) for w in ("ours", "theirs")]

@@ -1,9 +1,14 @@
 """Interleaved measurements of ours and a peer, and the table of their ratios."""
 
 import argparse
+import json
+import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +62,25 @@ def interleaved_seconds(
             if round_ >= 0:
                 seconds[index].append(time.perf_counter() - start)
     return seconds
+
+
+def in_own_process(script: str, *words: str) -> dict[str, Any]:
+    """Values that a script of this folder prints as its last line, on one thread."""
+    output = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", f"benchmarks.{script}", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(output.stdout.splitlines()[-1])
+
+
+def kilobytes(path: str, key: str) -> int:
+    """A line of /proc; "VmHWM" of status is the peak of this process's resident memory."""
+    with open(path) as f:
+        (line,) = (line for line in f if line.startswith(f"{key}:"))
+    return int(line.split()[1])
 
 
 def peak_memory(function: Function, device: str = "cpu") -> int:

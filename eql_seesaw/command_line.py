@@ -1,5 +1,5 @@
 """
-What commands begin and end with: arguments and errors. Nothing here takes time to import, so that
+Beginning and end of commands: arguments and errors. Nothing here takes time to import, so that
 ``--help`` and typing errors are answered at once; what does is imported by the commands afterwards.
 """
 

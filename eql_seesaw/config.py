@@ -32,7 +32,6 @@ LVIS_ENGINES = ("hotcoco", "lvis")
 AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 # Average recall, and expected calibration error.
 OTHER_METRICS = ("AR", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf")
-METRICS = (*AP_METRICS, *OTHER_METRICS)
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 

@@ -8,7 +8,7 @@ from typing import cast
 import torch.distributed as dist
 from detectron2.utils import comm
 
-# What an ordinary collective waits is meant to find ranks that stall.
+# The timeout of ordinary collectives is meant to find ranks that stall.
 _UNLIMITED = timedelta(days=365)
 # torch holds the group, and ends it with the others (a group that is kept may abort the process).
 _groups: weakref.WeakValueDictionary[str, dist.ProcessGroup] = weakref.WeakValueDictionary()

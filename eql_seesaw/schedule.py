@@ -48,13 +48,13 @@ def scale_from_reference(cfg: CfgNode) -> CfgNode:
 
 
 def scaled_values(cfg: CfgNode, scaled: CfgNode) -> dict[str, tuple[object, object]]:
-    """What scaling changed: {key: (value before, value after)}."""
+    """Values that scaling changed: {key: (value before, value after)}."""
     values = {key: (_value(cfg, key), _value(scaled, key)) for key in SCALED_KEYS}
     return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
 
 
 def describe_scaling(cfg: CfgNode, scaled: CfgNode) -> str:
-    """What :func:`scale_from_reference` made of a config, for the log; "" if nothing."""
+    """Changes that :func:`scale_from_reference` made in a config, for the log; "" if none."""
     reference = cfg.SOLVER.REFERENCE_IMS_PER_BATCH
     changed = scaled_values(cfg, scaled)
     if not changed:
@@ -64,7 +64,7 @@ def describe_scaling(cfg: CfgNode, scaled: CfgNode) -> str:
 
 
 def describe_step(cfg: CfgNode, images_per_pass: int) -> str:
-    """What a step is made of, for the log: images, processes, passes, learning rate."""
+    """Parts of a step, for the log: images, processes, passes, learning rate."""
     solver = cfg.SOLVER
     passes = solver.ACCUMULATION_STEPS
     processes = solver.IMS_PER_BATCH // (passes * images_per_pass)

@@ -1,4 +1,4 @@
-"""What to train, and how, on each data set."""
+"""Recipes of training on each data set."""
 
 import math
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def steps_with_warm_up(progress: float) -> float:
 
 
 def loss_arguments(**softmax_eql: float) -> dict[str, dict[str, float]]:
-    """Those of each loss; the equalization loss's threshold depends on the data."""
+    """Arguments of each loss; the equalization loss's threshold depends on the data."""
     return {"softmax_ce": {}, "softmax_eql": softmax_eql, "seesaw": {"p": 0.8, "q": 1.0}}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 class AnnotationColumns(NamedTuple):
     """
-    What class statistics and samplers need of a dataset, image after image.
+    Columns of a dataset's annotations for class statistics and samplers, image after image.
 
     Attributes:
         images: (A,) int64, index of each annotation's image, ascending.

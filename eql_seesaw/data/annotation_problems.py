@@ -64,7 +64,7 @@ def image_file_name(image: dict[str, Any], from_coco_url: bool = False) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a finite number that can be a coordinate."""
+    """True for a value from JSON that is a finite number and can be a coordinate."""
     return type(value) in (int, float) and -MAX_COORDINATE < value < MAX_COORDINATE
 
 

@@ -1,12 +1,13 @@
 """Data loading processes that leave signals to the process that they load for."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
 
-# What a scheduler or Ctrl-C sends to a whole process group.
+# Sent by a scheduler or Ctrl-C to a whole process group.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -25,7 +26,9 @@ def leave_signals_to_parent(worker_id: int) -> None:
     The ``worker_init_fn`` of a torch ``DataLoader`` on Linux. The worker ignores SIGINT, SIGUSR1,
     and SIGTERM of others than its parent; it ends at once where its parent terminates it or dies.
     """
-    parent = os.getppid()
+    # Not os.getppid(): a parent killed before this line has left its worker to another process.
+    parent_process = multiprocessing.parent_process()
+    assert parent_process is not None and parent_process.pid is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if not hasattr(signal, "sigtimedwait"):  # macOS; torch's handler of SIGTERM does without
@@ -33,7 +36,7 @@ def leave_signals_to_parent(worker_id: int) -> None:
         return
     # Blocked, SIGTERM waits for the thread below, which alone can see who sent it.
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent_process.pid,), daemon=True).start()
 
 
 def _end_with_parent(parent: int) -> None:

@@ -242,7 +242,7 @@ def _checked_image_counts(image_counts: Sequence[int], num_classes: int) -> list
 
 
 def _existing_dataset(root: Path) -> dict | None:
-    """What symbols.json in ``root`` says; None where there is nothing yet."""
+    """Content of symbols.json in ``root``; None where there is nothing yet."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
     try:

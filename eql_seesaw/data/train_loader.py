@@ -195,7 +195,7 @@ def _with_clear_errors(passes: Iterator[list[dict]]) -> Iterator[list[dict]]:
         del passes
         lines = str(error).strip().splitlines()
         if isinstance(error, ValueError):
-            # What comes from a worker has the worker's traceback before it.
+            # An error of a worker has the worker's traceback before it.
             raise ValueError(lines[-1].removeprefix("ValueError: ")) from error
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" in lines[0]:
             raise ChildProcessError(

@@ -24,7 +24,7 @@ from .checkpoint_files import (
     write_tag,
 )
 from .checkpoint_reading import CheckpointError, check_pickle, load_weights_only
-from .training_set import training_set_description, training_set_difference
+from .checkpoint_training_set import training_set_description, training_set_difference
 
 __all__ = ["CheckpointError", "LongTailCheckpointer", "build_checkpointer"]
 
@@ -116,7 +116,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         prune_checkpoints(self.save_dir, file_name, self.max_checkpoints)
 
     def has_checkpoint(self) -> bool:
-        """Whether a run wrote checkpoints into the folder, so that it can be resumed."""
+        """True where a run wrote checkpoints into the folder, so that it can be resumed."""
         return has_checkpoint(self.save_dir)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
@@ -255,7 +255,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
 
     @property
     def _origin(self) -> str:
-        """Where the user said which file to take."""
+        """Place where the user said which file to take."""
         return "--resume" if self._resumes else "MODEL.WEIGHTS"
 
     def _check_resumed(
@@ -285,7 +285,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         checkpoint.get("trainer", {}).get("_trainer", {}).pop("optimizer", None)
 
     def _unfit_classifier(self, weights: dict[str, Any]) -> str:
-        """How the classifier's weights differ from this config's in shape, or ""."""
+        """Difference in shape of the classifier's weights from this config's, or ""."""
         for key, tensor in self.model.state_dict().items():
             if _is_classifier(key) and (key not in weights or weights[key].shape != tensor.shape):
                 return (
@@ -315,7 +315,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
                 )
 
     def _difference(self, found: dict[str, Any] | None) -> str:
-        """How the classifier of a file differs from this config's, or ""."""
+        """Difference of a file's classifier from this config's, or ""."""
         if found is None:
             # Not written by this class. Detectron2's own models have a plain softmax classifier;
             # whether it has the right shape is seen when it is loaded.
@@ -331,7 +331,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
         return ""
 
     def _other_classes(self, found: dict[str, list] | None) -> str:
-        """How a file's classes differ from those of the training set, or ""."""
+        """Difference of a file's classes from those of the training set, or ""."""
         if not found or not self.metadata:
             return ""
         theirs, ours = found["thing_classes"], self.metadata["thing_classes"]

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 TAG = "last_checkpoint"
 NUMBERED = re.compile(r"model_(\d{7,})\.pth")
-# What a killed run leaves behind, named by atomic_file.
+# Left behind by a killed run, named by atomic_file.
 PARTIAL = re.compile(rf"(.+\.pth|{TAG})\.\d+\.partial")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -65,7 +65,7 @@ def read_tag(folder: str) -> str:
 
 
 def has_checkpoint(folder: str) -> bool:
-    """Whether a run wrote a checkpoint here, readable or not."""
+    """True where a run wrote a checkpoint, readable or not."""
     return bool(read_tag(folder) or _numbered(folder) or _unnumbered(folder))
 
 

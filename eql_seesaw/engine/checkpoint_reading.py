@@ -13,7 +13,7 @@ import torch
 
 ZIP_MAGIC = b"PK\x03\x04"
 
-# What numpy arrays in a pickle ask for, by the names that Python 2 and 3 and numpy 1 and 2 give.
+# Needed by numpy arrays in a pickle, by the names that Python 2 and 3 and numpy 1 and 2 give.
 _ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC_MODULES = ("numpy.core.numeric", "numpy._core.numeric")
 SAFE_GLOBALS = {
@@ -50,7 +50,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 def load_weights_only(path: str, is_checked: bool = False) -> Any:
     """
-    What ``torch.save`` wrote, on the CPU, if it holds nothing but tensors and plain values.
+    Content of a file of ``torch.save``, on the CPU, if it is nothing but tensors and plain values.
 
     Args:
         is_checked: the file's checksums have been compared just before.

@@ -12,7 +12,6 @@ from torch import nn
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..data.loader_workers import leave_signals_to_parent
 from ..evaluation import LongTailLVISEvaluator
-from ..evaluation.ground_truth import test_images
 from ..evaluation.rle_postprocessing import with_rles
 from ..evaluation.show import show_evaluation
 from ..rank_barrier import wait_for_all
@@ -34,7 +33,7 @@ def evaluate(setup: Setup, model: nn.Module) -> dict:
     results, evaluated = {}, {}
     for name, ground_truth in setup.ground_truths.items():
         loader = build_detection_test_loader(
-            test_images(ground_truth, name),
+            setup.test_images[name],
             mapper=NamedImageDatasetMapper(cfg, is_train=False),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )

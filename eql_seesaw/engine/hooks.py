@@ -83,7 +83,7 @@ class SkippedImages(HookBase):
         self.path = os.path.join(output_dir, "skipped_images.csv")
 
     def before_train(self) -> None:
-        # What was skipped after the checkpoint that a resumed run goes on from comes again.
+        # Images skipped after the checkpoint that a resumed run goes on from come again.
         if comm.is_main_process() and os.path.exists(self.path):
             kept = [row for row in self._rows() if int(row[0]) < self.trainer.start_iter]
             with atomic_file(self.path) as f:

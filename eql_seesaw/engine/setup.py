@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -16,7 +17,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..atomic_write import atomic_file
 from ..config import load_config, merge_config
-from ..data.register import find_dataset, register_datasets
+from ..data.register import find_dataset, is_own_dataset, register_datasets
 from ..data.train_loader import images_of_pass
 from ..data.training_set import TrainingSet, check_same_categories, load_training_set
 from ..evaluation.ground_truth import load_ground_truth, test_images
@@ -36,12 +37,14 @@ class Setup:
         training_set: None in an evaluation without one.
         ground_truths: of each dataset in DATASETS.TEST, by its name, as ``load_ground_truth``
             returns them.
+        test_images: images of each of these datasets, for Detectron2's test loader.
         log: what was logged meanwhile, for the log in OUTPUT_DIR, which nobody has written to yet.
     """
 
     cfg: CfgNode
     training_set: TrainingSet | None
     ground_truths: dict[str, dict[str, Any]]
+    test_images: dict[str, list[dict[str, Any]]]
     log: list[logging.LogRecord]
 
 
@@ -86,17 +89,27 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
     register_datasets(cfg)
     training_set = load_training_set(cfg, statistics_only=eval_only)
     groups = None if training_set is None else training_set.statistics.groups
-    ground_truths, classes = {}, {}
+    ground_truths, images, classes = {}, {}, {}
     for name in cfg.DATASETS.TEST:
         paths = find_dataset(cfg, "DATASETS.TEST", name)
         if paths is None:
             raise ValueError(f"DATASETS.TEST: dataset '{name}' has no annotation file")
         ground_truths[name] = load_ground_truth(paths[0], groups)
-        test_images(ground_truths[name], name)  # file names that lead outside are found here
+        images[name] = _images_to_evaluate(cfg, name, ground_truths[name])
         categories = ground_truths[name]["categories"]
         classes[name] = [str(c.get("name", c["id"])) for c in categories]
     check_same_categories(training_set, classes)
-    return Setup(cfg, training_set, ground_truths, log)
+    return Setup(cfg, training_set, ground_truths, images, log)
+
+
+def _images_to_evaluate(cfg: CfgNode, name: str, ground_truth: dict[str, Any]) -> list[dict]:
+    """Images of the ground truth; those of somebody else's loader, which may place them itself."""
+    if is_own_dataset(name) and not cfg.MODEL.LOAD_PROPOSALS:
+        return test_images(ground_truth, name)
+    proposal_files = None
+    if cfg.MODEL.LOAD_PROPOSALS:
+        proposal_files = [cfg.DATASETS.PROPOSAL_FILES_TEST[cfg.DATASETS.TEST.index(name)]]
+    return get_detection_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files)
 
 
 def begin(setup: Setup, args: argparse.Namespace) -> None:

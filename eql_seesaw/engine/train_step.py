@@ -118,7 +118,7 @@ class AccumulatingTrainer(SimpleTrainer):
             raise self._error(f"{reason}; {_name_images(images)}") from error
 
     def _without_exchange(self, is_asked: bool) -> contextlib.AbstractContextManager:
-        """Where asked for, gradients wait for the last pass to be averaged over processes."""
+        """Context in which, if asked for, gradients are not averaged over processes yet."""
         if is_asked and isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return contextlib.nullcontext()

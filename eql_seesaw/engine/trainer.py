@@ -56,8 +56,9 @@ class LongTailTrainer(DefaultTrainer):
         """
         # Not DefaultTrainer.__init__: it gives DDP a GPU id on machines without a GPU.
         TrainerBase.__init__(self)
-        self.setup, training_set = setup, setup.training_set
+        training_set = setup.training_set
         assert training_set is not None and training_set.images is not None, "there is one"
+        self.setup, self.training_set = setup, training_set
         cfg = DefaultTrainer.auto_scale_workers(setup.cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -181,7 +182,7 @@ class LongTailTrainer(DefaultTrainer):
 
     @property
     def loss_scale(self) -> float:
-        """What mixed precision multiplies the loss with; 1.0 without it."""
+        """Factor that mixed precision multiplies the loss with; 1.0 without it."""
         return self._trainer.grad_scaler.get_scale()
 
     def gather_unreadable(self) -> list[str]:
@@ -225,12 +226,8 @@ class LongTailTrainer(DefaultTrainer):
             checkpoints.append(Checkpoints(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, period))
             if cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
                 after.append(BestCheckpointer(period, checkpointer, cfg.TEST.BEST_METRIC))
-            training_set = self.setup.training_set
-            assert training_set is not None, "there is one"
-            summary = SampleCountsSummary(
-                period, training_set.statistics, training_set.class_names, cfg.OUTPUT_DIR
-            )
-            after.append(summary)
+            statistics, names = self.training_set.statistics, self.training_set.class_names
+            after.append(SampleCountsSummary(period, statistics, names, cfg.OUTPUT_DIR))
             # Last, to see what the others put into the storage.
             after.append(WholeStepsWriter(self.writers))
         self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
@@ -256,7 +253,7 @@ class LongTailTrainer(DefaultTrainer):
 
     def _finish_last_step(self) -> None:
         """
-        What comes after the checkpoint in a step, evaluation and metrics, where the run that saved
+        Do the rest of a step after its checkpoint, evaluation and metrics, where the run that saved
         it did not get as far.
         """
         is_done = comm.is_main_process() and self.metrics_writer.go_back(self.start_iter - 1)

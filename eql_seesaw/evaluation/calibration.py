@@ -1,4 +1,4 @@
-"""How well scores tell the probability of being right."""
+"""Calibration: scores beside the share of detections that are right."""
 
 from collections.abc import Sequence
 

@@ -76,7 +76,7 @@ class Detections:
         cls, image_id: int, instances: Instances, category_id: Callable[[int], int]
     ) -> "Detections":
         """
-        What Detectron2's ``instances_to_coco_json`` makes of them, to the bit.
+        Detections of Detectron2's ``Instances``, to the bit as ``instances_to_coco_json`` has them.
 
         Args:
             image_id: of the image.

@@ -63,7 +63,7 @@ class LVISEvaluation:
             self._match(detections)
 
     def state(self) -> tuple[set[int], dict[str, bytes]]:
-        """What was added, for :meth:`merge` in another process."""
+        """All that was added, for :meth:`merge` in another process."""
         return self._added, {name: part.state() for name, part in self.matchings.items()}
 
     def merge(self, states: Iterable[tuple[set[int], dict[str, bytes]]]) -> None:

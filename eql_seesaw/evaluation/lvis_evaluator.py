@@ -351,7 +351,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         )
 
     def _warn_of_other_groups(self):
-        """Where the file's groups, which are evaluated, are not those that training logs."""
+        """Say that the file's groups, which are evaluated, are not those that training logs."""
         if self._class_statistics is None:
             return
         categories, by_count = self.ground_truth["categories"], self._class_statistics.groups

@@ -107,7 +107,7 @@ def _paste(mask_probs: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.
 
 def _edges(masks: torch.Tensor, first: np.ndarray, height: int) -> np.ndarray:
     """
-    Where the columns of masks go from 0 to 1 or back, pixels above and below being 0.
+    Places where columns of masks go from 0 to 1 or back, pixels above and below being 0.
 
     Args:
         masks: (n, h, w), a part of each image that holds all of the mask.

@@ -122,7 +122,7 @@ class Matching:
         self._count_confusions(ious[order][:, gt_order], classes[order], gt_classes[gt_order])
 
     def state(self) -> bytes:
-        """What was added, for :meth:`merge` in another process."""
+        """All that was added, for :meth:`merge` in another process."""
         return pickle.dumps(
             (np.concatenate(self._detections), np.concatenate(self._objects), self._confusions)
         )

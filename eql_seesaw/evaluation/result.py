@@ -21,7 +21,7 @@ from .matches import Matches
 # Every detection in LVIS's results format.
 RESULTS = "lvis_instances_results.json"
 PER_CATEGORY = "per_category.csv"
-# What was evaluated, and all numbers: a :class:`Summary`.
+# A :class:`Summary`.
 EVALUATION = "evaluation.json"
 # A :class:`Matches` for each IoU type.
 MATCHES = "matches_{}.npz"
@@ -161,7 +161,7 @@ def _load_matches(path):
         raise FileNotFoundError(f"{folder}: no {name}; evaluate again.")
     try:
         return Matches.load(path)
-    # What numpy raises depends on where the file is broken.
+    # numpy raises another kind for each place where the file may be broken.
     except Exception as error:
         raise ValueError(f"{path}: not readable ({error}); evaluate again.") from None
 

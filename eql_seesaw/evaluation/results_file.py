@@ -182,7 +182,7 @@ class ResultsFile:
         return self._order[slice(*bounds)]
 
     def detections(self, image_id: int) -> Detections:
-        """Those of an image; none if there is nothing of it in the file."""
+        """Detections of an image; none if there is nothing of it in the file."""
         indices = self.indices(image_id)
         return Detections(
             image_id,

@@ -1,4 +1,4 @@
-"""How much gradient each class gets from its own samples, and how much from all others."""
+"""Gradient that each class gets from its own samples, and from all others."""
 
 import torch
 import torch.distributed as dist
@@ -54,7 +54,7 @@ class ClassGradients(nn.Module):
 
 
 def class_gradients(model: nn.Module) -> list[ClassGradients]:
-    """Those of a model, in the order of its cascade stages."""
+    """Class gradients of a model, in the order of its cascade stages."""
     return [module for module in model.modules() if isinstance(module, ClassGradients)]
 
 

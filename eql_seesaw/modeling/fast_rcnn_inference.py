@@ -104,7 +104,7 @@ def _inference_single_image(
     num_highest = CANDIDATES_PER_DETECTION * max(topk, 1)
     while True:
         highest = _highest(scores[candidates], num_highest)
-        # What is suppressed already suppresses nothing itself, and needs no second look.
+        # A suppressed box suppresses nothing itself, and needs no second look.
         chosen = torch.cat([kept, candidates[highest]])
         candidates = candidates[~highest]
         detections = _detections(boxes, scores, chosen, num_classes, image_shape)
@@ -144,7 +144,7 @@ def _detections(
 
 
 def _highest(scores: torch.Tensor, number: int) -> torch.Tensor:
-    """Which scores are the ``number`` highest; also all that equal the lowest of these."""
+    """Flags of the ``number`` highest scores; also of all that equal the lowest of these."""
     if number >= len(scores):
         return torch.ones_like(scores, dtype=torch.bool)
     return scores >= scores.topk(number, sorted=False).values.min()

@@ -11,7 +11,7 @@ from ..atomic_write import atomic_file
 
 class PredictionsWriter:
     """
-    What :func:`results_files` fills; results are written as they come, not kept.
+    Writer that :func:`results_files` gives; results are written as they come, not kept.
 
     Attributes:
         images: entries of ``images.json`` so far.

@@ -220,7 +220,7 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def _scale(table: Table, args: argparse.Namespace) -> str:
-    """What --scale asks for, or else the table's usual scale."""
+    """Scale that --scale asks for, or else the table's usual one."""
     if args.scale == "full" and table_scale(table, "full") != "full":
         raise ValueError(f"table {table.name} is itself a miniature; leave --scale full out")
     return table_scale(table, args.scale or "full")

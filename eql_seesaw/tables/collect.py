@@ -106,7 +106,7 @@ def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> Mea
 def _measured_rows(
     runs: list[TableRun], cfg: CfgNode, columns: list[str], has_masks: bool
 ) -> list[MeasuredRow]:
-    """Those of a row's runs; numbers of different batch sizes are not averaged."""
+    """Measured rows of a row's runs; numbers of different batch sizes are not averaged."""
     states = [(run, read_run_state(run)) for run in runs]
     recipe = cfg.SOLVER.IMS_PER_BATCH
     batches = {state.batch for _, state in states if state.metrics is not None}

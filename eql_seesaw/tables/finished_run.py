@@ -1,4 +1,4 @@
-"""What finished runs left in their folders, as the pictures of the tables need it."""
+"""Numbers that finished runs left in their folders, as the pictures of the tables need them."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""What it takes to train a table's rows on a machine: data, schedule, commands."""
+"""Plan to train a table's rows on a machine: data, schedule, commands."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""What stands in a run's folder, and whether it may be shown as measured."""
+"""State of a run's folder, which says if it may be shown as measured."""
 
 from __future__ import annotations
 

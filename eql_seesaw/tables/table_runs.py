@@ -278,7 +278,7 @@ def _write_miniature(run: TableRun, folder: str) -> str:
 
 
 def _scaled_frequencies(run: TableRun) -> dict[str, Any]:
-    """Those of :data:`FREQUENCY_KEYS` that the row's config reads: {KEY: value in miniature}."""
+    """Values in miniature of the :data:`FREQUENCY_KEYS` that the row's config reads, by key."""
     from ..config import merge_config
 
     cfg = merge_config(run.row.config, as_overrides(run.row.overrides))

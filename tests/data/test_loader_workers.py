@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from eql_seesaw.data.loader_workers import leave_signals_to_parent
 from eql_seesaw.data.train_loader import build_train_loader
 from tests.data.small_images import make_cfg, write_images
 
@@ -119,6 +120,31 @@ def test_workers_end_when_the_process_is_killed(loading, how):
     process.kill()
     process.join()
     wait_until_gone(workers)
+
+
+def test_worker_that_begins_after_its_process_was_killed_ends():
+    context = multiprocessing.get_context("fork")
+    pipe, its_pipe = context.Pipe()
+    process = context.Process(target=start_late_worker, args=(its_pipe,))
+    process.start()
+    worker = pipe.recv()
+    process.kill()
+    process.join()
+    pipe.send("begin")
+    wait_until_gone([worker])
+
+
+def start_late_worker(pipe):
+    worker = multiprocessing.get_context("fork").Process(target=begin_late, args=(pipe,))
+    worker.start()
+    pipe.send(worker.pid)
+    worker.join()
+
+
+def begin_late(pipe):
+    pipe.recv()
+    leave_signals_to_parent(0)
+    signal.pause()
 
 
 def test_dead_worker_is_an_error(tmp_path):

@@ -19,7 +19,7 @@ from eql_seesaw.engine.checkpoint import (
     CheckpointError,
     build_checkpointer,
 )
-from eql_seesaw.engine.training_set import training_set_description
+from eql_seesaw.engine.checkpoint_training_set import training_set_description
 from eql_seesaw.predict import main
 from tests.modeling.tiny_model import tiny_config
 

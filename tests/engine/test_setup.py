@@ -1,7 +1,10 @@
+import json
+
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eql_seesaw.config import normed_classifier
-from eql_seesaw.engine import load_config
+from eql_seesaw.engine import argument_parser, load_config, set_up
 from tests.engine.conftest import ROOT
 
 
@@ -55,3 +58,28 @@ def test_override_with_a_key_that_does_not_exist():
 def test_override_of_a_whole_section():
     with pytest.raises(ValueError, match="name the keys inside it one by one"):
         load_config("", ["MODEL.ROI_HEADS", "{'NUM_CLASSES': 5}"])
+
+
+@pytest.fixture
+def their_dataset(symbols):
+    """A dataset of somebody else's loader, without an image folder, and what the loader gives."""
+    json_file = symbols / "symbols_val.json"
+    images = json.loads(json_file.read_text())["images"]
+    records = [
+        {"file_name": f"/elsewhere/{x['id']}.png", "image_id": x["id"], "height": 9, "width": 9}
+        for x in images
+    ]
+    DatasetCatalog.register("theirs", lambda: records)
+    MetadataCatalog.get("theirs").json_file = str(json_file)
+    yield records
+    DatasetCatalog.remove("theirs")
+    MetadataCatalog.remove("theirs")
+
+
+def test_images_to_evaluate_are_those_of_their_loader(overrides, symbols, their_dataset):
+    config = str(ROOT / "configs" / "quickstart" / "seesaw.yaml")
+    words = ["--config-file", config, *overrides, "DATASETS.TEST", "('theirs', 'symbols_val')"]
+    setup = set_up(argument_parser("").parse_args(words))
+    assert setup.test_images["theirs"] == their_dataset
+    own = setup.test_images["symbols_val"]
+    assert own[0]["file_name"].startswith(str(symbols)) and len(own) == len(their_dataset)

@@ -31,7 +31,7 @@ def training_set_description(training_set: TrainingSet, is_counted: bool) -> dic
 
 
 def training_set_difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """How the training set of a file differs from this config's, or ""."""
+    """Difference of a file's training set from this config's, or ""."""
     # The same images may have another name, or lie elsewhere. A file of statistics cannot tell.
     is_counted = found["is_counted"] and expected["is_counted"]
     compared = COUNTS if is_counted else (*COUNTS, "dataset_names")
