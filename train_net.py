@@ -22,7 +22,7 @@ def main(args: argparse.Namespace) -> dict | None:
         if args.eval_only:
             model = engine.LongTailTrainer.build_model(cfg)
             checkpointer = engine.build_checkpointer(cfg, model)
-            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+            engine.load_trained(checkpointer, cfg.MODEL.WEIGHTS, newest=args.resume)
             return engine.evaluate(setup, model)
         trainer = engine.LongTailTrainer(setup)
         trainer.resume_or_load(resume=args.resume)

@@ -43,9 +43,9 @@ def trained(folder, roi_heads="LongTailROIHeads", *overrides):
         if name.endswith(("cls_score.weight", "bbox_pred.weight")):
             torch.nn.init.normal_(parameter, std=0.1)
     classifier = build_checkpointer(cfg, model).classifier
-    LongTailCheckpointer(
-        model, str(folder), classifier=classifier, is_training=True, metadata=METADATA
-    ).save("model_final")
+    LongTailCheckpointer(model, str(folder), classifier=classifier, metadata=METADATA).save(
+        "model_final"
+    )
     os.remove(cfg.DATASETS.CLASS_STATISTICS)
     return cfg, str(folder / "model_final.pth")
 

@@ -41,9 +41,9 @@ def model(tmp_path_factory):
     network = build_model(cfg)
     classifier = build_checkpointer(cfg, network).classifier
     for name, metadata in (("model_final", METADATA), ("old", None)):
-        LongTailCheckpointer(
-            network, str(folder), classifier=classifier, is_training=True, metadata=metadata
-        ).save(name)
+        LongTailCheckpointer(network, str(folder), classifier=classifier, metadata=metadata).save(
+            name
+        )
     os.remove(cfg.DATASETS.CLASS_STATISTICS)
     (folder / "config.yaml").write_text(cfg.dump())
     return folder

@@ -179,6 +179,7 @@ def find_dataset(cfg: CfgNode, key: str, name: str) -> tuple[str, str] | None:
 
     Returns:
         ``(json_file, image_root)``, or None for a dataset registered without an annotation file.
+        ``image_root`` is "" where a loader of somebody else's places the images itself.
 
     Raises:
         ValueError: the entry in ``DATASETS.REGISTER`` is malformed, or the name is unknown.
@@ -192,7 +193,7 @@ def find_dataset(cfg: CfgNode, key: str, name: str) -> tuple[str, str] | None:
         raise ValueError(f"{key}: no dataset is registered as '{name}'; {hint}")
     metadata = MetadataCatalog.get(name)
     json_file = metadata.get("json_file")
-    return (json_file, metadata.get("image_root")) if json_file else None
+    return (json_file, metadata.get("image_root") or "") if json_file else None
 
 
 def _own_paths(cfg: CfgNode, name: str) -> tuple[str, str]:
@@ -229,7 +230,7 @@ def _check_files(cfg: CfgNode, key: str, name: str) -> None:
     missing = None
     if not PathManager.isfile(json_file):
         missing = "JSON", f"no such file: {json_file}"
-    elif not PathManager.isdir(image_root):
+    elif image_root and not PathManager.isdir(image_root):
         missing = "IMAGES", f"no such folder: {image_root}"
     if missing is None:
         return

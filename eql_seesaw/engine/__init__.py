@@ -8,6 +8,7 @@ from .launch import launch
 from .next_steps import log_next_steps
 from .output_dir import hold_output_dir
 from .setup import Setup, begin, set_up
+from .start_and_resume import load_start, load_trained, resume_run
 from .trainer import LongTailTrainer
 
 __all__ = [
@@ -21,7 +22,10 @@ __all__ = [
     "hold_output_dir",
     "launch",
     "load_config",
+    "load_start",
+    "load_trained",
     "log_next_steps",
     "one_line_errors",
+    "resume_run",
     "set_up",
 ]

@@ -92,7 +92,7 @@ def newest_checkpoint(folder: str) -> str:
             return path
     if errors:
         raise CheckpointError(
-            f"--resume: no checkpoint in {folder} can be read: {errors[0]}; to start anew, give "
+            f"no checkpoint in {folder} can be read: {errors[0]}; to start anew, give "
             "another OUTPUT_DIR or delete them and last_checkpoint"
         )
     return ""

@@ -153,7 +153,13 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
 
 def _without_missing_training_set(cfg: CfgNode) -> CfgNode:
     datasets = [find_dataset(cfg, "DATASETS.TRAIN", name) for name in cfg.DATASETS.TRAIN]
-    missing = [path for paths in datasets if paths for path in paths if not os.path.exists(path)]
+    missing = [
+        path
+        for paths in datasets
+        if paths
+        for path in filter(None, paths)
+        if not os.path.exists(path)
+    ]
     if not missing:
         return cfg
     logger.warning(f"evaluating without the training set, which is not here: {missing[0]}")

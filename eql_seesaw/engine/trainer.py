@@ -34,6 +34,7 @@ from .hooks import (
 )
 from .metrics_log import MetricsWindow, ResumableJSONWriter, WholeStepsWriter
 from .setup import Setup
+from .start_and_resume import load_start, resume_run
 from .stop_signals import StopSignals, TrainingStopped
 from .train_step import AccumulatingTrainer, NonFiniteLossError
 
@@ -89,12 +90,14 @@ class LongTailTrainer(DefaultTrainer):
         As Detectron2's: with ``resume`` go on from the newest good checkpoint in OUTPUT_DIR, its
         place in the stream of images included; otherwise start with MODEL.WEIGHTS.
         """
-        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        cfg = self.cfg
+        if not (resume and resume_run(self.checkpointer, cfg.SOLVER.RESUME_CHANGED)):
+            load_start(self.checkpointer, cfg.MODEL.WEIGHTS, cfg.MODEL.ROI_BOX_HEAD.DECOUPLED)
         if comm.is_main_process():
             if not resume:
                 self.metrics_writer.start_anew()
-            with atomic_file(os.path.join(self.cfg.OUTPUT_DIR, "config.yaml")) as f:
-                f.write(self.cfg.dump())
+            with atomic_file(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as f:
+                f.write(cfg.dump())
         loader = self.data_loader
         images_per_pass = loader.stream["images_per_pass"] * loader.stream["world_size"]
         loader.start_at(self._start_images // images_per_pass)

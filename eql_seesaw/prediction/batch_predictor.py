@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..data.register import class_metadata, find_dataset, register_instances
 from ..engine.checkpoint import build_checkpointer
+from ..engine.start_and_resume import load_trained
 from ..evaluation.drawing import draw_objects
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ class BatchPredictor:
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
         self.model = build_model(_prediction_config(cfg, score_threshold)).eval()
-        checkpoint = build_checkpointer(cfg, self.model).load(weights, checkpointables=[])
-        metadata = checkpoint.get("metadata") or _metadata_of_datasets(cfg)
+        metadata = load_trained(build_checkpointer(cfg, self.model), weights)
+        metadata = metadata or _metadata_of_datasets(cfg)
         if metadata is None:
             num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
             logger.warning(

@@ -48,7 +48,8 @@ def missing_files(run: TableRun, cfg: CfgNode) -> list[str]:
             folders = [images]
             if is_lvis and name not in cfg.DATASETS.REGISTER:
                 folders = [os.path.join(images, folder) for folder in LVIS_IMAGE_FOLDERS]
-            missing += [path for path in (json_file, *folders) if not os.path.exists(path)]
+            files = filter(None, (json_file, *folders))
+            missing += [path for path in files if not os.path.exists(path)]
     return list(dict.fromkeys(missing))
 
 

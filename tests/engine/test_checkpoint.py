@@ -1,7 +1,6 @@
 import json
 import os
 import socket
-import zipfile
 
 import pytest
 import torch
@@ -14,12 +13,16 @@ from torch import nn
 
 from eql_seesaw.data.register import class_metadata, register_instances
 from eql_seesaw.data.training_set import load_training_set
-from eql_seesaw.engine import LongTailCheckpointer
-from eql_seesaw.engine.checkpoint import (
-    CheckpointError,
+from eql_seesaw.engine import (
+    LongTailCheckpointer,
     build_checkpointer,
+    load_start,
+    load_trained,
+    resume_run,
 )
-from eql_seesaw.engine.checkpoint_training_set import training_set_description
+from eql_seesaw.engine.checkpoint import training_set_description
+from eql_seesaw.engine.checkpoint_files import has_checkpoint
+from eql_seesaw.engine.checkpoint_reading import CheckpointError
 from eql_seesaw.predict import main
 from tests.modeling.tiny_model import tiny_config
 
@@ -90,12 +93,13 @@ def test_run_that_an_older_version_began_goes_on_with_names(tmp_path, dataset):
     model = build_model(cfg)
     build_checkpointer(cfg, model).save("old")
     assert "metadata" not in torch.load(tmp_path / "old.pth", weights_only=True)
-    arguments = {"classifier": build_checkpointer(cfg, model).classifier, "is_training": True}
-    metadata = class_metadata(dataset)
-    checkpointer = LongTailCheckpointer(model, str(tmp_path), metadata=metadata, **arguments)
-    assert "metadata" not in checkpointer.load(str(tmp_path / "old.pth"))
+    classifier, metadata = build_checkpointer(cfg, model).classifier, class_metadata(dataset)
+    checkpointer = LongTailCheckpointer(
+        model, str(tmp_path), classifier=classifier, metadata=metadata
+    )
+    assert load_trained(checkpointer, str(tmp_path / "old.pth")) is None
     checkpointer.save("new", iteration=3)
-    assert checkpointer.load(str(tmp_path / "new.pth")) == {"metadata": metadata, "iteration": 3}
+    assert load_trained(checkpointer, str(tmp_path / "new.pth")) == metadata
 
 
 class TestSameLossOnOtherClasses:
@@ -107,19 +111,18 @@ class TestSameLossOnOtherClasses:
         model = build_model(cfg)
         described = build_checkpointer(cfg, model).classifier
 
-        def build(names, is_training=True):
+        def build(names):
             return LongTailCheckpointer(
                 model,
                 str(tmp_path),
                 classifier=described,
-                is_training=is_training,
                 metadata=names and {"thing_classes": list(names), "category_ids": [1, 2, 3]},
             )
 
         with torch.no_grad():
             model.roi_heads.box_predictor.cls_score.weight.fill_(7.0)
             model.roi_heads.box_predictor.loss.cumulative_counts.fill_(7)
-            build("abc").save("model")
+            build("abc").save("model_0000004")
             model.roi_heads.box_predictor.cls_score.weight.fill_(1.0)
             model.roi_heads.box_predictor.loss.cumulative_counts.fill_(1)
             model.roi_heads.box_head.fc1.bias.fill_(1.0)
@@ -131,23 +134,24 @@ class TestSameLossOnOtherClasses:
 
     def test_new_run_starts_its_classifier_anew(self, checkpointer, tmp_path, caplog):
         other = checkpointer("abd")
-        other.load(str(tmp_path / "model.pth"), checkpointables=[])
+        load_start(other, str(tmp_path / "model_0000004.pth"))
         assert self.weights_of(other) == (1, 1)
         assert other.model.roi_heads.box_head.fc1.bias.max() != 1  # the rest is loaded
         assert "was trained on other classes: 'c', where here it is 'd'" in caplog.text
 
     def test_same_classes_are_loaded(self, checkpointer, tmp_path):
         same = checkpointer("abc")
-        same.load(str(tmp_path / "model.pth"), checkpointables=[])
+        load_start(same, str(tmp_path / "model_0000004.pth"))
         assert self.weights_of(same) == (7, 7)
 
-    def test_resuming_is_refused(self, checkpointer, tmp_path):
+    def test_resuming_is_refused(self, checkpointer):
         with pytest.raises(CheckpointError, match="other classes: 'a', where here it is 'b'"):
-            checkpointer("bac").load(str(tmp_path / "model.pth"))
+            resume_run(checkpointer("bac"))
 
-    def test_evaluation_takes_the_files_classes(self, checkpointer, tmp_path):
-        evaluated = checkpointer(None, is_training=False)
-        evaluated.load(str(tmp_path / "model.pth"), checkpointables=[])
+    def test_evaluation_takes_the_files_classes(self, checkpointer):
+        evaluated = checkpointer(None)
+        metadata = load_trained(evaluated, "", newest=True)
+        assert metadata == {"thing_classes": ["a", "b", "c"], "category_ids": [1, 2, 3]}
         assert self.weights_of(evaluated) == (7, 7)
 
 
@@ -170,7 +174,7 @@ def test_unreadable_weights_are_one_line(tmp_path, name, content):
         content = path.read_bytes()[:-1000]
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=f"MODEL.WEIGHTS: cannot read .*{name}") as error:
-        checkpointer.load(str(path), checkpointables=[])
+        load_trained(checkpointer, str(path))
     assert "\n" not in str(error.value)
 
 
@@ -178,7 +182,19 @@ def test_file_that_holds_something_else(tmp_path):
     cfg = tiny_config(tmp_path)
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="list.pth holds no weights"):
-        build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "list.pth"))
+        load_start(build_checkpointer(cfg, build_model(cfg)), str(tmp_path / "list.pth"))
+
+
+@pytest.mark.parametrize("entry", ["a text", {"note": 1}, [1, 2]])
+def test_entries_of_other_projects_are_not_ours(tmp_path, entry):
+    cfg = tiny_config(tmp_path, "LongTailROIHeads", "OUTPUT_DIR", str(tmp_path))
+    checkpointer = build_checkpointer(cfg, build_model(cfg))
+    others = dict.fromkeys(("classifier", "metadata", "training_set"), entry)
+    path = str(tmp_path / "model_0000004.pth")
+    torch.save({"model": checkpointer.model.state_dict(), "iteration": 4, **others}, path)
+    assert load_trained(checkpointer, path) is None
+    load_start(checkpointer, path)
+    assert resume_run(checkpointer, may_have_changed=True)
 
 
 def warnings(caplog):
@@ -239,7 +255,6 @@ class TestResume:
                     "MODEL.ROI_BOX_HEAD.CLS_LOSS": loss,
                     "MODEL.ROI_HEADS.NUM_CLASSES": num_classes,
                 },
-                is_training=True,
                 training_set=training_set,
                 trainer=Trainer(),
                 **settings,
@@ -248,42 +263,25 @@ class TestResume:
         build(value=7).save("model_0000004", iteration=4)
         return build
 
-    def resume(self, checkpointer):
-        checkpointer.resume_or_load("", resume=True)
+    def resume(self, checkpointer, may_have_changed=False):
+        resume_run(checkpointer, may_have_changed)
         return checkpointer.model.values(), checkpointer.checkpointables["trainer"].loaded
 
     all_loaded = dict.fromkeys(("backbone", "cls_score", "loss", "class_gradients"), 7)
 
     def test_same(self, run, caplog):
-        checkpointer = run()
-        assert self.resume(checkpointer) == (self.all_loaded, Trainer().state_dict())
-        assert not warnings(caplog) and checkpointer.has_checkpoint()
-
-    def test_checksums_are_compared_once(self, run, tmp_path, monkeypatch):
-        compared = []
-        testzip = zipfile.ZipFile.testzip
-
-        def count(archive):
-            compared.append(archive.filename)
-            return testzip(archive)
-
-        monkeypatch.setattr(zipfile.ZipFile, "testzip", count)
-        checkpointer, path = run(), str(tmp_path / "model_0000004.pth")
-        self.resume(checkpointer)
-        assert compared == [path]
-        checkpointer.load(path)  # later the file may be another
-        assert compared == [path, path]
+        assert self.resume(run()) == (self.all_loaded, Trainer().state_dict())
+        assert not warnings(caplog)
 
     def test_nothing_to_resume(self, run, tmp_path):
         for name in os.listdir(tmp_path):
             (tmp_path / name).unlink()
-        checkpointer = run()
-        assert self.resume(checkpointer)[1] is None and not checkpointer.has_checkpoint()
+        assert not has_checkpoint(str(tmp_path)) and not resume_run(run())
 
     def test_without_resume_weights_alone_are_loaded(self, run, tmp_path):
         checkpointer = run()
         weights = str(tmp_path / "model_0000004.pth")
-        checkpointer.resume_or_load(weights, resume=False)
+        load_start(checkpointer, weights)
         assert checkpointer.model.values()["backbone"] == 7
         assert checkpointer.checkpointables["trainer"].loaded is None
 
@@ -319,7 +317,7 @@ class TestResume:
     )
     @pytest.mark.parametrize("changes", [{"loss": "eql"}, {"num_classes": 4}])
     def test_changed_classifier_as_asked(self, run, caplog, changes):
-        values, state = self.resume(run(resume_changed=True, **changes))
+        values, state = self.resume(run(**changes), may_have_changed=True)
         assert values == {"backbone": 7, "cls_score": 1, "loss": 1, "class_gradients": 1}
         assert state == {"iteration": 4, "_trainer": {"iteration": 4}}
         (message,) = [line for line in warnings(caplog) if "RESUME_CHANGED" in line]
@@ -331,7 +329,7 @@ class TestResume:
         other = {**metadata, "thing_classes": ["a", "c", "b"]}
         with pytest.raises(CheckpointError, match="other classes: 'b', .* is 'c'; set SOLVER"):
             self.resume(run(metadata=other))
-        values, _ = self.resume(run(metadata=other, resume_changed=True))
+        values, _ = self.resume(run(metadata=other), may_have_changed=True)
         assert (values["backbone"], values["cls_score"]) == (7, 1)
 
     def test_same_loss_with_another_number_of_logits(self, run):
@@ -340,19 +338,18 @@ class TestResume:
         other.model.box_predictor.cls_score = nn.Linear(2, 5)
         with pytest.raises(CheckpointError, match="no .*cls_score.weight that fits .*; set SOLVER"):
             self.resume(other)
-        other.resume_changed = True
-        _, state = self.resume(other)
+        _, state = self.resume(other, may_have_changed=True)
         assert "optimizer" not in state["_trainer"] and other.model.values()["loss"] == 1
 
     def test_loss_and_training_set_changed(self, run, caplog):
         changed = {"loss": "eql", "training_set": self.other}
         with pytest.raises(CheckpointError, match="here it is eql, and it was trained on symbols"):
             self.resume(run(**changed))
-        assert self.resume(run(resume_changed=True, **changed))[0]["cls_score"] == 1
+        assert self.resume(run(**changed), may_have_changed=True)[0]["cls_score"] == 1
         assert len([line for line in warnings(caplog) if "RESUME_CHANGED" in line]) == 1
 
     def test_asked_but_nothing_changed(self, run, caplog):
-        values, state = self.resume(run(resume_changed=True))
+        values, state = self.resume(run(), may_have_changed=True)
         assert values == self.all_loaded and "optimizer" in state["_trainer"]
         assert not warnings(caplog)
 
@@ -369,7 +366,7 @@ class TestResume:
             "04.pth was trained on symbols (7 images, 10 instances), but here it is lvis "
             "(8 images, 11 instances); set SOLVER.RESUME_CHANGED True to go on all the same"
         )
-        values, state = self.resume(run(training_set=self.other, resume_changed=True))
+        values, state = self.resume(run(training_set=self.other), may_have_changed=True)
         assert values == self.all_loaded and "optimizer" in state["_trainer"]
         assert "but here it is lvis (8 images, 11 instances); as SOLVER" in caplog.text
 
@@ -391,7 +388,7 @@ class TestResume:
 
     def test_training_set_is_no_matter_for_a_new_run(self, run, tmp_path):
         checkpointer = run(training_set=self.other)
-        checkpointer.load(str(tmp_path / "model_0000004.pth"), checkpointables=[])
+        load_start(checkpointer, str(tmp_path / "model_0000004.pth"))
         assert checkpointer.model.values()["backbone"] == 7
 
 
@@ -442,10 +439,8 @@ class TestRanks:
 
     @pytest.fixture
     def folder(self, tmp_path):
-        checkpointer = LongTailCheckpointer(
-            Detector(7), str(tmp_path), classifier={}, is_training=True
-        )
         for iteration in (4, 9):
+            checkpointer = LongTailCheckpointer(Detector(iteration), str(tmp_path), classifier={})
             checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
         return tmp_path
 
@@ -484,12 +479,13 @@ def _rank(rank, port, work, folder):
 
 def _resume(folder):
     model = Detector(comm.get_rank())
-    checkpointer = LongTailCheckpointer(model, folder, classifier={}, is_training=True)
-    return checkpointer.resume_or_load("", resume=True)
+    checkpointer = LongTailCheckpointer(model, folder, classifier={})
+    resume_run(checkpointer)
+    return model.values()
 
 
 def _resume_iteration_4(folder):
-    assert _resume(folder)["iteration"] == 4
+    assert _resume(folder)["backbone"] == 4
 
 
 def _find_none_readable(folder):
@@ -505,4 +501,4 @@ def _look_elsewhere(folder):
 
 def _save_own_value(folder):
     model = Detector(comm.get_rank())
-    LongTailCheckpointer(model, folder, classifier={}, is_training=True).save("model_final")
+    LongTailCheckpointer(model, folder, classifier={}).save("model_final")

@@ -26,7 +26,7 @@ from eql_seesaw.engine.checkpoint_reading import read_checkpoint
 
 def checkpointer(folder, size=10, **settings):
     model = nn.Linear(size, size)
-    return LongTailCheckpointer(model, str(folder), classifier={}, is_training=True, **settings)
+    return LongTailCheckpointer(model, str(folder), classifier={}, **settings)
 
 
 def save(folder, *iterations, **settings):
@@ -243,7 +243,7 @@ class TestFiniteWeights:
         model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
         for parameter in model.parameters():
             parameter.data.fill_(float("nan"))
-        saver = LongTailCheckpointer(model, str(tmp_path), classifier={}, is_training=True)
+        saver = LongTailCheckpointer(model, str(tmp_path), classifier={})
         with pytest.raises(FloatingPointError, match=r"0.weight, 0.bias, 1.weight and 5 more;"):
             saver.save("model_final")
 

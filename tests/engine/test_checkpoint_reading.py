@@ -33,7 +33,7 @@ class ExpressionPayload(Payload):
 
 def load(path, size=3):
     model = nn.Linear(size, size)
-    checkpointer = LongTailCheckpointer(model, "", classifier={}, is_training=True)
+    checkpointer = LongTailCheckpointer(model, "", classifier={})
     checkpointer.load(str(path), checkpointables=[])
     return model
 
@@ -133,7 +133,7 @@ class TestModelZoo:
     @pytest.mark.parametrize("content", [[1, 2], "weights", None])
     def test_pickle_of_something_else(self, tmp_path, content):
         (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(content))
-        with pytest.raises(CheckpointError, match="MODEL.WEIGHTS: .*R-50.pkl holds no weights"):
+        with pytest.raises(CheckpointError, match="R-50.pkl holds no weights"):
             load(tmp_path / "R-50.pkl")
 
 
@@ -179,7 +179,7 @@ class TestDamage:
     def test_error_is_followed_by_another_try(self, path, tmp_path):
         """Detectron2's checkpointer stays unusable after an error."""
         torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "good.pth")
-        checkpointer = LongTailCheckpointer(nn.Linear(3, 3), "", classifier={}, is_training=True)
+        checkpointer = LongTailCheckpointer(nn.Linear(3, 3), "", classifier={})
         path.write_bytes(b"")
         for _ in range(2):
             with pytest.raises(CheckpointError, match="an empty file"):

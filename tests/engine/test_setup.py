@@ -79,6 +79,7 @@ def their_dataset(symbols):
 def test_images_to_evaluate_are_those_of_their_loader(overrides, symbols, their_dataset):
     config = str(ROOT / "configs" / "quickstart" / "seesaw.yaml")
     words = ["--config-file", config, *overrides, "DATASETS.TEST", "('theirs', 'symbols_val')"]
+    words += ["TEST.BEST_METRIC", ""]
     setup = set_up(argument_parser("").parse_args(words))
     assert setup.test_images["theirs"] == their_dataset
     own = setup.test_images["symbols_val"]
