@@ -26,12 +26,6 @@ def test_error_is_the_weighted_gap():
     assert calibration_error(scores[:0], np.array([], dtype=bool)) is None
 
 
-def test_calibrated_scores_have_a_small_error():
-    rng = np.random.default_rng(0)
-    scores = rng.random(200_000)
-    assert calibration_error(scores, rng.random(200_000) < scores) < 0.5
-
-
 def test_groups_and_ignored_detections():
     nothing = np.empty(0)
     matches = Matches(

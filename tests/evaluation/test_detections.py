@@ -84,6 +84,7 @@ def test_areas():
     assert counted(detections(), "segm", 3, {1, 3}).mask_areas.tolist() == [9, 7]
     nothing = Detections.from_results(4, [], ["bbox", "segm"])
     assert nothing.box_areas.shape == nothing.mask_areas.shape == (0,)
+    assert len(counted(nothing, "segm", 300).scores) == len(counted(nothing, "bbox", 1).scores) == 0
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
@@ -98,12 +99,6 @@ def test_what_counts(iou_type):
     assert scores(3) == [0.9, 0.5]
     assert scores(-1, verified={1}) == [0.5, 0.1]
     assert scores(2, verified={1}) == []
-
-
-@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_no_detections_count(iou_type):
-    nothing = Detections.from_results(4, [], ["bbox", "segm"])
-    assert len(counted(nothing, iou_type, 300).scores) == 0
 
 
 def test_masks_that_do_not_fit_matter_only_where_they_count():

@@ -27,17 +27,12 @@ def box(x, y, width, height, category_id=0, **kwargs):
     return {"bbox": [x, y, width, height], "category_id": category_id, **kwargs}
 
 
-def test_the_image_itself_is_not_changed():
+def test_only_the_picture_is_drawn_on():
     pixels = grey(64, 64)
     assert changed(drawn(pixels, [box(8, 20, 30, 30)])).any()
     assert (pixels == GREY).all()
-
-
-def test_without_objects_the_image_stays_as_it_is():
-    pixels = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)[:, :, ::-1]
     assert (drawn(pixels, []) == pixels).all()
-    reverse = pixels[:, :, ::-1]
-    assert (drawn(reverse, []) == reverse).all()
 
 
 @pytest.mark.parametrize("longest_side, size", [(None, (40, 20)), (80, (80, 40)), (10, (10, 5))])
@@ -45,7 +40,7 @@ def test_size(longest_side, size):
     assert draw_objects(grey(40, 20), [], NAMES, longest_side).size == size
 
 
-@pytest.mark.parametrize("longest_side", [None, 200, 800])
+@pytest.mark.parametrize("longest_side", [None, 800])
 def test_box_is_where_it_belongs(longest_side):
     picture = drawn(grey(400, 200), [box(100, 80, 200, 100)], longest_side=longest_side)
     scale = picture.shape[1] / 400
@@ -108,12 +103,12 @@ def test_scores_are_percent():
     assert (scored == named).all() and (scored != plain).any()
 
 
-@pytest.mark.parametrize("corner", [(0, 0), (380, 0), (0, 280), (380, 280), (-30, -30)])
-def test_names_stay_inside_the_image(corner):
+def test_names_stay_inside_the_image():
     def num_black(x, y):
         return (drawn(grey(400, 300), [box(x, y, 20, 20)], [BLOCK]) == 0).all(axis=2).sum()
 
-    assert num_black(*corner) == num_black(200, 150) > 0
+    corners = (0, 0), (380, 0), (0, 280), (380, 280), (-30, -30)
+    assert {num_black(*corner) for corner in corners} == {num_black(200, 150)} != {0}
 
 
 def test_letters_and_lines_grow_with_the_image():
@@ -130,14 +125,20 @@ def test_letters_and_lines_grow_with_the_image():
     assert heights[0] <= 100 / 6
 
 
-@pytest.mark.parametrize("name", ["чайка", "γάτα", "Käse", "★", "حصان"])
-def test_letters_of_other_scripts(name):
+def test_letters_of_other_scripts():
     """A letter that the font lacks would look like any other that it lacks."""
-    box_of_name = [box(20, 50, 60, 40)]
-    missing = "\U000f0000" * len(name)
-    assert (
-        drawn(grey(200, 100), box_of_name, [name]) != drawn(grey(200, 100), box_of_name, [missing])
-    ).any()
+    for name in ("чайка", "γάτα", "Käse", "★", "حصان"):
+        named, missing = (
+            drawn(grey(200, 100), [box(20, 50, 60, 40)], [text])
+            for text in (name, "\U000f0000" * len(name))
+        )
+        assert (named != missing).any()
+
+
+def contrast(one, other):
+    """Of two colours (red, green, blue) from 0 to 255, by WCAG 2."""
+    dark, light = sorted(luminance(color) for color in (one, other))
+    return (light + 0.05) / (dark + 0.05)
 
 
 def luminance(color):
@@ -145,13 +146,12 @@ def luminance(color):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("k", range(len(PALETTE)))
-def test_names_are_readable_on_their_colour(k):
+def test_names_are_readable_on_their_colour():
     """WCAG asks for a contrast of 4.5 between letters and ground."""
-    picture = drawn(grey(128, 128), [box(20, 60, 60, 60, k)], [BLOCK] * len(PALETTE))
-    (text,) = {value for value in (0, 255) if (picture == value).all(axis=2).any()}
-    light, dark = sorted((luminance(PALETTE[k]), luminance((text,) * 3)), reverse=True)
-    assert (light + 0.05) / (dark + 0.05) >= 4.5
+    for k, color in enumerate(PALETTE):
+        picture = drawn(grey(128, 128), [box(20, 60, 60, 60, k)], [BLOCK] * len(PALETTE))
+        (text,) = {value for value in (0, 255) if (picture == value).all(axis=2).any()}
+        assert contrast(color, (text,) * 3) >= 4.5
 
 
 def test_neighbouring_classes_differ_and_any_class_has_a_colour():
@@ -163,12 +163,8 @@ def test_neighbouring_classes_differ_and_any_class_has_a_colour():
     assert set(colors) <= set(PALETTE)
 
 
-def test_colour_of_an_empty_box():
-    """Zero width or height, as mask heads give, is drawn as a line."""
-    picture = drawn(grey(64, 64), [box(10, 40, 0, 0), box(60, 40, -5, 10)])
-    assert changed(picture).any()
-
-
-def test_draws_on_images_of_one_pixel():
+def test_empty_boxes_and_images_of_one_pixel():
+    """A box of zero width or height, as mask heads give, is drawn as a line."""
+    assert changed(drawn(grey(64, 64), [box(10, 40, 0, 0), box(60, 40, -5, 10)])).any()
     assert draw_objects(grey(1, 1), [box(0, 0, 1, 1)], NAMES).size == (1, 1)
     assert draw_objects(grey(5000, 1), [], NAMES, 384).size == (384, 1)

@@ -49,38 +49,33 @@ def write(tmp_path, dataset):
     return str(path)
 
 
-def test_frequency_follows_the_groups_in_ascending_order_of_category_id(tmp_path):
-    categories = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)["categories"]
-    assert [(c["id"], c["frequency"]) for c in categories] == [(2, "r"), (7, "c"), (90, "f")]
-
-
-def test_frequency_of_the_file_wins_over_the_groups(tmp_path):
+def test_frequency_is_the_files_or_else_of_the_groups_by_category_id(tmp_path):
     dataset = coco_dataset()
+    categories = load_ground_truth(write(tmp_path, dataset), GROUPS)["categories"]
+    assert [(c["id"], c["frequency"]) for c in categories] == [(2, "r"), (7, "c"), (90, "f")]
     dataset["categories"][0]["frequency"] = "c"
     categories = load_ground_truth(write(tmp_path, dataset), GROUPS)["categories"]
     assert [c["frequency"] for c in categories] == ["r", "c", "c"]
 
 
-def test_image_without_negatives_is_exhaustively_annotated(tmp_path):
-    first, second = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)["images"]
-    assert first["neg_category_ids"] == [90]
-    assert first["not_exhaustive_category_ids"] == []
-    assert second["neg_category_ids"] == [2, 7]
+def test_image_without_negatives_is_exhaustively_annotated_but_for_crowds(tmp_path):
+    ground_truth = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)
+    first, second = ground_truth["images"]
+    assert (first["neg_category_ids"], first["not_exhaustive_category_ids"]) == ([90], [])
+    assert (second["neg_category_ids"], second["not_exhaustive_category_ids"]) == ([2, 7], [90])
+    assert all(a["category_id"] != 90 for a in ground_truth["annotations"])
 
 
 def test_negatives_of_the_file_are_kept(tmp_path):
+    """A crowd of such an image is an object, as for the official code."""
     dataset = coco_dataset()
     dataset["images"][0].update(neg_category_ids=[], not_exhaustive_category_ids=[7])
-    first, second = load_ground_truth(write(tmp_path, dataset), GROUPS)["images"]
-    assert first["neg_category_ids"] == []
-    assert first["not_exhaustive_category_ids"] == [7]
-    assert second["neg_category_ids"] == [2, 7]
-
-
-def test_crowd_becomes_not_exhaustive(tmp_path):
-    ground_truth = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)
-    assert all(a["category_id"] != 90 for a in ground_truth["annotations"])
-    assert ground_truth["images"][1]["not_exhaustive_category_ids"] == [90]
+    dataset["images"][1]["neg_category_ids"] = [7]
+    ground_truth = load_ground_truth(write(tmp_path, dataset), GROUPS)
+    first, second = ground_truth["images"]
+    assert (first["neg_category_ids"], first["not_exhaustive_category_ids"]) == ([], [7])
+    assert (second["neg_category_ids"], second["not_exhaustive_category_ids"]) == ([7], [])
+    assert len(ground_truth["annotations"]) == 3
 
 
 def test_annotation_ids_start_at_one_and_shapes_are_complete(tmp_path):
@@ -127,47 +122,31 @@ def put(key, index, **values):
     return change
 
 
-def drop(key, index, name):
-    def change(dataset):
-        del dataset[key][index][name]
-
-    return change
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
         (lambda d: d.pop("annotations"), "annotations: no list"),
         (lambda d: d.update(images=[]), "images: the list is empty"),
-        (lambda d: d.update(categories={}), "categories: no list"),
         (put("images", 1, id=5), r"images\[1\]: id 5 occurs more than once"),
-        (put("images", 1, id="five"), r'images\[1\]: no integer "id"'),
         (put("images", 1, id=True), r'images\[1\]: no integer "id"'),
+        (put("images", 1, id=-1), "image -1: the id is not between 0 and"),
+        (put("categories", 1, id=2**53 + 1), f"{2**53 + 1}: the id is not between 0 and"),
         (put("images", 0, height=True), r"image 5: height and width are \[True, 60\]"),
         (put("categories", 1, id=7), r"categories\[2\]: id 7 occurs more than once"),
         (put("categories", 1, frequency="rare"), "category 2: frequency is 'rare'"),
-        (drop("images", 0, "height"), r"image 5: height and width are \[None, 60\]"),
         (put("images", 0, neg_category_ids=3), "image 5: neg_category_ids is 3, expected a list"),
         (put("images", 0, neg_category_ids=[3]), "image 5: neg_category_ids holds 3"),
         (put("annotations", 1, id="1"), r'annotations\[1\]: no integer "id"'),
         (put("annotations", 1, image_id=99), "annotation 1: image_id 99 is not in images"),
         (put("annotations", 1, category_id=3), "annotation 1: category_id 3 is not in categories"),
-        (drop("annotations", 0, "bbox"), "annotation 0: bbox is None"),
-        (put("annotations", 0, bbox=[1, 2, 3]), r"annotation 0: bbox is \[1, 2, 3\]"),
+        (put("annotations", 0, bbox=None), "annotation 0: bbox is None"),
         (put("annotations", 0, bbox=[1, 2, 3, float("nan")]), "annotation 0: bbox is"),
-        (put("annotations", 0, bbox=[1, 2, 3, True]), "annotation 0: bbox is"),
         (put("annotations", 0, area="big"), "annotation 0: area is 'big'"),
-        (put("annotations", 1, segmentation=[[1, 2, 3, 4]]), "annotation 1: polygon with 4 numb"),
         (put("annotations", 1, segmentation=[[1] * 7]), "annotation 1: polygon with 7 numbers"),
         (put("annotations", 1, segmentation=[["1"] * 6]), "annotation 1: .* is not all numbers"),
-        (put("annotations", 1, segmentation="x"), "annotation 1: segmentation is 'x'"),
         (
             put("annotations", 1, segmentation={"size": [60, 40], "counts": [0, 2400]}),
             r"annotation 1: RLE of size \[60, 40\], but the image has \[40, 60\]",
-        ),
-        (
-            put("annotations", 1, segmentation={"size": [40, 60], "counts": [0, 24]}),
-            "annotation 1: RLE of 24 pixels, but the image has 2400",
         ),
     ],
 )
@@ -199,14 +178,12 @@ def test_images_without_any_annotation(tmp_path):
     assert [image["neg_category_ids"] for image in ground_truth["images"]] == [[2, 7, 90]] * 2
 
 
-def test_missing_frequency_without_statistics_says_what_to_do(tmp_path):
+def test_groups_that_are_missing_or_of_another_dataset(tmp_path):
+    path = write(tmp_path, coco_dataset())
     with pytest.raises(ValueError, match='category 2: no "frequency"; give a config.* 3 cat'):
-        load_ground_truth(write(tmp_path, coco_dataset()))
-
-
-def test_statistics_of_another_dataset(tmp_path):
+        load_ground_truth(path)
     with pytest.raises(ValueError, match="3 categories, but frequency groups of 2 classes"):
-        load_ground_truth(write(tmp_path, coco_dataset()), ["r", "c"])
+        load_ground_truth(path, ["r", "c"])
 
 
 def test_missing_and_broken_file(tmp_path):
@@ -228,24 +205,6 @@ def test_real_coco_file(coco200):
         present = {a["category_id"] for a in dataset["annotations"] if a["image_id"] == image["id"]}
         assert present.isdisjoint(image["neg_category_ids"])
         assert len(present) + len(image["neg_category_ids"]) == 80
-
-
-@pytest.mark.parametrize("key", ["images", "categories"])
-@pytest.mark.parametrize("entry_id", [-1, 2**53 + 1])
-def test_ids_that_the_engine_cannot_take(tmp_path, key, entry_id):
-    dataset = coco_dataset()
-    dataset["annotations"] = []
-    dataset[key][0]["id"] = entry_id
-    with pytest.raises(ValueError, match=f"{entry_id}: the id is not between 0 and"):
-        load_ground_truth(write(tmp_path, dataset), GROUPS)
-
-
-def test_crowd_of_an_image_with_negatives_is_an_object_as_for_the_official_code(tmp_path):
-    dataset = coco_dataset()
-    dataset["images"][1]["neg_category_ids"] = [7]
-    ground_truth = load_ground_truth(write(tmp_path, dataset), GROUPS)
-    assert len(ground_truth["annotations"]) == 3
-    assert ground_truth["images"][1]["not_exhaustive_category_ids"] == []
 
 
 def test_images_for_the_test_loader(tmp_path):

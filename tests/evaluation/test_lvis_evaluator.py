@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import sys
-from datetime import timedelta
 from types import SimpleNamespace
 
 import hotcoco
@@ -14,17 +13,16 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
-from PIL import Image
 
 from eql_seesaw.data.register import register_instances
 from eql_seesaw.evaluation import (
     LongTailLVISEvaluator,
     results_table,
 )
-from eql_seesaw.evaluation.mask_encoding import encode_masks
 from eql_seesaw.evaluation.matches import Matches
 from eql_seesaw.evaluation.result import Result
 from eql_seesaw.evaluation.results_file import ResultsWriter
+from tests.ranks import run_on_ranks
 
 HEIGHT = WIDTH = 64
 CATEGORY_IDS = {3: "umbrella", 7: "anchor", 8: "die"}
@@ -143,11 +141,6 @@ def test_other_groups_than_by_training_images_are_a_warning(tmp_path, coco_val, 
     assert "such as 'anchor': frequent there, common by 50 training images" in record.getMessage()
 
 
-def test_boxes_only(coco_val):
-    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
-    assert list(evaluate(evaluator, masks=False)) == ["bbox"]
-
-
 def test_files(coco_val, tmp_path):
     folder = tmp_path / "output" / "tiny_val"
     evaluate(LongTailLVISEvaluator(coco_val, str(folder), class_statistics=STATISTICS))
@@ -167,18 +160,6 @@ def test_files(coco_val, tmp_path):
         ["7", "anchor", "common", "50", "3", "66.337", "66.337"],
         ["8", "die", "common", "60", "0", "", ""],
     ]
-
-
-def test_rles_in_place_of_masks(coco_val):
-    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
-    expected = evaluate(evaluator)
-    evaluator.reset()
-    for i in range(6):
-        found = outputs(i)
-        found.pred_rles = encode_masks(found.pred_masks)
-        found.remove("pred_masks")
-        evaluator.process([{"image_id": 100 + i}], [{"instances": found}])
-    assert evaluator.evaluate() == expected
 
 
 def test_no_detections_at_all(coco_val, tmp_path, caplog):
@@ -238,10 +219,12 @@ def test_file_of_a_rank_that_is_not_whole_costs_no_other_number(
     assert "lacks the detections of ranks [0], so there is no Fixed AP" in caplog.text
 
 
-def test_reset_forgets(coco_val):
+def test_reset_and_evaluate_forget(coco_val, caplog):
     evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
     first = evaluate(evaluator)
     assert evaluate(evaluator, masks=False) == {"bbox": first["bbox"]}
+    evaluator.evaluate()
+    assert "Only 0 of the 6 images" in caplog.text
 
 
 def test_unprocessed_images_are_said_to_be_missing(coco_val, caplog):
@@ -271,46 +254,20 @@ def test_built_in_lvis_ids_are_the_class_plus_one(tmp_path, coco_val):
     ]
 
 
-def test_crowd_is_ignored(tmp_path, coco_val):
-    dataset = coco_dataset()
-    dataset["annotations"].append(
-        {
-            "id": 50,
-            "image_id": 102,
-            "category_id": 3,
-            "iscrowd": 1,
-            "bbox": [36, 36, 28, 28],
-            "segmentation": {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]},
-        }
-    )
-    register(tmp_path, dataset, thing_dataset_id_to_contiguous_id={3: 0, 7: 1, 8: 2})
-    results = evaluate(LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS))
-    assert results["bbox"]["APr"] == pytest.approx(100)
+def test_dataset_that_does_not_fit_fails_in_the_constructor(tmp_path, coco_val):
+    def assert_fails(message, error=ValueError, **kwargs):
+        with pytest.raises(error, match=message):
+            LongTailLVISEvaluator(coco_val, **kwargs)
 
-
-def test_max_detections(coco_val):
-    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS, max_detections=1)
-    assert evaluate(evaluator)["bbox"]["APr"] < 75
-
-
-def test_bad_dataset_fails_in_the_constructor(tmp_path, coco_val):
-    with pytest.raises(ValueError, match="category 3: no .frequency"):
-        LongTailLVISEvaluator(coco_val)
-    MetadataCatalog.pop(coco_val)
-    with pytest.raises(ValueError, match="'tiny_val' has no 'json_file'"):
-        LongTailLVISEvaluator(coco_val)
-    MetadataCatalog.get(coco_val).set(json_file=str(tmp_path / "nowhere.json"))
-    with pytest.raises(FileNotFoundError, match="nowhere.json"):
-        LongTailLVISEvaluator(coco_val)
-
-
-def test_category_ids_that_do_not_fit_fail_in_the_constructor(tmp_path, coco_val):
+    assert_fails("category 3: no .frequency")
     register(tmp_path, coco_dataset(), thing_classes=["umbrella", "anchor", "die"])
-    with pytest.raises(ValueError, match="category ids other than 1 to 3"):
-        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    assert_fails("category ids other than 1 to 3", class_statistics=STATISTICS)
     register(tmp_path, coco_dataset(), thing_dataset_id_to_contiguous_id={3: 0, 7: 1})
-    with pytest.raises(ValueError, match="val.json are not those in the metadata"):
-        LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    assert_fails("val.json are not those in the metadata", class_statistics=STATISTICS)
+    MetadataCatalog.pop(coco_val)
+    assert_fails("'tiny_val' has no 'json_file'")
+    MetadataCatalog.get(coco_val).set(json_file=str(tmp_path / "nowhere.json"))
+    assert_fails("nowhere.json", FileNotFoundError)
 
 
 def test_category_ids_that_come_with_loading(tmp_path, coco_val):
@@ -427,26 +384,6 @@ def test_images_with_and_without_masks(coco_val):
         evaluator.process([{"image_id": 101}], [{"instances": outputs(1, masks=False)}])
 
 
-@pytest.fixture
-def photographs(tmp_path, coco_val):
-    """The images, and an evaluator that has processed them."""
-    for i in range(6):
-        Image.new("RGB", (WIDTH, HEIGHT), (40 * i, 90, 90)).save(tmp_path / f"{i}.png")
-    folder = str(tmp_path / "output")
-    evaluator = LongTailLVISEvaluator(coco_val, folder, class_statistics=STATISTICS)
-    evaluator.reset()
-    for i in range(6):
-        image = {"image_id": 100 + i, "file_name": str(tmp_path / f"{i}.png")}
-        evaluator.process([image], [{"instances": outputs(i)}])
-    return evaluator
-
-
-def test_evaluating_again_starts_from_nothing(photographs, caplog):
-    photographs.evaluate()
-    photographs.evaluate()
-    assert "Only 0 of the 6 images" in caplog.text
-
-
 def test_class_the_dataset_does_not_have(coco_val):
     evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
     evaluator.reset()
@@ -474,32 +411,21 @@ def test_failed_evaluation_leaves_no_half_written_file(coco_val, tmp_path, monke
     assert list(folder.iterdir()) == []
 
 
-def evaluate_on_rank(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=3,
-        timeout=timedelta(seconds=60),
-    )
+def evaluate_on_rank(rank, folder, images_of_ranks):
     metadata = MetadataCatalog.get("tiny_val")
     metadata.set(thing_dataset_id_to_contiguous_id={3: 0, 7: 1, 8: 2})
-    metadata.set(json_file=os.path.join(folder, "val.json"))
+    metadata.set(json_file=str(folder / "val.json"))
     evaluator = LongTailLVISEvaluator(
-        "tiny_val", folder, class_statistics=STATISTICS, fixed_ap=True
+        "tiny_val", str(folder), class_statistics=STATISTICS, fixed_ap=True
     )
-    images = [range(4), range(4, 6), ()][rank]
-    results = evaluate(evaluator, images)
-    with open(os.path.join(folder, f"rank{rank}.json"), "w") as f:
-        json.dump(results, f)
-    torch.distributed.destroy_process_group()
+    results = evaluate(evaluator, images_of_ranks[rank])
+    (folder / f"rank{rank}.json").write_text(json.dumps(results))
 
 
 @pytest.mark.slow
 def test_three_ranks_are_one(coco_val, tmp_path):
     """The last of them has no image at all."""
-    torch.multiprocessing.spawn(evaluate_on_rank, (str(tmp_path),), nprocs=3)
+    run_on_ranks(3, evaluate_on_rank, tmp_path, [range(4), range(4, 6), ()])
     one = tmp_path / "one"
     evaluator = LongTailLVISEvaluator(
         coco_val, str(one), class_statistics=STATISTICS, fixed_ap=True

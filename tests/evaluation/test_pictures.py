@@ -78,13 +78,12 @@ def panel(picture, index, side):
     return np.asarray(picture)[y : y + PANEL_SIDE // 2, x : x + PANEL_SIDE]
 
 
-@pytest.mark.parametrize(
-    ("num_images", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (8, 2, 3)]
-)
-def test_two_pairs_per_row(draw, num_images, columns, rows):
-    picture = draw(6, [], num_images=num_images)
-    width = columns * PAIR_WIDTH + (columns - 1) * PAIR_GAP + 2 * GAP
-    assert picture.size == (width, CAPTION_HEIGHT + rows * ROW_HEIGHT)
+def test_two_pairs_per_row(draw):
+    for num_images, columns, rows in ((1, 1, 1), (3, 2, 2), (8, 2, 3)):
+        width = columns * PAIR_WIDTH + (columns - 1) * PAIR_GAP + 2 * GAP
+        size = width, CAPTION_HEIGHT + rows * ROW_HEIGHT
+        assert draw(6, [], num_images=num_images).size == size
+    assert draw(2, [], size=(64, 128)).height == CAPTION_HEIGHT + PANEL_SIDE + GAP
 
 
 def test_images_follow_each_other_row_by_row_under_their_captions(draw):
@@ -101,10 +100,6 @@ def test_images_follow_each_other_row_by_row_under_their_captions(draw):
     assert (first == second).all()
     for half in (first[:, :PANEL_SIDE], first[:, -PANEL_SIDE:]):
         assert (half < 128).any()
-
-
-def test_rows_are_as_high_as_their_images(draw):
-    assert draw(2, [], size=(64, 128)).height == CAPTION_HEIGHT + PANEL_SIDE + GAP
 
 
 def test_image_without_predictions_is_shown_plain(draw):
@@ -156,18 +151,15 @@ def test_nothing_to_draw(draw):
 
 
 def test_nothing_half_written(draw, tmp_path, monkeypatch):
+    class BadImage:
+        def save(self, f, **kwargs):
+            f.write(b"half")
+            raise OSError("disk full")
+
     path = tmp_path / "pictures" / "val.png"
     draw(1, [])
     before = path.read_bytes()
-
     monkeypatch.setattr("eql_seesaw.evaluation.pictures._arrange", lambda *_: BadImage())
     with pytest.raises(OSError, match="disk full"):
         draw(1, [])
-    assert list(path.parent.iterdir()) == [path]
-    assert path.read_bytes() == before
-
-
-class BadImage:
-    def save(self, f, **kwargs):
-        f.write(b"half")
-        raise OSError("disk full")
+    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before

@@ -29,9 +29,6 @@ def test_absent_metrics_are_na_and_absent_masks_have_no_row():
     first, second = tables(results_table({"bbox": {"AP": 50, "APf": 100.0}}))
     assert first[2] == ["box", "50.0", *["n/a"] * 7, "100.0"]
     assert len(first) == len(second) == 3
-
-
-def test_no_ground_truth_at_all():
     assert tables(results_table({"bbox": {}}))[0][2] == ["box", *["n/a"] * 9]
 
 
