@@ -19,11 +19,15 @@ def atomic_file(
 
     Args:
         path: file in a folder that exists.
-        mode: "w" for text in UTF-8, its line ends written as they are, or "wb".
+        mode: "w" for text in UTF-8, its line ends written as they are, or "wb". What UTF-8 has no
+            place for, as in the name of a file from a disk with another encoding, is escaped.
         durable: wait until the disk has it, so that a power cut leaves the old or the new file.
     """
-    partial = f"{os.fspath(path)}.{os.getpid()}.partial"
-    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    folder, name = os.path.split(path)
+    partial = os.path.join(folder, partial_name(name))
+    text: dict[str, Any] = {}
+    if "b" not in mode:
+        text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     try:
         with open(partial, mode, **text) as f:
             yield f
@@ -32,10 +36,15 @@ def atomic_file(
                 os.fsync(f.fileno())
         os.replace(partial, path)
         if durable:
-            _sync_folder(os.path.dirname(partial) or ".")
+            _sync_folder(folder or ".")
     finally:
         with contextlib.suppress(OSError):
             os.remove(partial)
+
+
+def partial_name(name: str) -> str:
+    """Name of a file or folder that is to become ``name``; not longer than file systems allow."""
+    return f"{os.fsdecode(os.fsencode(name)[:200])}.{os.getpid()}.partial"
 
 
 def _sync_folder(folder: str) -> None:
@@ -62,8 +71,8 @@ def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         OSError: ``path`` is not empty, and ``overwrite`` is false.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced")
+    partial = path.with_name(f".{partial_name(path.name)}")
+    replaced = path.with_name(f".replaced_{partial_name(path.name)}")
     partial.mkdir(parents=True)
     try:
         yield partial

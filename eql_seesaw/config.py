@@ -5,7 +5,9 @@ checks of values.
 
 import contextlib
 import difflib
+import importlib.util
 import keyword
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
+from detectron2.layers import get_norm
 
 from .losses import LOSSES, build_loss
 from .schedule import scale_from_reference
@@ -32,6 +35,8 @@ LVIS_ENGINES = ("hotcoco", "lvis")
 AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 # Average recall, and expected calibration error.
 OTHER_METRICS = ("AR", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf")
+# Detectron2's meta-architectures without ROI heads of boxes, and one that needs semantic labels.
+WITHOUT_OUR_HEADS = ("ProposalNetwork", "RetinaNet", "FCOS", "SemanticSegmentor", "PanopticFPN")
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
@@ -225,11 +230,69 @@ def validate_config(cfg: CN) -> None:
     Raises:
         ValueError: a value that cannot work, with the key, the value and what is allowed.
     """
+    _validate_model(cfg)
     _validate_heads(cfg)
+    _validate_datasets(cfg)
     _validate_loading(cfg)
     _validate_solver(cfg)
     _validate_loss(cfg)
     validate_test_config(cfg)
+
+
+def _validate_model(cfg: CN) -> None:
+    """Detectron2's choices that our heads, loader or evaluator do not serve."""
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE in WITHOUT_OUR_HEADS:
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}, where MODEL.ROI_HEADS has no "
+            "place or needs other data; use GeneralizedRCNN"
+        )
+    for key, reason in (
+        ("KEYPOINT_ON", "keypoints are neither loaded nor evaluated"),
+        ("LOAD_PROPOSALS", "proposals come from the RPN"),
+    ):
+        if model[key]:
+            raise ValueError(f"MODEL.{key} is true, but here {reason}; leave it false")
+    if model.DEVICE != "cpu" and not re.fullmatch(r"cuda(:\d+)?", model.DEVICE):
+        raise ValueError(f"MODEL.DEVICE is {model.DEVICE!r}; it must be cuda or cpu")
+    for node in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD"):
+        norm = model[node].NORM
+        try:
+            get_norm(norm, 32)
+        except (KeyError, AssertionError):
+            raise ValueError(
+                f"MODEL.{node}.NORM is {norm!r}, which Detectron2 does not know; it knows BN, "
+                'SyncBN, FrozenBN, GN, LN and "" for none'
+            ) from None
+        if norm == "SyncBN" and model.DEVICE == "cpu":
+            raise ValueError(
+                f"MODEL.{node}.NORM is SyncBN, which needs a GPU, but MODEL.DEVICE is cpu; use "
+                "FrozenBN, GN or BN"
+            )
+    if cfg.TEST.AUG.ENABLED:
+        raise ValueError(
+            "TEST.AUG.ENABLED is true, but evaluation here does not augment its images; leave it "
+            "false"
+        )
+
+
+def _validate_datasets(cfg: CN) -> None:
+    """Names that are those of folders under OUTPUT_DIR too."""
+    for name in (*cfg.DATASETS.REGISTER, *cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if not isinstance(name, str):
+            raise ValueError(
+                f"DATASETS: {name!r} as the name of a dataset is a number in YAML; put it in quotes"
+            )
+        if not name.isprintable() or "/" in name or name in ("", ".", ".."):
+            raise ValueError(
+                f"DATASETS: {name!r} cannot be the name of a dataset, because it is that of a "
+                "folder, too; use letters, digits, -, _ and ."
+            )
+    if "?" in cfg.OUTPUT_DIR:
+        raise ValueError(
+            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}; Detectron2 would take what follows the ? for "
+            "options of its checkpoints, so --resume would not find them"
+        )
 
 
 def _validate_heads(cfg: CN) -> None:
@@ -282,6 +345,12 @@ def _validate_loading(cfg: CN) -> None:
             f"DATALOADER.REPEAT_THRESHOLD is {threshold}, with which {sampler} repeats nothing; "
             "it must be positive, for LVIS 0.001"
         )
+    polygons = cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
+    if cfg.INPUT.CROP.ENABLED and polygons and importlib.util.find_spec("shapely") is None:
+        raise ValueError(
+            "INPUT.CROP.ENABLED cuts polygons with shapely, which is not installed: pip install "
+            "shapely, or set INPUT.MASK_FORMAT bitmask"
+        )
     if cfg.DATALOADER.UNREADABLE_IMAGES not in UNREADABLE_IMAGES:
         raise ValueError(
             f"DATALOADER.UNREADABLE_IMAGES is {cfg.DATALOADER.UNREADABLE_IMAGES!r}; "
@@ -304,6 +373,14 @@ def _validate_solver(cfg: CN) -> None:
         raise ValueError(
             f"SOLVER.ACCUMULATION_STEPS is {solver.ACCUMULATION_STEPS}; it must divide "
             f"SOLVER.IMS_PER_BATCH, {solver.IMS_PER_BATCH}"
+        )
+    steps = list(solver.STEPS)
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and (
+        steps != sorted(set(steps)) or solver.MAX_ITER in steps
+    ):
+        raise ValueError(
+            f"SOLVER.STEPS is {solver.STEPS}; they must ascend and be less than SOLVER.MAX_ITER, "
+            f"{solver.MAX_ITER}"
         )
     if solver.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise ValueError(
@@ -367,17 +444,30 @@ def _one_line_errors(where: str, cfg: CN) -> Iterator[None]:
         AssertionError,
         AttributeError,  # a file that holds no mapping
         KeyError,
+        RecursionError,
         TypeError,
         ValueError,
         yaml.YAMLError,
     ) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
+        if isinstance(error, RecursionError):
+            reason = "its _BASE_ leads back to itself"
         line = f"{where}: {' '.join(str(reason).split())}"
         if "Non-existent" in line:  # yacs, of a key in a file or of an override
-            similar = difflib.get_close_matches(line.split()[-1], keys, n=1)
-            line += "".join(f"; did you mean {key}?" for key in similar)
+            key = line.split()[-1]
+            if key in keys:
+                line += "; a name with dots in it cannot be overridden, change it in the file"
+            else:
+                similar = difflib.get_close_matches(key, keys, n=1)
+                line += "".join(f"; did you mean {other}?" for other in similar)
         elif "<class 'tuple'> vs. <class 'str'>" in line:
             line += "; write a list: [1, 2]"
+        elif "CfgNode'> vs. <class 'NoneType'>" in line:
+            line = f"{where}: {line.split()[-1]}: is empty; write keys below it, or leave it out"
+        elif "NoneType' is not" in line:  # fvcore, which guesses the VERSION of a file without one
+            line = f"{where}: a section is empty; write keys below it, or leave it out"
+        elif "expected str instance, int found" in line:  # yacs joins the keys of a path
+            line = f"{where}: a key is a number; put it in quotes"
         elif "CfgNode'> vs. " in line:
             line += "; name the keys inside it one by one, such as MODEL.ROI_HEADS.NUM_CLASSES 5"
         raise ValueError(line) from None

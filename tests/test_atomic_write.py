@@ -1,3 +1,4 @@
+import json
 import os
 
 import pytest
@@ -15,6 +16,19 @@ def test_file(tmp_path, mode, content):
         assert path.read_text() == "before"
     assert path.read_bytes() == "ä\r\n".encode()
     assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.fault(
+    "The name of a file has as many bytes as file systems allow, or bytes that are no UTF-8",
+    "It is written, and so is what holds its name",
+)
+def test_names(tmp_path):
+    longest = "ü" * 125 + ".json"
+    name = os.fsdecode(b"caf\xe9.png")
+    with atomic_file(tmp_path / longest) as f:
+        json.dump([name], f, ensure_ascii=False)
+    assert os.listdir(tmp_path) == [longest]
+    assert json.loads((tmp_path / longest).read_text(encoding="utf-8")) == [name]
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -7,8 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
-# Sent by a scheduler or Ctrl-C to a whole process group.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# Sent by a scheduler, Ctrl-C or a closed terminal to a whole process group.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -24,13 +24,14 @@ def held_signals() -> Iterator[None]:
 def leave_signals_to_parent(worker_id: int) -> None:
     """
     The ``worker_init_fn`` of a torch ``DataLoader`` on Linux. The worker ignores SIGINT, SIGUSR1,
-    and SIGTERM of others than its parent; it ends at once where its parent terminates it or dies.
+    SIGHUP, and SIGTERM of others than its parent; it ends at once where its parent terminates it
+    or dies.
     """
     # Not os.getppid(): a parent killed before this line has left its worker to another process.
     parent_process = multiprocessing.parent_process()
     assert parent_process is not None and parent_process.pid is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     if not hasattr(signal, "sigtimedwait"):  # macOS; torch's handler of SIGTERM does without
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return

@@ -18,7 +18,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from ..command_line import EXPECTED_ERRORS, ProcessFailed, RankLost, last_line
 from ..rank_barrier import wait_for_all
 from .placement import Placement, find_placement
-from .stop_signals import SIGNALS, STOPPED, TrainingStopped
+from .stop_signals import STOPPED, TrainingStopped, end_on_signals, heeded_signals
 
 Main = Callable[[argparse.Namespace], object]
 
@@ -37,7 +37,8 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
     of CPU processes, which talk over gloo. In them, ``args.placement`` is their
     :class:`~eql_seesaw.engine.placement.Placement`.
 
-    SIGTERM, SIGINT and SIGUSR1 are passed on to processes started here; a second SIGINT ends them.
+    SIGTERM, SIGHUP, SIGINT and SIGUSR1 are passed on to processes started here, unless this process
+    was told to ignore them; a second SIGINT ends them.
     If one of them fails, torch ends the others; if this process ends, they get SIGINT.
 
     Args:
@@ -56,6 +57,7 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
     if not args.timeout > 0:
         raise ValueError(f"--timeout is {args.timeout:g} minutes; it must be more than 0")
     placement = find_placement(args, os.environ)
+    end_on_signals()
     if placement.is_started:
         _run(main, args, placement)
         return
@@ -81,7 +83,7 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
     context = start_processes(
         _run_started, (main, args, first), first.local_world_size, join=False, start_method="spawn"
     )
-    previous = {signum: signal.signal(signum, forward) for signum in SIGNALS}
+    previous = {signum: signal.signal(signum, forward) for signum in heeded_signals()}
     try:
         while not context.join():
             pass
@@ -105,6 +107,7 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
 def _run_started(local_rank: int, main: Main, args: argparse.Namespace, first: Placement) -> None:
     """In a process that :func:`_start` has started."""
     placement = first.of_local_rank(local_rank)
+    end_on_signals()
     try:
         _run(main, args, placement)
     except KeyboardInterrupt:
@@ -184,12 +187,21 @@ def rank_lost(error: RuntimeError, timeout: timedelta) -> RankLost | None:
     message = str(error)
     if not isinstance(error, dist.DistError) and not re.search("gloo|nccl", message, re.I):
         return None
+    cause = _cause(message)
+    # Torch says "timed out" of connections that are refused, too.
+    if re.search("closed|reset|refused|broken pipe|remote process", message, re.I):
+        return RankLost(f"the connection to another rank is lost ({cause}); its log may say why")
     if re.search("timed out|timeout", message, re.I):
         minutes = timeout.total_seconds() / 60
         return RankLost(
-            f"another rank did not answer within {minutes:g} minutes, so it stalls or has ended; "
-            "if it only needs longer, raise --timeout MINUTES"
+            f"another rank did not answer within {minutes:g} minutes, so it stalls or has ended "
+            f"({cause}); if it only needs longer, raise --timeout MINUTES"
         )
-    if re.search("closed|reset|broken pipe|remote", message, re.I):
-        return RankLost("the connection to another rank is lost; its log may say why")
     return None
+
+
+def _cause(message: str) -> str:
+    """NCCL's last error, or the first line, without the place in torch's sources."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    place = next((i + 1 for i, line in enumerate(lines[:-1]) if line.startswith("Last error")), 0)
+    return re.sub(r"^\[\S+:\d+\] ", "", lines[place]).rstrip(". ")

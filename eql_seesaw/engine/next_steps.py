@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 
 from detectron2.config import CfgNode
@@ -33,18 +34,17 @@ def log_next_steps(cfg: CfgNode) -> None:
         for path in (sys.executable, os.path.abspath(sys.argv[0]))
     )
     # Detectron2 writes the whole config there, overrides included.
-    config = f"--config-file {os.path.join(output_dir, 'config.yaml')}"
-    weights = f"--weights {os.path.join(output_dir, 'model_final.pth')}"
-    run = f"{python} {script} {config}"
-    commands = [f"{python} -m tensorboard.main --logdir {output_dir}"]
+    config = ["--config-file", os.path.join(output_dir, "config.yaml")]
+    weights = ["--weights", os.path.join(output_dir, "model_final.pth")]
+    run = [python, script, *config]
+    commands = [[python, "-m", "tensorboard.main", "--logdir", output_dir]]
     if cfg.DATASETS.TEST:
-        commands.append(f"{run} --eval-only --resume")
-    commands.append(f"{python} -m eql_seesaw.predict {config} {weights} PICTURE_OR_FOLDER")
+        commands.append([*run, "--eval-only", "--resume"])
+    commands.append([python, "-m", "eql_seesaw.predict", *config, *weights, "PICTURE_OR_FOLDER"])
     if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "none":
         other = next(name for name in LOSSES if name != cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS)
-        commands.append(
-            f"{run} MODEL.ROI_BOX_HEAD.CLS_LOSS {other} OUTPUT_DIR {output_dir}_{other}"
-        )
+        changes = ["MODEL.ROI_BOX_HEAD.CLS_LOSS", other, "OUTPUT_DIR", f"{output_dir}_{other}"]
+        commands.append([*run, *changes])
     lines = ["Files to look at:", *(f"  {path}  ({what})" for path, what in files)]
-    lines += ["Next, for example:", *(f"  {command}" for command in commands)]
+    lines += ["Next, for example:", *(f"  {shlex.join(command)}" for command in commands)]
     logger.info("\n".join(lines))

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import logging
 import os
 import tempfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from ..evaluation.results_file import remove_stale
 from .checkpoint_files import has_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,8 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 # The processes that load for a training that is killed hold its lock until they notice.
 SECONDS_TO_UNLOCK = 5.0
+# An evaluation writes more often than that; it may run beside another, or beside a training.
+SECONDS_TO_BE_STALE = 3600.0
 # Room for the first lines of a log, without which nobody would learn what went wrong.
 BYTES_NEEDED = 2**16
 
@@ -72,6 +76,8 @@ def _locked(folder: str, is_exclusive: bool) -> Iterator[None]:
                     f"OUTPUT_DIR {folder}: a training is running there, and evaluates into the "
                     "same folder; give another OUTPUT_DIR, and its checkpoint as MODEL.WEIGHTS"
                 )
+            for inference in glob.glob(os.path.join(glob.escape(folder), "inference", "*")):
+                remove_stale(inference, 0.0 if is_exclusive else SECONDS_TO_BE_STALE)
             _try_to_write(folder)
         except OSError as error:
             raise OSError(f"OUTPUT_DIR {folder}: {error.strerror}") from None

@@ -95,21 +95,18 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
         if paths is None:
             raise ValueError(f"DATASETS.TEST: dataset '{name}' has no annotation file")
         ground_truths[name] = load_ground_truth(paths[0], groups)
-        images[name] = _images_to_evaluate(cfg, name, ground_truths[name])
+        images[name] = _images_to_evaluate(name, ground_truths[name])
         categories = ground_truths[name]["categories"]
         classes[name] = [str(c.get("name", c["id"])) for c in categories]
     check_same_categories(training_set, classes)
     return Setup(cfg, training_set, ground_truths, images, log)
 
 
-def _images_to_evaluate(cfg: CfgNode, name: str, ground_truth: dict[str, Any]) -> list[dict]:
+def _images_to_evaluate(name: str, ground_truth: dict[str, Any]) -> list[dict]:
     """Images of the ground truth; those of somebody else's loader, which may place them itself."""
-    if is_own_dataset(name) and not cfg.MODEL.LOAD_PROPOSALS:
+    if is_own_dataset(name):
         return test_images(ground_truth, name)
-    proposal_files = None
-    if cfg.MODEL.LOAD_PROPOSALS:
-        proposal_files = [cfg.DATASETS.PROPOSAL_FILES_TEST[cfg.DATASETS.TEST.index(name)]]
-    return get_detection_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files)
+    return get_detection_dataset_dicts(name, filter_empty=False)
 
 
 def begin(setup: Setup, args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from ..data.training_set import are_same_classes
 from .checkpoint import CLS_LOSS, DECOUPLED, NORMED_CLASSIFIER, LongTailCheckpointer
 from .checkpoint_files import newest_checkpoint
 from .checkpoint_reading import CheckpointError
+from .torchvision_weights import SETTINGS, is_torchvision_resnet, renamed_torchvision_resnet
 
 COUNTS = ("num_images", "image_counts", "instance_counts")
 
@@ -34,6 +35,10 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
 
     def fit(checkpoint: dict[str, Any]) -> None:
         weights = checkpoint["model"]
+        if is_torchvision_resnet(weights):
+            checkpoint["model"] = weights = renamed_torchvision_resnet(weights)
+            checkpoint["matching_heuristics"] = True
+            checkpointer.logger.warning(f"MODEL.WEIGHTS: {path} is torchvision's; {SETTINGS}")
         _remove(weights, _is_gradient_statistic)
         if decoupled == "retrain":
             checkpointer.logger.info(f"{path} gives all but the classifier, which starts anew")
@@ -53,6 +58,8 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
 
     with _said_of("MODEL.WEIGHTS"):
         checkpointer.load(path, checkpointables=[], fit=fit)
+        if path:
+            _check_backbone(checkpointer, path)
         for key in checkpointer.missing if decoupled != "none" else ():
             if not _is_classifier(key) and not _is_gradient_statistic(key):
                 raise CheckpointError(
@@ -61,6 +68,24 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
                 )
             if decoupled == "scale" and ".cls_score." in key and not key.endswith(".scale"):
                 raise CheckpointError(f"{path} {_without(key)}")
+
+
+def _check_backbone(checkpointer: LongTailCheckpointer, path: str) -> None:
+    """Say that a file is of another model, and stop where that would never be noticed."""
+    # Of a ResNet alone; the FPN around it is made anew in most trainings.
+    names = [k for k, _ in checkpointer.model.named_parameters() if "backbone." in k]
+    names = [name for name in names if ".fpn_" not in name]
+    if not names or set(names) - set(checkpointer.missing):
+        return
+    line = f"{path} gives 0 of {len(names)} tensors of the backbone: it is of another model"
+    is_frozen = any(
+        not p.requires_grad for k, p in checkpointer.model.named_parameters() if k in set(names)
+    )
+    if is_frozen:
+        raise CheckpointError(
+            f"{line}, and MODEL.BACKBONE.FREEZE_AT would leave random weights as they are"
+        )
+    checkpointer.logger.warning(f"MODEL.WEIGHTS: {line}")
 
 
 def resume_run(checkpointer: LongTailCheckpointer, may_have_changed: bool = False) -> bool:

@@ -12,8 +12,29 @@ from detectron2.utils import comm
 # "try again later".
 STOPPED = 75
 
-# kill, Kubernetes and the end of a Slurm job; Ctrl-C; Slurm's warning (sbatch --signal=USR1@300).
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# kill, Kubernetes and the end of a Slurm job; Ctrl-C; Slurm's warning (sbatch --signal=USR1@300); a
+# terminal that is closed, or lost with its ssh.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+def heeded_signals() -> list[signal.Signals]:
+    """Those of ``SIGNALS`` that whoever started this process (nohup, ``&`` in a script) left on."""
+    return [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+
+
+def end_on_signals() -> None:
+    """
+    From now on a signal ends the process with the shell's status, 128 and its number, as it would
+    by itself; but also as the first process of a container, and what is temporary is removed.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for signum in heeded_signals():
+            if signal.getsignal(signum) is signal.SIG_DFL:
+                signal.signal(signum, _end)
+
+
+def _end(signum, _):
+    raise SystemExit(128 + signum)
 
 
 class TrainingStopped(SystemExit):
@@ -25,7 +46,7 @@ class TrainingStopped(SystemExit):
 
 class StopSignals:
     """
-    While it is entered, SIGTERM, SIGINT and SIGUSR1 do not end the process but are noted::
+    While it is entered, ``SIGNALS`` do not end the process but are noted::
 
         with StopSignals() as signals:
             for step in steps:
@@ -52,7 +73,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._handle) for s in SIGNALS}
+            self._previous = {s: signal.signal(s, self._handle) for s in heeded_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,6 @@
 """Detectron2's evaluator for long-tailed detection and instance segmentation."""
 
+import dataclasses
 import importlib.metadata
 import logging
 import os
@@ -14,6 +15,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..atomic_write import atomic_file
+from ..command_line import last_line
 from ..config import LVIS_ENGINES
 from ..data.class_statistics import ClassStatistics
 from ..data.frequency_groups import GROUP_NAMES
@@ -26,8 +28,11 @@ from .ground_truth import load_ground_truth
 from .lvis_evaluation import LVISEvaluation
 from .official_engine import evaluate_officially, official_package
 from .result import RESULTS, Result, category_records
-from .results_file import ResultsFile, ResultsWriter, concatenate_results
-from .results_table import results_table
+from .results_file import ResultsFile, ResultsWriter, concatenate_results, whole_files
+from .results_table import ROW_NAMES, results_table
+
+# NFS keeps what it knows of a folder for up to a minute.
+SECONDS_TO_APPEAR = 65.0
 
 
 class LongTailLVISEvaluator(DatasetEvaluator):
@@ -190,8 +195,9 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         num_results = sum(self._all_gather(self._writer.num_results))
         for file_names in self._all_gather(self._file_names):
             self._file_names.update(file_names)
-        results_files = self._results_files()
-        self.result = self._report(num_results, results_files) if self._reports else None
+        written = self._all_gather((self._writer.path, self._writer.num_bytes))
+        self._check_own_file()
+        self.result = self._report(num_results, written) if self._reports else None
         if self._distributed:
             wait_for_all()  # one rank has more to do than the others
         self._forget()  # and the file that rank 0 has read
@@ -239,32 +245,33 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             f"process so far {memory:.1f} GB"
         )
 
-    def _results_files(self):
-        """
-        The closed files of all ranks' detections; None for one that is not here, or not whole.
-
-        Raises:
-            FileNotFoundError: the output folder was removed.
-        """
+    def _check_own_file(self):
         if not os.path.exists(self._writer.path):
             raise FileNotFoundError(
                 f"{self._output_dir} was removed while the model was being evaluated"
             )
-        files = self._all_gather((self._writer.path, self._writer.num_bytes))
-        return [
-            path if os.path.exists(path) and os.path.getsize(path) == num_bytes else None
-            for path, num_bytes in files
-        ]
 
-    def _report(self, num_results, results_files):
-        """Compute, log and write the numbers of what is gathered here."""
+    def _report(self, num_results, written):
+        """
+        Compute, log and write the numbers of what is gathered here, those that everybody needs
+        first: nothing that fails later takes them along.
+        """
         self._warn_if_incomplete(num_results)
+        # The system's temporary folder is of one machine.
+        results_files = whole_files(written, SECONDS_TO_APPEAR if self._output_dir else 0.0)
         missing = [rank for rank, path in enumerate(results_files) if path is None]
+        if missing:
+            self._logger.warning(
+                f"the detections of ranks {missing} are in files that are not seen here, because "
+                f"{self._output_dir or 'the temporary folder'} is not shared by all machines: "
+                f"{RESULTS} lacks them, and there is no Fixed AP. AP by hotcoco counts them."
+            )
         self._evaluation.add_remaining()
         matchings = self._evaluation.matchings
         matches = {t: matchings[t].matches() for t in self._iou_types}
-        if self._engine == "lvis":
-            results = self._official_results(results_files, missing)
+        engine = "hotcoco" if missing else self._engine
+        if engine == "lvis":
+            results = self._official_results(results_files)
         else:
             results = {t: matchings[t].result() for t in self._iou_types}
         groups = [category["frequency"] for category in self.ground_truth["categories"]]
@@ -272,41 +279,41 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             t: {**results[t].metrics, **calibration_errors(matches[t], groups)}
             for t in self._iou_types
         }
-        results_file = ""
-        if self._output_dir:
-            results_file = os.path.join(self._output_dir, RESULTS)
-            if missing:
-                self._logger.warning(
-                    f"{self._output_dir} is not shared by all machines, or shows new files late: "
-                    f"{RESULTS} lacks the detections of ranks {missing}, so there is no Fixed AP. "
-                    "The other numbers count them."
-                )
-            with atomic_file(results_file, "wb") as f:
-                concatenate_results(filter(None, results_files), f)
-        if self._fixed_ap and not missing:
-            fixed = evaluate_fixed_ap(
-                self.ground_truth, results_file, self._iou_types, self._engine
-            )
-            metrics.update({f"{t}_fixed": result.metrics for t, result in fixed.items()})
         if "boundary" in matchings:
             ap = {k: v for k, v in matchings["boundary"].result().metrics.items() if "AR" not in k}
             metrics["boundary"] = ap
-        result = self._result(metrics, results, matches, results_file)
-        if self._output_dir:
-            result.save(self._output_dir)
+        result = self._result(metrics, results, matches, engine)
         self._logger.info(
             f"LVIS evaluation of {self._dataset_name} ({len(self.ground_truth['images'])} images, "
             f"at most {self._max_detections} detections each, by {result.engine}):\n"
             f"{results_table(result.metrics)}"
         )
+        if self._output_dir:
+            result.save(self._output_dir)
+            path = os.path.join(self._output_dir, RESULTS)
+            with atomic_file(path, "wb") as f:
+                concatenate_results(filter(None, results_files), f)
+            result = dataclasses.replace(result, results_file=path)
+        if self._fixed_ap and not missing:
+            result = self._with_fixed_ap(result)
         return result
 
-    def _official_results(self, results_files, missing):
-        if missing:
-            raise ValueError(
-                f"TEST.LVIS_ENGINE lvis needs all detections here, but those of ranks {missing} "
-                "are on other machines; use hotcoco, or an output folder that all machines share"
+    def _with_fixed_ap(self, result):
+        try:
+            fixed = evaluate_fixed_ap(
+                self.ground_truth, result.results_file, self._iou_types, self._engine
             )
+        except (OSError, ValueError, MemoryError) as error:
+            self._logger.warning(f"no Fixed AP ({last_line(error)}); all other numbers are saved")
+            return result
+        metrics = result.metrics | {f"{t}_fixed": _known(fixed[t].metrics) for t in fixed}
+        in_order = {name: metrics[name] for name in ROW_NAMES if name in metrics}
+        self._logger.info(f"with Fixed AP:\n{results_table(in_order)}")
+        result = dataclasses.replace(result, metrics=in_order)
+        result.save(self._output_dir)
+        return result
+
+    def _official_results(self, results_files):
         files = map(ResultsFile, results_files)
         images = self.ground_truth["images"]
         detections = [
@@ -325,28 +332,24 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         metrics: Mapping[str, Mapping[str, float | None]],
         results: Mapping[str, Any],
         matches: dict[str, Any],
-        results_file: str,
+        engine: str,
     ) -> Result:
         counts = None if self._class_statistics is None else self._class_statistics.image_counts
         return Result(
             dataset=self._dataset_name,
             annotation_file=os.path.abspath(self._metadata.json_file),
-            engine=f"{self._engine} {importlib.metadata.version(self._engine)}",
+            engine=f"{engine} {importlib.metadata.version(engine)}",
             max_detections=self._max_detections,
             num_images=len(self.ground_truth["images"]),
             num_processed_images=len(self._file_names),
             date=time.strftime("%Y-%m-%d %H:%M"),
-            metrics={
-                name: {key: value for key, value in numbers.items() if value is not None}
-                for name, numbers in metrics.items()
-            },
+            metrics={name: _known(numbers) for name, numbers in metrics.items()},
             categories=category_records(self.ground_truth, counts, results),
             file_names={
                 str(image_id): name if name is None else os.path.abspath(name)
                 for image_id, name in self._file_names.items()
             },
             matches=matches,
-            results_file=results_file,
             given_ground_truth=self.ground_truth,
         )
 
@@ -410,3 +413,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 f"has {len(self._category_ids)} classes; check MODEL.ROI_HEADS.NUM_CLASSES."
             )
         return self._category_ids[predicted_class]
+
+
+def _known(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}

@@ -146,13 +146,18 @@ class Result(Summary):
                 writer.writerow(
                     (
                         category["id"],
-                        category["name"],
+                        as_text(category["name"]),
                         GROUP_NAMES[category["group"]],
                         category["train_images"],
                         category["num_objects"],
                         *("" if value is None else f"{value:.3f}" for value in ap),
                     )
                 )
+
+
+def as_text(name: str) -> str:
+    """A cell of a CSV file that a spreadsheet does not take for a formula and compute."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def _load_matches(path):

@@ -1,11 +1,13 @@
 """Files of detections in LVIS's results format."""
 
 import contextlib
+import glob
 import itertools
 import mmap
 import os
 import re
 import tempfile
+import time
 import weakref
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
@@ -19,6 +21,7 @@ from .detections import Detections
 
 # Detections that are Python objects at a time.
 BLOCK = 2**16
+PREFIX, SUFFIX = "lvis_instances_results.", ".partial"
 
 
 class ResultsWriter:
@@ -38,7 +41,7 @@ class ResultsWriter:
             folder: folder for the file; None for the system's temporary one.
         """
         self._file = tempfile.NamedTemporaryFile(
-            dir=folder, prefix="lvis_instances_results.", suffix=".partial", delete=False
+            dir=folder, prefix=PREFIX, suffix=SUFFIX, delete=False
         )
         # Unlike delete=True, this bears a folder that has been removed meanwhile.
         weakref.finalize(self, _remove, self._file)
@@ -51,20 +54,38 @@ class ResultsWriter:
         return self._file.name
 
     def write(self, detections: Detections) -> None:
+        """
+        Raises:
+            OSError: as of a full disk; names the file.
+        """
         lines = [self._encode(result) for result in detections.to_results()]
         if lines:
-            self._file.write(b",\n" if self.num_results else b"")
-            self._file.write(b",\n".join(lines))
+            with self._named_errors():
+                self._file.write(b",\n" if self.num_results else b"")
+                self._file.write(b",\n".join(lines))
             self.num_results += len(lines)
 
     def close(self) -> None:
-        """End the list, for other processes to read. Nothing can be written after this."""
-        self._file.write(b"\n]\n")
-        self._file.flush()
-        # A network file system shows others what it has been told to keep.
-        os.fsync(self._file.fileno())
-        self.num_bytes = self._file.tell()
-        self._file.close()
+        """
+        End the list, for other processes to read. Nothing can be written after this.
+
+        Raises:
+            OSError: as of a full disk; names the file.
+        """
+        with self._named_errors():
+            self._file.write(b"\n]\n")
+            self._file.flush()
+            # A network file system shows others what it has been told to keep.
+            os.fsync(self._file.fileno())
+            self.num_bytes = self._file.tell()
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self):
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.path) from None
 
 
 def _remove(file):
@@ -72,6 +93,48 @@ def _remove(file):
         file.close()
     with contextlib.suppress(OSError):
         os.remove(file.name)
+
+
+def whole_files(written: Sequence[tuple[str, int]], seconds: float) -> list[str | None]:
+    """
+    Wait for what other machines have written, since a network file system may show it late.
+
+    Args:
+        written: path and size in bytes of closed files.
+        seconds: to wait at most.
+
+    Returns:
+        Their paths; None for one that is still not here, or not whole.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        paths = [path if _size(path) == num_bytes else None for path, num_bytes in written]
+        if None not in paths or time.monotonic() > end:
+            return paths
+        time.sleep(0.1)
+
+
+def _size(path: str) -> int:
+    try:
+        # Opening a file asks the server for its size, looking at it does not.
+        with open(path, "rb") as f:
+            return os.fstat(f.fileno()).st_size
+    except OSError:
+        return -1
+
+
+def remove_stale(folder: str, seconds: float) -> None:
+    """
+    Delete what evaluations that were killed have left behind.
+
+    Args:
+        folder: of an evaluation; it need not exist.
+        seconds: since when nothing was written to such a file.
+    """
+    for path in glob.glob(os.path.join(glob.escape(folder), f"{PREFIX}*{SUFFIX}")):
+        with contextlib.suppress(OSError):
+            if time.time() - os.path.getmtime(path) >= seconds:
+                os.remove(path)
 
 
 def concatenate_results(paths: Iterable[str], output: IO[bytes]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..atomic_write import partial_name
 from .batch_predictor import BatchPredictor
 from .results import PredictionsWriter
 
@@ -107,7 +108,7 @@ def _video_writer(output_file: Path, video: Video) -> Iterator[Callable[[np.ndar
     import cv2
 
     # OpenCV chooses the container by the suffix.
-    partial = output_file.with_name(f"{output_file.stem}.{os.getpid()}.partial.mp4")
+    partial = output_file.with_name(f"{partial_name(output_file.stem)}.mp4")
     codec = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]  # not in OpenCV's hints
     size = video.width, video.height
     writer = cv2.VideoWriter(str(partial), codec, video.rate, size)

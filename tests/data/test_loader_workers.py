@@ -11,7 +11,7 @@ from eql_seesaw.data.loader_workers import leave_signals_to_parent
 from eql_seesaw.data.train_loader import build_train_loader
 from tests.data.small_images import make_cfg, write_images
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 def load_images(how, dataset_dicts, pipe):

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 
 from eql_seesaw.engine import argument_parser, launch, one_line_errors
 from eql_seesaw.engine.stop_signals import StopSignals, TrainingStopped
+from eql_seesaw.evaluation.results_file import ResultsWriter
 from eql_seesaw.rank_barrier import wait_for_all
 
 
@@ -88,6 +89,12 @@ def unprepared(args):
     say("ready")
     while True:
         time.sleep(0.01)
+
+
+def evaluate_alone(args):
+    """No signal is handled, and a file of detections is being written."""
+    writer = ResultsWriter(None)
+    unprepared(writer)
 
 
 def main(args):

@@ -5,6 +5,7 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
+import torchvision
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -195,6 +196,44 @@ def test_entries_of_other_projects_are_not_ours(tmp_path, entry):
     assert load_trained(checkpointer, path) is None
     load_start(checkpointer, path)
     assert resume_run(checkpointer, may_have_changed=True)
+
+
+class TestBackbone:
+    @pytest.fixture
+    def model(self, tmp_path):
+        settings = ["MODEL.RESNETS.DEPTH", 50, "MODEL.BACKBONE.FREEZE_AT", 2]
+        settings += ["MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.RESNETS.RES2_OUT_CHANNELS", 256]
+        settings += ["MODEL.RESNETS.WIDTH_PER_GROUP", 64, "MODEL.RESNETS.NORM", "FrozenBN"]
+        cfg = tiny_config(tmp_path, "LongTailROIHeads", *settings)
+        return build_model(cfg), cfg
+
+    def test_torchvision(self, model, tmp_path, caplog):
+        """Each tensor of a ResNet-50 but its classifier of ImageNet, at its place."""
+        theirs = torchvision.models.resnet50(weights=None)
+        torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+        network, cfg = model
+        load_start(build_checkpointer(cfg, network), str(tmp_path / "resnet50.pth"))
+        ours = network.backbone.bottom_up
+        num_loaded = 0
+        for tensor in ours.state_dict().values():
+            num_loaded += any(torch.equal(tensor, t) for t in theirs.state_dict().values())
+        assert num_loaded == len(ours.state_dict())
+        assert torch.equal(ours.res3[0].shortcut.weight, theirs.layer2[0].downsample[0].weight)
+        assert torch.equal(ours.res5[2].conv3.weight, theirs.layer4[2].conv3.weight)
+        assert "set these" in caplog.text
+
+    @pytest.mark.fault(
+        "MODEL.WEIGHTS is a file of another model, and the first stages of the backbone are frozen",
+        "One line with how many of its tensors are in the file: none",
+    )
+    def test_another_model(self, model, tmp_path, caplog):
+        torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "other.pth")
+        network, cfg = model
+        with pytest.raises(CheckpointError, match="other.pth gives 0 of [0-9]+ tensors of the bac"):
+            load_start(build_checkpointer(cfg, network), str(tmp_path / "other.pth"))
+        network.backbone.requires_grad_(True)
+        load_start(build_checkpointer(cfg, network), str(tmp_path / "other.pth"))
+        assert "gives 0 of" in caplog.text
 
 
 def warnings(caplog):

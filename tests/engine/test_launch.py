@@ -1,10 +1,14 @@
 """Who decides rank, world size, backend and device, by variables and arguments."""
 
+import re
+from datetime import timedelta
+
 import pytest
 import torch
 
 from eql_seesaw.command_line import ProcessFailed, RankLost
 from eql_seesaw.engine import argument_parser, launch, one_line_errors
+from eql_seesaw.engine.launch import rank_lost
 from eql_seesaw.engine.placement import find_placement
 
 TORCHRUN = {
@@ -206,6 +210,30 @@ def test_main_gets_its_placement(gpus, monkeypatch):
     seen = []
     launch(lambda args: seen.append(args.placement.world_size), args)
     assert seen == [1]
+
+
+REFUSED = (
+    "Gloo connectFullMesh failed with [../pair.cc:144] timed out connecting: SO_ERROR: refused"
+)
+NCCL = """NCCL error in: ../NCCLUtils.cpp:77, remote process exited or there was a network error
+ncclRemoteError: A call failed possibly due to a network error.
+Last error:
+socketProgress: Connection closed by remote peer node7<41523>"""
+SLOW = "[../unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete: gloo"
+
+
+@pytest.mark.parametrize(
+    "message, expected",
+    [
+        (REFUSED, "to another rank is lost .*connecting: SO_ERROR: refused.; its log may say why"),
+        (NCCL, "to another rank is lost .socketProgress: Connection closed by remote peer node7"),
+        (SLOW, r"within 30 minutes, .* \(Timed out waiting 1800000ms for recv .*--timeout MINUTES"),
+        ("CUDA out of memory", None),
+    ],
+)
+def test_errors_of_collectives_are_said_as_what_they_are(message, expected):
+    lost = rank_lost(RuntimeError(message), timedelta(minutes=30))
+    assert lost is None if expected is None else re.search(expected, str(lost))
 
 
 @pytest.mark.parametrize(

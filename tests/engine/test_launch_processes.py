@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_killed_launcher():
 
 @pytest.mark.fault("a signal during training", "status 75 after saving, on all ranks")
 # SIGUSR1, and what is saved, are in tests/faults/test_crash.py.
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signal_to_the_launcher_stops_training_in_order(name):
     process = start_ready(*OWN, "train")
     process.send_signal(signal.Signals[name])
@@ -160,6 +161,29 @@ def test_signal_before_training(name, expected):
     output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == expected
     assert "Traceback" not in errors
+
+
+@pytest.mark.fault(
+    "SIGTERM, as of `docker stop`, to the first process of a container that evaluates",
+    "It ends at once, with status 143; nothing temporary stays",
+)
+def test_signal_to_the_first_process_of_a_container(tmp_path):
+    first_process = ["unshare", "--fork", "--pid", "--kill-child", "--mount-proc"]
+    if subprocess.run([*first_process, "true"], capture_output=True).returncode:
+        pytest.skip("a process namespace takes more rights")
+    process = subprocess.Popen(
+        [*first_process, sys.executable, "-W", "ignore", *PROGRAM, "evaluate_alone"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    assert any(tmp_path.glob("*.partial"))
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGTERM)
+    assert process.wait(timeout=SECONDS) == 143
+    assert not any(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.fault("Ctrl-C twice", "the run ends without saving, status 130")

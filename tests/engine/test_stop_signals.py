@@ -5,7 +5,21 @@ import threading
 import pytest
 
 from eql_seesaw.engine import stop_signals
-from eql_seesaw.engine.stop_signals import SIGNALS, STOPPED, StopSignals, TrainingStopped
+from eql_seesaw.engine.stop_signals import (
+    SIGNALS,
+    STOPPED,
+    StopSignals,
+    TrainingStopped,
+    end_on_signals,
+)
+
+
+@pytest.fixture(autouse=True)
+def handlers_are_restored():
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 def send(signum):
@@ -27,6 +41,23 @@ def test_handlers_are_restored():
     with StopSignals():
         assert [signal.getsignal(s) for s in SIGNALS] != before
     assert [signal.getsignal(s) for s in SIGNALS] == before
+
+
+@pytest.mark.fault(
+    "A run under nohup loses its terminal, or Ctrl-C reaches a run that a script started with `&`",
+    "It goes on: what was ignored at the start is ignored",
+)
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGINT])
+def test_signals_ignored_at_the_start_stay_so(signum):
+    before = signal.signal(signum, signal.SIG_IGN)
+    try:
+        end_on_signals()
+        send(signum)
+        with StopSignals() as signals:
+            send(signum)
+            assert signals.requested == ""
+    finally:
+        signal.signal(signum, before)
 
 
 def test_first_signal_counts():

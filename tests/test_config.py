@@ -1,0 +1,75 @@
+"""Values of Detectron2's own keys that would have no effect here, or end in a traceback."""
+
+import re
+
+import pytest
+
+from eql_seesaw.config import load_config
+from tests.engine.conftest import ROOT
+
+QUICKSTART = str(ROOT / "configs" / "quickstart" / "seesaw.yaml")
+
+REFUSED = [
+    (["SOLVER.STEPS", "(6,)", "SOLVER.MAX_ITER", "6"], "SOLVER.STEPS is (6,); .* less than .* 6"),
+    (["SOLVER.STEPS", "(5, 3)"], "SOLVER.STEPS is (5, 3); they must ascend"),
+    (["MODEL.DEVICE", "mps"], "MODEL.DEVICE is 'mps'; it must be cuda or cpu"),
+    (["MODEL.RESNETS.NORM", "LN2"], "MODEL.RESNETS.NORM is 'LN2', which Detectron2 does not know"),
+    (["MODEL.FPN.NORM", "SyncBN"], "MODEL.FPN.NORM is SyncBN, which needs a GPU"),
+    (["MODEL.KEYPOINT_ON", "True"], "MODEL.KEYPOINT_ON is true, but here keypoints are neither"),
+    (["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS is true, but"),
+    (["MODEL.META_ARCHITECTURE", "RetinaNet"], "'RetinaNet', .* use GeneralizedRCNN"),
+    (["TEST.AUG.ENABLED", "True"], "TEST.AUG.ENABLED is true"),
+    (["OUTPUT_DIR", "runs/what?"], "OUTPUT_DIR is 'runs/what?'; Detectron2 would take"),
+    (["DATASETS.TEST", "('../x',)"], "DATASETS: '../x' cannot be the name"),
+    (["DATASETS.TEST", "(2024,)"], "DATASETS: 2024 .* put it in quotes"),
+]
+FILES = [
+    ("VERSION: 2\nTEST:\n", "TEST: is empty"),
+    ("TEST:\n", "a section is empty"),
+    ("DATASETS: {REGISTER: {2024: {JSON: a, IMAGES: b}}}\n", "a key is a number; put it in quotes"),
+    ("_BASE_: itself.yaml\n", "its _BASE_ leads back to itself"),
+]
+
+
+def refusal(config_file, overrides=()):
+    with pytest.raises(ValueError) as error:
+        load_config(str(config_file), list(overrides))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def pattern(text):
+    return text.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")
+
+
+@pytest.mark.fault(
+    "A key of Detectron2 has a value that has no effect here or cannot work",
+    "One line with key, value and what is allowed",
+)
+@pytest.mark.parametrize("overrides, expected", REFUSED, ids=lambda x: str(x)[:40])
+def test_values_of_detectron2(overrides, expected):
+    assert re.search(pattern(expected), refusal(QUICKSTART, overrides))
+
+
+@pytest.mark.parametrize("text, expected", FILES)
+def test_files(tmp_path, text, expected):
+    path = tmp_path / "itself.yaml"
+    path.write_text(text)
+    assert refusal(path).startswith(f"config file {path}: {expected}")
+
+
+def test_name_with_dots_is_changed_in_the_file(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        f"_BASE_: {QUICKSTART}\nDATASETS: {{REGISTER: {{my.data: {{JSON: a, IMAGES: b}}}}}}\n"
+    )
+    assert load_config(str(path), []).DATASETS.REGISTER["my.data"].JSON == "a"
+    line = refusal(path, ["DATASETS.REGISTER.my.data.JSON", "c"])
+    assert "a name with dots in it cannot be overridden" in line
+
+
+def test_cropping_polygons_takes_shapely(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    crop = ["INPUT.CROP.ENABLED", "True", "INPUT.MASK_FORMAT"]
+    assert "pip install shapely" in refusal(QUICKSTART, [*crop, "polygon"])
+    load_config(QUICKSTART, [*crop, "bitmask"])
