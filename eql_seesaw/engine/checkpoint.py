@@ -35,7 +35,8 @@ class LongTailCheckpointer(DetectionCheckpointer):
     training set. The functions of ``start_and_resume.py`` compare them with the run's own.
 
     A checkpoint appears under its name when it is whole, and never with weights that are not
-    finite, so that there is always a good one to go on from. No file that is read can run code.
+    finite, so that there is always a good one to go on from. With torch 2.10 or newer no
+    file that is read can run code.
     """
 
     def __init__(

@@ -2,6 +2,8 @@
 
 import codecs
 import collections
+import functools
+import logging
 import os
 import pickle
 import re
@@ -11,6 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+logger = logging.getLogger(__name__)
+
+# The first without known ways around weights_only.
+SAFE_TORCH = (2, 10)
 ZIP_MAGIC = b"PK\x03\x04"
 
 # Needed by numpy arrays in a pickle, by the names that Python 2 and 3 and numpy 1 and 2 give.
@@ -48,19 +54,16 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return checkpoint
 
 
-def load_weights_only(path: str, is_checked: bool = False) -> Any:
+def load_weights_only(path: str) -> Any:
     """
     Content of a file of ``torch.save``, on the CPU, if it is nothing but tensors and plain values.
-
-    Args:
-        is_checked: the file's checksums have been compared just before.
 
     Raises:
         CheckpointError: in one line.
     """
     try:
-        if not is_checked:
-            _check_integrity(path)
+        _check_integrity(path)
+        _warn_of_old_torch()
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what unpickling anything but a checkpoint raises is anything
         raise CheckpointError(f"cannot read {path} ({_reason(error)})") from None
@@ -102,11 +105,25 @@ def _check_integrity(path: str) -> None:
         return
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise CheckpointError("a TorchScript program, not a file of weights")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, EOFError):
         raise CheckpointError("cut short or damaged") from None
     if damaged is not None:
         raise CheckpointError(f"damaged: the checksum of {damaged} in it is wrong")
+
+
+@functools.cache
+def _warn_of_old_torch() -> None:
+    """Said once: what torch.load itself did not keep out."""
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < SAFE_TORCH:
+        logger.warning(
+            f"torch {torch.__version__}: a file of weights made to harm may run code (before 2.6, "
+            "CVE-2025-32434) or overwrite memory (before 2.10, CVE-2026-24747); load only files "
+            "that you trust, or install a newer torch"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from eql_seesaw.engine import checkpoint_reading
 from eql_seesaw.engine.checkpoint import CheckpointError, LongTailCheckpointer
 from eql_seesaw.engine.checkpoint_reading import check_pickle, read_checkpoint
 
@@ -75,6 +76,26 @@ class TestHarmfulFiles:
         with pytest.raises(CheckpointError, match="cannot read .*model.pth"):
             load(path)
         assert os.listdir(tmp_path) == ["model.pth"]
+
+    @pytest.mark.fault(
+        "MODEL.WEIGHTS is a TorchScript program, whatever its file is called",
+        "One line; nothing of it runs",
+    )
+    def test_torchscript(self, tmp_path):
+        path = tmp_path / "model.pth"
+        torch.jit.script(nn.Linear(3, 3)).save(path)
+        with pytest.raises(CheckpointError, match="model.pth .a TorchScript program, not a file"):
+            load(path)
+
+    @pytest.mark.parametrize("version, is_old", [("2.9.1+cu128", True), ("2.10.0", False)])
+    def test_old_torch_is_no_protection(self, tmp_path, monkeypatch, caplog, version, is_old):
+        checkpoint_reading._warn_of_old_torch.cache_clear()
+        monkeypatch.setattr(torch, "__version__", version)
+        path = tmp_path / "model.pth"
+        torch.save({"model": nn.Linear(3, 3).state_dict()}, path)
+        for _ in range(2):
+            load(path)
+        assert caplog.text.count("load only files that you trust") == is_old
 
     def test_the_payload_would_run(self, tmp_path):
         pickle.loads(pickle.dumps(Payload(f"touch {tmp_path}/ran")))
