@@ -3,26 +3,21 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Container, Sequence
-from typing import Annotated, Any, Literal
+from array import array
+from collections.abc import Sequence
+from typing import Any
 
-import msgspec
 import numpy as np
-import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 
 from .annotation_columns import AnnotationColumns, joined_columns
-from .annotation_file import AnnotationFile, decode_entry, id_problem, paused_garbage_collector
-from .annotation_problems import (
-    MAX_COORDINATE,
-    Problem,
-    Problems,
-    box_problem,
+from .annotation_entries import CATEGORY_LISTS, Annotation, Form, Image, compressed_rle, decode
+from .annotation_file import (
+    NO_NEEDS,
+    AnnotationFile,
+    Needs,
     image_file_name,
-    image_problem,
-    name_problem,
-    reference_problem,
-    segmentation_problem,
+    paused_garbage_collector,
 )
 
 logger = logging.getLogger(__name__)
@@ -36,11 +31,10 @@ class AnnotatedImages(Sequence):
 
     Class ids, also those in "neg_category_ids" and "not_exhaustive_category_ids" (absent where
     the file has none), are contiguous, in ascending order of the file's category ids. Annotations
-    have "bbox" (XYWH, pixels), "category_id", and where the file has them "iscrowd" and
-    "segmentation" (polygons, or compressed RLE).
+    have "bbox" (XYWH, pixels; where the file has none, that of the mask), "category_id", "iscrowd"
+    if they are crowds, and where the file has it "segmentation" (polygons, or compressed RLE).
 
     Attributes:
-        json_file: annotation file.
         image_root: folder that file names are relative to.
         from_coco_url: whether file names are those of "coco_url", as Detectron2 reads LVIS.
         class_names: K names.
@@ -53,7 +47,6 @@ class AnnotatedImages(Sequence):
         columns: of the annotations of these images.
     """
 
-    json_file: str
     image_root: str
     from_coco_url: bool
     class_names: list[str]
@@ -69,20 +62,21 @@ class AnnotatedImages(Sequence):
         return self.columns.num_images
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
-        image = self._decode(self.image_spans[index])
+        image: Any = self._decode(self.image_spans[index], Image)
         height, width = image["height"], image["width"]
         file_name = image_file_name(image, self.from_coco_url)
-        record = {
+        record: dict[str, Any] = {
             "file_name": os.path.join(self.image_root, file_name),
             "height": height,
             "width": width,
             "image_id": image["id"],
         }
-        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+        to_class = self.contiguous_ids
+        for key in CATEGORY_LISTS:
             if key in image:
-                record[key] = [self.contiguous_ids[category_id] for category_id in image[key]]
+                record[key] = [to_class[i] for i in image[key] if i in to_class]
         spans = self.annotation_spans[slice(*self.annotation_ranges[index])]
-        annotations = map(self._decode, spans)
+        annotations = [self._decode(span, Annotation) for span in spans]
         record["annotations"] = [self._instance(x, height, width) for x in annotations]
         return record
 
@@ -100,22 +94,22 @@ class AnnotatedImages(Sequence):
             columns=self.columns.of_images(keep),
         )
 
-    def _decode(self, span: np.ndarray) -> Any:
+    def _decode(self, span: np.ndarray, form: type[Form]) -> Form:
         start, end = span.tolist()
-        return decode_entry(self.text[start:end], self.json_file)
+        return decode(self.text[start:end], form)
 
-    def _instance(self, annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    def _instance(self, annotation: Annotation, height: int, width: int) -> dict[str, Any]:
         instance = {
-            "bbox": annotation["bbox"],
+            "bbox": annotation.box(height, width),
             "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": self.contiguous_ids[annotation["category_id"]],
+            "category_id": self.contiguous_ids[annotation.category_id],
         }
-        if "iscrowd" in annotation:
-            instance["iscrowd"] = annotation["iscrowd"]
-        segmentation = annotation.get("segmentation")
+        if annotation.iscrowd:
+            instance["iscrowd"] = 1
+        segmentation: Any = annotation.segmentation
+        if isinstance(segmentation, dict):
+            segmentation = compressed_rle(segmentation, height, width)
         if segmentation:
-            if isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
-                segmentation = mask_util.frPyObjects(segmentation, height, width)
             instance["segmentation"] = segmentation
         return instance
 
@@ -149,7 +143,7 @@ class JoinedImages(Sequence):
 
 @paused_garbage_collector()
 def read_annotated_images(
-    json_file: str, image_root: str, from_coco_url: bool = False, classes_only: bool = False
+    json_file: str, image_root: str, needs: Needs = NO_NEEDS
 ) -> AnnotatedImages:
     """
     Read and check an annotation file in COCO or LVIS format.
@@ -159,177 +153,44 @@ def read_annotated_images(
         image_root: folder that an image's "file_name" is relative to. Where that is absent, as in
             LVIS v1, the last two parts of "coco_url" are taken, and this is the folder that holds
             ``train2017`` and ``val2017``.
-        from_coco_url: take "coco_url" even where there is a "file_name".
-        classes_only: pass over boxes and masks, in half of the time, where only the ``columns``
-            are wanted; no image can be asked for.
+        needs: of training with them, beyond usable file names.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is not such a file. One line names the file, the first offending
             id, and how many have the same problem.
     """
-    file = AnnotationFile(json_file)
-    problems = Problems(json_file)
-    categories = category_names(file)
-    sizes: dict[int, tuple[Any, Any]] = {}
-    for image in file.entries("images", problems.add):
-        problem = _image_problem(image, categories, from_coco_url)
-        problems.add(f"image {image['id']}", problem)
-        sizes[image["id"]] = image.get("height"), image.get("width")
-    if not file.raw_entries("annotations"):
-        list(file.entries("annotations", problems.add))
-    problems.raise_first()
+    file = AnnotationFile(json_file, needs._replace(file_names=True))
+    image_ids = np.array(sorted(file.images), dtype=np.int64)
+    contiguous_ids = {category_id: k for k, category_id in enumerate(file.categories)}
+    index_of = {image_id: index for index, image_id in enumerate(image_ids.tolist())}
+    places, images, classes, is_crowd = array("q"), array("q"), array("q"), array("b")
+    for place, annotation in file.annotations():
+        places.append(place)
+        images.append(index_of[annotation.image_id])
+        classes.append(contiguous_ids[annotation.category_id])
+        is_crowd.append(annotation.iscrowd)
+    file.findings.settle(logger)
 
-    contiguous_ids = {category_id: k for k, category_id in enumerate(categories)}
-    columns, order = _read_columns(file, sizes, contiguous_ids, problems, classes_only)
-    problems.raise_first()
-    ends = np.cumsum(np.bincount(columns.images, minlength=len(sizes)))
-    by_id = np.array(sorted(range(len(sizes)), key=list(sizes).__getitem__))
-    heights, widths = np.array(list(sizes.values()), dtype=np.int64)[by_id].T
-    if classes_only:
-        image_spans = annotation_spans = np.empty((0, 2), dtype=np.int64)
-    else:
-        image_spans = file.spans("images")[by_id]
-        annotation_spans = file.spans("annotations")[order]
-    return AnnotatedImages(
-        json_file=json_file,
-        image_root=image_root,
-        from_coco_url=from_coco_url,
-        class_names=list(categories.values()),
-        contiguous_ids=contiguous_ids,
-        text=file.text,
-        image_spans=image_spans,
-        annotation_ranges=np.stack([np.array([0, *ends[:-1]]), ends], axis=1),
-        annotation_spans=annotation_spans,
-        is_wide=widths > heights,
-        columns=columns,
-    )
-
-
-def _read_columns(
-    file: AnnotationFile,
-    sizes: dict[int, tuple[int, int]],
-    contiguous_ids: dict[int, int],
-    problems: Problems,
-    classes_only: bool,
-) -> tuple[AnnotationColumns, np.ndarray]:
-    """
-    Check all annotations, and note what is wrong with some.
-
-    Returns:
-        The columns, in ascending order of image id, and the place of each of their rows in the
-        file, (A,) int64.
-    """
-    places = {image_id: place for place, image_id in enumerate(sorted(sizes))}
-    usual_type: type[_Reference] = _Reference if classes_only else _Annotation
-    decode = msgspec.json.Decoder(usual_type).decode
-    ids: set[int] = set()
-    images, classes, is_crowd = [], [], []
-    for index, raw in enumerate(file.raw_entries("annotations")):
-        try:
-            usual = decode(raw)
-            if (
-                usual.id not in ids
-                and usual.image_id in places
-                and usual.category_id in contiguous_ids
-                and usual.fits(sizes[usual.image_id])
-            ):
-                ids.add(usual.id)
-                images.append(places[usual.image_id])
-                classes.append(contiguous_ids[usual.category_id])
-                is_crowd.append(usual.iscrowd == 1)
-                continue
-        except (ValueError, RecursionError):
-            pass
-        # Something is unusual, and perhaps wrong: the slow look, which can say what.
-        entry = file.decode(raw)
-        entry_id = entry.get("id") if isinstance(entry, dict) else None
-        problem = id_problem("annotations", entry_id, ids)
-        if problem is not None:
-            problems.add(f"annotations[{index}]", problem)
-            continue
-        ids.add(entry["id"])
-        problem = _annotation_problem(entry, sizes, contiguous_ids)
-        problems.add(f"annotation {entry_id}", problem)
-        if problem is None:
-            images.append(places[entry["image_id"]])
-            classes.append(contiguous_ids[entry["category_id"]])
-            is_crowd.append(bool(entry.get("iscrowd")))
     order = np.argsort(images, kind="stable")
     columns = AnnotationColumns(
         images=np.array(images, dtype=np.int64)[order],
         classes=np.array(classes, dtype=np.int64)[order],
         is_crowd=np.array(is_crowd, dtype=bool)[order],
-        num_images=len(sizes),
+        num_images=len(image_ids),
     )
-    return columns, order
-
-
-def category_names(file: AnnotationFile) -> dict[int, str]:
-    """
-    Name of each category id of an annotation file, in ascending order of id.
-
-    Raises:
-        ValueError: the "categories" are malformed. One line.
-    """
-    problems = Problems(file.json_file)
-    names = {}
-    for category in file.entries("categories", problems.add):
-        problems.add(f"category {category['id']}", name_problem(category))
-        names[category["id"]] = category.get("name")
-    problems.raise_first()
-    return dict(sorted(names.items()))
-
-
-def _image_problem(
-    image: dict[str, Any], category_ids: Container[int], from_coco_url: bool
-) -> Problem | None:
-    try:
-        image_file_name(image, from_coco_url)
-    except ValueError as error:
-        return Problem("images without a usable file name", str(error))
-    return image_problem(image, category_ids)
-
-
-def _annotation_problem(
-    annotation: dict[str, Any], sizes: dict[int, tuple[int, int]], category_ids: Container[int]
-) -> Problem | None:
-    problem = (
-        reference_problem(annotation, "image_id", "images", sizes)
-        or reference_problem(annotation, "category_id", "categories", category_ids)
-        or box_problem(annotation.get("bbox"))
+    ends = np.cumsum(np.bincount(columns.images, minlength=len(image_ids)))
+    in_order = [file.images[image_id] for image_id in image_ids.tolist()]
+    image_places = [file.image_places[image_id] for image_id in image_ids.tolist()]
+    return AnnotatedImages(
+        image_root=image_root,
+        from_coco_url=needs.from_coco_url,
+        class_names=[category["name"] for category in file.categories.values()],
+        contiguous_ids=contiguous_ids,
+        text=file.text,
+        image_spans=file.spans("images")[image_places],
+        annotation_ranges=np.stack([np.array([0, *ends[:-1]]), ends], axis=1),
+        annotation_spans=file.spans("annotations")[np.array(places, dtype=np.int64)[order]],
+        is_wide=np.array([image["width"] > image["height"] for image in in_order]),
+        columns=columns,
     )
-    segmentation = annotation.get("segmentation")
-    if problem is not None or not segmentation:
-        return problem
-    return segmentation_problem(segmentation, *sizes[annotation["image_id"]])
-
-
-# Types of a usual annotation: what decodes has no problem, and its numbers are then forgotten.
-_Coordinate = Annotated[float, msgspec.Meta(gt=-MAX_COORDINATE, lt=MAX_COORDINATE)]
-_Polygon = Annotated[list[float], msgspec.Meta(min_length=6)]
-
-
-class _Reference(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    category_id: int
-    iscrowd: Literal[0, 1] = 0
-
-    def fits(self, size: tuple[int, int]) -> bool:
-        return True
-
-
-class _Rle(msgspec.Struct, gc=False):
-    size: tuple[int, int]
-    counts: Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class _Annotation(_Reference, kw_only=True, gc=False):
-    bbox: tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate]
-    segmentation: list[_Polygon] | _Rle | None = None
-
-    def fits(self, size: tuple[int, int]) -> bool:
-        """False where the mask is of another size than the image, or a polygon of odd length."""
-        if isinstance(self.segmentation, _Rle):
-            return self.segmentation.size == size
-        return all(len(polygon) % 2 == 0 for polygon in self.segmentation or ())

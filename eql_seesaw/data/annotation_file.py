@@ -1,36 +1,104 @@
-"""The one reader of annotation files in COCO or LVIS format."""
+"""The one reader of annotation files in COCO or LVIS format, with the one set of rules for them."""
 
 import contextlib
 import gc
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+import math
+import os
+from array import array
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
-from .annotation_problems import Problem
+from .annotation_entries import (
+    CATEGORY_LISTS,
+    DECODERS,
+    Annotation,
+    BrokenEntry,
+    Category,
+    Form,
+    Image,
+    decode_unusual,
+    entry_id,
+    keep_known,
+    load,
+    rle_error,
+    segmentation_error,
+)
+from .findings import Findings, shorten
 
 SECTIONS = ("images", "annotations", "categories")
 
 
+class Needs(NamedTuple):
+    """
+    Needs of whoever reads an annotation file, beyond its form.
+
+    Attributes:
+        file_names: images are opened.
+        from_coco_url: their names are those of "coco_url", as Detectron2 reads LVIS.
+        masks: every object has a mask.
+        polygons: masks are polygons.
+        whole_rles: compressed masks are looked into, which takes time.
+        max_size: pixels to which the longer side of an image is reduced; 0 for no limit.
+    """
+
+    file_names: bool = False
+    from_coco_url: bool = False
+    masks: bool = False
+    polygons: bool = False
+    whole_rles: bool = False
+    max_size: int = 0
+
+    @classmethod
+    def of(cls, cfg: CfgNode, is_train: bool, from_coco_url: bool = False) -> "Needs":
+        """Needs of a training, or else an evaluation, with this config."""
+        names = cls(file_names=True, from_coco_url=from_coco_url)
+        if is_train and cfg.DATALOADER.UNREADABLE_IMAGES == "skip":
+            return names
+        sides = cfg.INPUT.MIN_SIZE_TRAIN if is_train else (cfg.INPUT.MIN_SIZE_TEST,)
+        max_size = cfg.INPUT.MAX_SIZE_TRAIN if is_train else cfg.INPUT.MAX_SIZE_TEST
+        return names._replace(
+            masks=cfg.MODEL.MASK_ON,
+            polygons=is_train and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon",
+            max_size=max_size if any(sides) else 0,
+        )
+
+
+NO_NEEDS = Needs()
+
+
 class AnnotationFile:
     """
-    Text of an annotation file and its entries, which stay text until they are asked for: decoded
-    all at once they take ten times the memory of the file.
+    Annotation file, whose annotations stay text until they are asked for: decoded all at once they
+    take ten times the memory of the file.
+
+    What changes neither training nor the numbers of the ``lvis`` package is a warning.
 
     Attributes:
         json_file: path of the file.
+        findings: on the file, so far.
         text: UTF-8, as it is in the file.
+        categories: by id, in ascending order; each has a "name".
+        images: by id, in the file's order.
+        image_places: place in the file of each of them.
 
     Raises:
-        OSError: the file cannot be read.
+        FileNotFoundError: there is no such file.
         ValueError: it is not JSON, is cut off, or holds no object.
     """
 
-    def __init__(self, json_file: str) -> None:
+    def __init__(self, json_file: str, needs: Needs = NO_NEEDS) -> None:
+        if not PathManager.isfile(json_file):
+            raise FileNotFoundError(f"no such file: {json_file}")
         self.json_file = json_file
+        self.findings = Findings(json_file)
+        self._needs = needs
         with PathManager.open(json_file, "rb") as f:
             self.text: bytes = f.read()
         try:
@@ -40,49 +108,37 @@ class AnnotationFile:
         except (ValueError, RecursionError):
             self.text = _in_strict_json(self.text, json_file)
             self._sections = _split(self.text)
+        self._broken_ids: set[tuple[str, Any]] = set()
+        self.categories = self._read_categories()
+        self.images, self.image_places = self._read_images()
 
-    def raw_entries(self, section: str) -> list[msgspec.Raw]:
-        """Entries of "images", "annotations" or "categories", as text; [] without such a list."""
-        return getattr(self._sections, section) or []
-
-    def entries(
-        self, section: str, note: Callable[[str, Problem], None], may_be_empty: bool = False
-    ) -> Iterator[dict[str, Any]]:
+    def annotations(self) -> Iterator[tuple[int, Annotation]]:
         """
-        Entries that are objects with an id of their own, in the file's order.
-
-        Args:
-            section: "images", "annotations" or "categories".
-            note: gets what is wrong with the others, each with its place in the file.
-            may_be_empty: take an empty list for no problem.
+        Annotations in the file's order, each with its place there. Those of unknown images or
+        categories are left out, as by the ``lvis`` package; broken ones are findings.
         """
-        raw_entries = self.raw_entries(section)
-        if getattr(self._sections, section) is None:
-            note(section, Problem("missing sections", "no list; expected COCO or LVIS format"))
-        elif not raw_entries and not may_be_empty:
-            note(section, Problem("missing sections", "the list is empty"))
-        ids: set[int] = set()
-        for index, raw in enumerate(raw_entries):
-            entry = self.decode(raw)
-            problem = id_problem(section, entry.get("id") if isinstance(entry, dict) else None, ids)
-            if problem is None:
-                ids.add(entry["id"])
-                yield entry
+        ids, places = array("q"), array("q")
+        images, categories = self.images, self.categories
+        for place, annotation in self._entries("annotations", Annotation):
+            image = images.get(annotation.image_id)
+            if image is None or annotation.category_id not in categories:
+                self._note_unknown(place, annotation.image_id, annotation.category_id)
+                continue
+            ids.append(annotation.id)
+            places.append(place)
+            error = self._annotation_error(annotation, image)
+            if error is None:
+                yield place, annotation
             else:
-                note(f"{section}[{index}]", problem)
-
-    def decode(self, entry: msgspec.Raw | bytes) -> Any:
-        """
-        Value of an entry.
-
-        Raises:
-            ValueError: it cannot be represented, as a number of 5,000 digits.
-        """
-        return decode_entry(entry, self.json_file)
+                self._note("annotations", place, "unfit annotations", error, "error")
+        _, first = np.unique(ids, return_index=True)
+        for place in np.delete(np.array(places), first).tolist():
+            kind = "annotations with repeated ids"
+            self._note("annotations", place, kind, "the id is repeated")
 
     def spans(self, section: str) -> np.ndarray:
-        """(N, 2) int64, start and end of each entry in ``text``."""
-        raw_entries = self.raw_entries(section)
+        """(N, 2) int64, start and end in ``text`` of each entry of "images" or "annotations"."""
+        raw_entries = getattr(self._sections, section)
         spans = np.empty((len(raw_entries), 2), dtype=np.int64)
         if not raw_entries:
             return spans
@@ -99,26 +155,144 @@ class AnnotationFile:
         spans[:, 1] = spans[:, 0] + lengths
         return spans
 
+    def _read_categories(self) -> dict[int, dict[str, Any]]:
+        categories: dict[int, dict[str, Any]] = {}
+        for place, category in self._entries("categories", Category):
+            note = partial(self._note, "categories", place)
+            category_id = category["id"]
+            entry = {**load(self._raw("categories", place)), "id": category_id}
+            name = entry.get("name")
+            if category_id in categories:
+                note("categories with repeated ids", "the id is repeated; the last one counts")
+            if not isinstance(name, str):
+                text = f"name is {shorten(name)}, so that it is called {category_id}"
+                note("categories without a name", text)
+                entry["name"] = str(category_id)
+            categories[category_id] = entry
+        return dict(sorted(categories.items()))
 
-def decode_entry(entry: msgspec.Raw | bytes, json_file: str) -> Any:
-    """As :meth:`AnnotationFile.decode`."""
-    try:
-        return msgspec.json.decode(entry)
-    except (ValueError, RecursionError):
-        pass
-    try:  # the standard library also knows 1e999 and half of a surrogate pair
-        return json.loads(bytes(entry))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
+    def _read_images(self) -> tuple[dict[int, Image], dict[int, int]]:
+        images: dict[int, Image] = {}
+        places: dict[int, int] = {}
+        image: Any
+        for place, image in self._entries("images", Image):
+            note = partial(self._note, "images", place)
+            if image["id"] in images:
+                note("images with repeated ids", "the id is repeated; the last one counts")
+            for key in CATEGORY_LISTS:
+                if key in image and not self.categories.keys() >= set(image[key]):
+                    keep_known(image, key, self.categories.__contains__, note)
+            error = self._image_error(image)
+            if error is not None:
+                note(*error, "error")
+            images[image["id"]], places[image["id"]] = image, place
+        return images, places
+
+    def _image_error(self, image: Image) -> tuple[str, str] | None:
+        """Kind and line of what does not fit the needs of the reader."""
+        if self._needs.file_names:
+            try:
+                image_file_name(image, self._needs.from_coco_url)
+            except ValueError as error:
+                return "images without a usable file name", str(error)
+        short, long = sorted((image["height"], image["width"]))
+        max_size = self._needs.max_size
+        if max_size and 2 * max_size * short < long:
+            return "images that are too narrow", (
+                f"{image['width']} x {image['height']} pixels, of which nothing is left when the "
+                f"longer side becomes {max_size} (INPUT.MAX_SIZE_TRAIN or INPUT.MAX_SIZE_TEST)"
+            )
+        return None
+
+    def _annotation_error(self, annotation: Annotation, image: Image) -> str | None:
+        """Line about what does not fit the image, or the needs of the reader."""
+        segmentation, needs = annotation.segmentation, self._needs
+        if not segmentation:
+            if annotation.bbox is None:
+                return "bbox is missing, expected [x, y, width, height]"
+            if needs.masks and not annotation.iscrowd:
+                return "segmentation is missing, but MODEL.MASK_ON is True"
+            return None
+        error = segmentation_error(segmentation, image["height"], image["width"])
+        if error is None and isinstance(segmentation, dict):
+            if needs.polygons and not annotation.iscrowd:
+                return "segmentation is an RLE, which needs INPUT.MASK_FORMAT bitmask"
+            if needs.whole_rles and isinstance(segmentation["counts"], str):
+                return rle_error(segmentation)
+        return error
+
+    def _entries(self, section: str, form: type[Form]) -> Iterator[tuple[int, Form]]:
+        """Entries of a section that are of its form, with their places; others are findings."""
+        raw_entries = getattr(self._sections, section)
+        if not raw_entries and (raw_entries is None or section != "annotations"):
+            text = "the list is empty" if raw_entries == [] else "no list; expected COCO or LVIS"
+            self.findings.add("error", "missing sections", f"{section}: {text}")
+        decode = DECODERS[form].decode
+        for place, raw in enumerate(raw_entries or ()):
+            try:
+                entry = decode(raw)
+            except (ValueError, RecursionError):
+                try:
+                    entry = decode_unusual(raw, form, partial(self._note, section, place))
+                except BrokenEntry as error:
+                    self._note_broken(section, place, error)
+                    continue
+            yield place, entry
+
+    def _raw(self, section: str, place: int) -> msgspec.Raw:
+        return getattr(self._sections, section)[place]
+
+    def _note(
+        self, section: str, place: int, kind: str, text: str, severity: str = "warning"
+    ) -> None:
+        number = entry_id(self._raw(section, place))
+        name = {"images": "image", "annotations": "annotation", "categories": "category"}[section]
+        where = f"{section}[{place}]" if number is None else f"{name} {number}"
+        self.findings.add(severity, kind, f"{where}: {text}")
+
+    def _note_broken(self, section: str, place: int, error: BrokenEntry) -> None:
+        entry = load(self._raw(section, place))
+        if section == "annotations" and isinstance(entry, dict):
+            if self._note_unknown(place, entry.get("image_id"), entry.get("category_id")):
+                return
+        self._broken_ids.add((section, entry_id(self._raw(section, place))))
+        self._note(section, place, f"{section} with a broken {error.key}", str(error), "error")
+
+    def _note_unknown(self, place: int, image_id: Any, category_id: Any) -> bool:
+        """Note an image or a category that is not in the file, unless its own entry is broken."""
+        for key, section, value in (
+            ("image_id", "images", image_id),
+            ("category_id", "categories", category_id),
+        ):
+            if isinstance(value, int | float) and value not in getattr(self, section):
+                if (section, value) not in self._broken_ids:
+                    text = f"{key} {value} is not in {section}; it is left out"
+                    kind = f"annotations of unknown {section}"
+                    self._note("annotations", place, kind, text)
+                return True
+        return False
 
 
-def id_problem(section: str, entry_id: Any, others: set[int]) -> Problem | None:
-    """Problem of the id of an entry, if it is no integer or one of ``others``."""
-    if type(entry_id) is not int:
-        return Problem(f"{section} without an id", 'no integer "id"')
-    if entry_id in others:
-        return Problem(f"duplicate ids of {section}", f"id {entry_id} occurs more than once")
-    return None
+def image_file_name(image: Mapping[str, Any], from_coco_url: bool = False) -> str:
+    """
+    Path of an image relative to the image folder.
+
+    Args:
+        image: entry of the "images" of an annotation file.
+        from_coco_url: take "coco_url" even where there is a "file_name".
+
+    Raises:
+        ValueError: there is no name, or it leads out of the image folder.
+    """
+    file_name, url = image.get("file_name"), image.get("coco_url")
+    if from_coco_url or file_name is None:
+        file_name = "/".join(url.split("/")[-2:]) if isinstance(url, str) else None
+    if not isinstance(file_name, str) or not file_name:
+        raise ValueError('no "file_name" and no "coco_url"')
+    path = file_name.replace("\\", "/")
+    if path.startswith("/") or os.path.isabs(file_name) or ".." in path.split("/"):
+        raise ValueError(f"'{file_name}' leads out of the image folder")
+    return file_name
 
 
 @contextlib.contextmanager
@@ -151,17 +325,21 @@ def _split(text: bytes) -> _Sections:
 def _in_strict_json(text: bytes, json_file: str) -> bytes:
     """
     Text of the sections that are lists, as msgspec takes it: what Python's own module reads
-    beyond JSON is translated, other encodings into UTF-8 and NaN, a missing value, into null.
+    beyond JSON is translated, other encodings into UTF-8, and NaN into the text "NaN".
 
     Raises:
         ValueError: Python's own module cannot read it either, or it holds no object. One line.
     """
     try:
-        content = json.loads(text, parse_constant=lambda constant: None)
+        content = json.loads(text, parse_constant=str, parse_float=_finite_or_text)
         if isinstance(content, dict):
             lists = {key: content[key] for key in SECTIONS if isinstance(content.get(key), list)}
-            encoded = json.dumps(lists, ensure_ascii=False, allow_nan=False)
-            return encoded.encode("utf-8", "surrogatepass")
+            return json.dumps(lists, ensure_ascii=False).encode("utf-8", "surrogatepass")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
     raise ValueError(f"{json_file}: holds no object but a {type(content).__name__}")
+
+
+def _finite_or_text(number: str) -> float | str:
+    value = float(number)
+    return value if math.isfinite(value) else number

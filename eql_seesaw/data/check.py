@@ -3,12 +3,230 @@ Examine the datasets of a config before training::
 
     python -m eql_seesaw.data.check --config-file FILE [KEY VALUE ...]
 
-Everything is looked at, whatever is found on the way. The exit status is 1 if there is any error;
-warnings alone do not fail.
+Everything is looked at, whatever is found on the way. Errors are what training or an evaluation
+would end with; what is merely suspicious is a warning. The exit status is 1 if there is any error.
 """
 
 import argparse
+import os
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from PIL import Image
+from tqdm import tqdm
+
+from ..config import load_config
+from .annotation_file import AnnotationFile, Needs, image_file_name
+from .dataset_checks import CHECKS, Columns, read_columns
+from .findings import NUM_EXAMPLES, Findings
+from .register import find_dataset, names_from_coco_url
+from .training_set import check_num_classes, check_same_categories, check_same_classes
+
+# EXIF orientations that swap width and height; Detectron2 applies them when it reads an image.
+_EXIF_ORIENTATION, _EXIF_SWAPPED = 0x0112, (5, 6, 7, 8)
+
+
+class Report:
+    """
+    Report on the datasets of a config; as a string, for a person to read.
+
+    Attributes:
+        findings, notes: by dataset, or by key where it names none.
+        class_names: of each dataset that could be read.
+        paths: of the images of each of them, by image id.
+    """
+
+    def __init__(self) -> None:
+        self.findings: dict[str, Findings] = {}
+        self.notes: defaultdict[str, list[str]] = defaultdict(list)
+        self.class_names: dict[str, list[str]] = {}
+        self.paths: dict[str, dict[int, str]] = {}
+
+    def add(self, source: str, severity: str, kind: str, example: str) -> None:
+        """Add a finding about a dataset or key."""
+        self.findings.setdefault(source, Findings(source)).add(severity, kind, example)
+
+    @property
+    def num_errors(self) -> int:
+        """Number of errors in all datasets."""
+        return sum(e.count for found in self.findings.values() for e in found.of("error"))
+
+    def __str__(self) -> str:
+        lines = []
+        for source, findings in self.findings.items():
+            if not findings.found and not self.notes[source]:
+                continue
+            lines += [source, *(f"  {text}" for text in self.notes[source])]
+            for finding in findings.found.values():
+                lines.append(f"  {finding.severity}: {finding.kind}: {finding.count}")
+                lines += [f"    {example}" for example in finding.examples]
+                if finding.count > len(finding.examples):
+                    lines.append("    ...")
+        count = self.num_errors
+        lines.append("ok" if count == 0 else "1 problem" if count == 1 else f"{count} problems")
+        return "\n".join(lines)
+
+
+def check_datasets(cfg: CfgNode) -> Report:
+    """
+    Examine the datasets in ``DATASETS.TRAIN`` and ``DATASETS.TEST``: annotation files and images.
+
+    Args:
+        cfg: a config with this project's keys. Nothing needs to be registered.
+    """
+    report, train, test = Report(), cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+    if not train:
+        report.add("DATASETS.TRAIN", "error", "no dataset", "DATASETS.TRAIN is empty")
+    if not test:
+        report.add("DATASETS.TEST", "warning", "no dataset", "DATASETS.TEST is empty")
+    for name in dict.fromkeys([*train, *test]):
+        _check_dataset(cfg, name, report)
+    classes = {
+        name: MetadataCatalog.get(name).get("thing_classes") or names
+        for name, names in report.class_names.items()
+    }
+    for name, names in classes.items():
+        _try(report, name, check_num_classes, name, names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    in_train = [name for name in train if name in classes]
+    for name in in_train[1:]:
+        _try(report, name, check_same_classes, {n: classes[n] for n in (in_train[0], name)})
+    for name in test:
+        if in_train and name in classes:
+            first = in_train[0]
+            _try(report, name, check_same_categories, first, classes[first], {name: classes[name]})
+    _check_shared_images(cfg, report)
+    return report
+
+
+def _try(report: Report, name: str, check: Callable, *arguments: Any) -> None:
+    """Do a check of a training, whose error becomes a finding."""
+    try:
+        check(*arguments)
+    except ValueError as error:
+        report.add(name, "error", "other classes", str(error))
+
+
+def _check_dataset(cfg: CfgNode, name: str, report: Report) -> None:
+    is_train = name in cfg.DATASETS.TRAIN
+    key = "DATASETS.TRAIN" if is_train else "DATASETS.TEST"
+    try:
+        paths = find_dataset(cfg, key, name)
+    except ValueError as error:
+        report.add(name, "error", "not registered", str(error))
+        return
+    if paths is None:
+        text = "registered by code, cannot be examined"
+        report.add(name, "warning", "no annotation file", text)
+        return
+    json_file, image_root = paths
+    needs = _needs(cfg, name)
+    try:
+        file = AnnotationFile(json_file, needs)
+    except (OSError, ValueError) as error:
+        hint = "" if name in cfg.DATASETS.REGISTER else "; see datasets/README.md"
+        report.add(name, "error", "unreadable annotation file", f"{error}{hint}")
+        return
+    report.findings[name] = file.findings
+    columns = read_columns(file, is_train)
+    report.class_names[name] = columns.class_names
+    report.notes[name].append(
+        f"{json_file}: {len(columns.image_ids)} images, {len(columns.ids)} annotations, "
+        f"{len(columns.class_names)} categories"
+    )
+    if is_train and columns.is_crowd.all() and not file.findings.of("error"):
+        report.add(name, "error", "no annotations", f"{json_file}: no annotations to train on")
+    for check in CHECKS:
+        kind, is_suspect, describe = check(columns)
+        rows = np.flatnonzero(is_suspect).tolist()
+        for place, row in enumerate(rows):
+            report.add(name, "warning", kind, describe(row) if place < NUM_EXAMPLES else "")
+    report.paths[name] = _image_paths(file, image_root, needs.from_coco_url)
+    is_skipped = cfg.DATALOADER.UNREADABLE_IMAGES == "skip" and name not in cfg.DATASETS.TEST
+    _check_image_files(name, columns, report, "warning" if is_skipped else "error")
+
+
+def _needs(cfg: CfgNode, name: str) -> Needs:
+    """Needs of all that is done with a dataset."""
+    from_coco_url = name not in cfg.DATASETS.REGISTER and names_from_coco_url(name)
+    keys = [key for key in ("TRAIN", "TEST") if name in cfg.DATASETS[key]]
+    each = [Needs.of(cfg, key == "TRAIN", from_coco_url) for key in keys]
+    sizes = [needs.max_size for needs in each if needs.max_size]
+    together = Needs(*map(max, zip(*each, strict=True)))
+    return together._replace(max_size=min(sizes, default=0), whole_rles=True)
+
+
+def _image_paths(file: AnnotationFile, image_root: str, from_coco_url: bool) -> dict[int, str]:
+    paths = {}
+    for image_id, image in file.images.items():
+        try:
+            paths[image_id] = os.path.join(image_root, image_file_name(image, from_coco_url))
+        except ValueError:
+            pass  # which is among the findings
+    return paths
+
+
+def _check_image_files(name: str, columns: Columns, report: Report, severity: str) -> None:
+    """Read every image file, and note the folders that hold them."""
+    paths = report.paths[name]
+    folders = Counter(os.path.dirname(path) for path in paths.values())
+    for folder, count in folders.most_common(NUM_EXAMPLES):
+        report.notes[name].append(f"{count} images needed from {folder}")
+    if len(folders) > NUM_EXAMPLES:
+        more = len(folders) - NUM_EXAMPLES
+        report.notes[name].append(f"and images from {more} more folders")
+    missing = {folder for folder in folders if not os.path.isdir(folder)}
+    for folder in missing:
+        text = f"{folder}, for {folders[folder]} images"
+        report.add(name, severity, "missing image folders", text)
+    files = sorted({path for path in paths.values() if os.path.dirname(path) not in missing})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
+        looks = tqdm(pool.map(_look_at, files), name, len(files), unit="image", disable=None)
+        seen = dict(zip(files, looks, strict=True))
+    for image_id, (width, height) in zip(columns.image_ids.tolist(), columns.sizes, strict=True):
+        path = paths.get(image_id)
+        if path not in seen:
+            continue
+        kind, text, size = seen[path]
+        if size is not None and size != (width, height):
+            kind = "images of another size"
+            text = f"{path} is {size[0]} x {size[1]}, annotated as {width} x {height}"
+        if kind:
+            report.add(name, severity, kind, f"image {image_id}: {text}")
+
+
+def _look_at(path: str) -> tuple[str, str, tuple[int, int] | None]:
+    """Kind of error and its text, or the size of an image, decoded as Detectron2 does."""
+    if not os.path.isfile(path):
+        return "missing images", path, None
+    try:
+        with Image.open(path) as picture:
+            picture.convert("RGB")
+            width, height = picture.size
+            if picture.getexif().get(_EXIF_ORIENTATION) in _EXIF_SWAPPED:
+                width, height = height, width
+    except Exception as error:  # Pillow's decoders raise many kinds
+        return "unreadable images", f"{path}: {error}", None
+    return "", "", (width, height)
+
+
+def _check_shared_images(cfg: CfgNode, report: Report) -> None:
+    train_images = {
+        os.path.realpath(path): name
+        for name in cfg.DATASETS.TRAIN
+        for path in report.paths.get(name, {}).values()
+    }
+    for name in cfg.DATASETS.TEST:
+        for image_id, path in report.paths.get(name, {}).items():
+            train_name = train_images.get(os.path.realpath(path))
+            if train_name is not None:
+                text = f"image {image_id}: {path} in {train_name}"
+                report.add(name, "warning", "images shared with training", text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,10 +238,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(arguments)
-    # Not at the top: they take seconds, for which --help need not wait.
-    from ..config import load_config
-    from .check_datasets import check_datasets
-
     try:
         # A key of training, which may be meant for another machine than the one with the data.
         cfg = load_config(args.config_file, [*args.opts, "SOLVER.AMP.ENABLED", "False"])

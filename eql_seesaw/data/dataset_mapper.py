@@ -9,7 +9,7 @@ from detectron2.data import DatasetMapper
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from .annotation_problems import shorten
+from .findings import shorten
 
 
 class NamedImageDatasetMapper(DatasetMapper):

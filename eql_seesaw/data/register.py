@@ -12,8 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_lvis_json
 from detectron2.utils.file_io import PathManager
 
-from .annotated_images import AnnotatedImages, category_names, read_annotated_images
-from .annotation_file import AnnotationFile
+from .annotated_images import AnnotatedImages, read_annotated_images
+from .annotation_file import NO_NEEDS, AnnotationFile, Needs
 
 logger = logging.getLogger(__name__)
 
@@ -102,21 +102,20 @@ def names_from_coco_url(name: str) -> bool:
     return metadata.get("from_coco_url", metadata.get("evaluator_type") == "lvis")
 
 
-def read_dataset(name: str, classes_only: bool = False) -> AnnotatedImages:
+def read_dataset(name: str, needs: Needs = NO_NEEDS) -> AnnotatedImages:
     """
     Images of an own dataset (see :func:`is_own_dataset`), whose classes are put into its metadata.
 
     Args:
         name: of the dataset.
-        classes_only: as for :func:`~eql_seesaw.data.annotated_images.read_annotated_images`.
+        needs: of training with it, beyond usable file names.
 
     Raises:
         ValueError: the annotation file is malformed, or has other classes than the metadata.
     """
     metadata = MetadataCatalog.get(name)
-    images = read_annotated_images(
-        metadata.json_file, metadata.image_root, names_from_coco_url(name), classes_only
-    )
+    needs = needs._replace(from_coco_url=names_from_coco_url(name))
+    images = read_annotated_images(metadata.json_file, metadata.image_root, needs)
     num_annotations = len(images.columns.classes)
     logger.info(
         f"Loaded {len(images)} images and {num_annotations} annotations from {metadata.json_file}"
@@ -157,8 +156,10 @@ def class_metadata(name: str) -> dict[str, list] | None:
     if not names:
         if not os.path.isfile(metadata.get("json_file", "")):
             return None
-        categories = category_names(AnnotationFile(metadata.json_file))
-        return {"thing_classes": list(categories.values()), "category_ids": list(categories)}
+        file = AnnotationFile(metadata.json_file)
+        file.findings.settle(logger)
+        names = [category["name"] for category in file.categories.values()]
+        return {"thing_classes": names, "category_ids": list(file.categories)}
     to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
     if to_contiguous is None:  # Detectron2's LVIS datasets, whose ids are 1 to K
         category_ids = list(range(1, len(names) + 1))

@@ -16,6 +16,7 @@ from detectron2.data import (
 )
 
 from .annotated_images import AnnotatedImages, JoinedImages
+from .annotation_file import NO_NEEDS, Needs
 from .class_statistics import (
     ClassStatistics,
     count_classes,
@@ -76,7 +77,7 @@ def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSe
     if not names and not given_file:
         return None
     for name in names:  # early where the classes are known without the annotations, as for LVIS
-        _check_num_classes(name, MetadataCatalog.get(name).get("thing_classes"), num_classes)
+        check_num_classes(name, MetadataCatalog.get(name).get("thing_classes"), num_classes)
     if statistics_only and given_file:
         parts = []
     else:
@@ -87,8 +88,8 @@ def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSe
         for name, of_dataset in zip(names, metadata, strict=True)
     }
     for name, thing_classes in classes.items():
-        _check_num_classes(name, thing_classes, num_classes)
-    _check_same_classes(classes)
+        check_num_classes(name, thing_classes, num_classes)
+    check_same_classes(classes)
 
     if given_file:
         try:
@@ -131,23 +132,25 @@ def class_statistics(cfg: CfgNode) -> ClassStatistics | None:
 
 
 def check_same_categories(
-    training_set: TrainingSet | None, test_classes: Mapping[str, Sequence[str] | None]
+    train_name: str,
+    expected: Sequence[str] | None,
+    test_classes: Mapping[str, Sequence[str] | None],
 ) -> None:
     """
     Check that training and test sets have the same class names, in the order of contiguous class
     ids. Where the names of either are unknown, there is nothing to check.
 
     Args:
-        training_set: to train on; None where there is none.
+        train_name: of a dataset to train on.
+        expected: its class names.
         test_classes: class names of each dataset to evaluate on, by its name.
 
     Raises:
         ValueError: a dataset to evaluate on has other classes than one to train on (more than
             :data:`MAX_RENAMED` of the names).
     """
-    if training_set is None or not training_set.class_names:
+    if not expected:
         return
-    expected, train_name = training_set.class_names, training_set.names[0]
     for test_name, found in test_classes.items():
         # Detectron2 has names of its own for LVIS, in which training and test sets agree.
         found = MetadataCatalog.get(test_name).get("thing_classes") or found
@@ -177,12 +180,43 @@ def are_same_classes(names: Sequence[str], others: Sequence[str]) -> bool:
     return sum(map(ne, names, others)) <= MAX_RENAMED * len(names)
 
 
-def _load_dataset(cfg: CfgNode, index: int, classes_only: bool) -> Sequence[dict[str, Any]]:
+def check_num_classes(name: str, thing_classes: Sequence[str] | None, num_classes: int) -> None:
+    """
+    Raises:
+        ValueError: a dataset to train on has another number of classes than the model.
+    """
+    if thing_classes and len(thing_classes) != num_classes:
+        count = len(thing_classes)
+        raise ValueError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but dataset '{name}' has {count} "
+            f"classes: set MODEL.ROI_HEADS.NUM_CLASSES to {count}, or train on another dataset"
+        )
+
+
+def check_same_classes(classes: Mapping[str, Sequence[str] | None]) -> None:
+    """
+    Args:
+        classes: class names of each dataset to train on, by its name, where known.
+
+    Raises:
+        ValueError: two of them have different names.
+    """
+    known = {name: names for name, names in classes.items() if names}
+    for first, name in itertools.pairwise(known):
+        index = first_difference(known[first], known[name])
+        if index is not None:
+            raise ValueError(
+                f"DATASETS.TRAIN: datasets '{first}' and '{name}' have different categories: class "
+                f"{index} is '{known[first][index]}' in one and '{known[name][index]}' in the other"
+            )
+
+
+def _load_dataset(cfg: CfgNode, index: int, statistics_only: bool) -> Sequence[dict[str, Any]]:
     name = cfg.DATASETS.TRAIN[index]
     keypoints, proposals = cfg.MODEL.KEYPOINT_ON, cfg.MODEL.LOAD_PROPOSALS
     if is_own_dataset(name) and not (keypoints or proposals):
-        return read_dataset(name, classes_only)
-    if classes_only:
+        return read_dataset(name, NO_NEEDS if statistics_only else Needs.of(cfg, is_train=True))
+    if statistics_only:
         return DatasetCatalog.get(name)
     min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if keypoints else 0
     proposal_files = cfg.DATASETS.PROPOSAL_FILES_TRAIN[index : index + 1] if proposals else None
@@ -251,23 +285,3 @@ def _drawn_images(cfg: CfgNode, parts: list[Sequence[dict[str, Any]]]) -> Sequen
     if len(parts) == 1:
         return parts[0]
     return JoinedImages(own) if len(own) == len(parts) else list(itertools.chain(*parts))
-
-
-def _check_num_classes(name: str, thing_classes: list[str] | None, num_classes: int) -> None:
-    if thing_classes and len(thing_classes) != num_classes:
-        count = len(thing_classes)
-        raise ValueError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but dataset '{name}' has {count} "
-            f"classes: set MODEL.ROI_HEADS.NUM_CLASSES to {count}, or train on another dataset"
-        )
-
-
-def _check_same_classes(classes: Mapping[str, Sequence[str] | None]) -> None:
-    known = {name: names for name, names in classes.items() if names}
-    for first, name in itertools.pairwise(known):
-        index = first_difference(known[first], known[name])
-        if index is not None:
-            raise ValueError(
-                f"DATASETS.TRAIN: datasets '{first}' and '{name}' have different categories: class "
-                f"{index} is '{known[first][index]}' in one and '{known[name][index]}' in the other"
-            )

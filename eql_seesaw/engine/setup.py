@@ -17,7 +17,13 @@ from detectron2.utils.logger import setup_logger
 
 from ..atomic_write import atomic_file
 from ..config import load_config, merge_config
-from ..data.register import find_dataset, is_own_dataset, register_datasets
+from ..data.annotation_file import Needs
+from ..data.register import (
+    find_dataset,
+    is_own_dataset,
+    names_from_coco_url,
+    register_datasets,
+)
 from ..data.train_loader import images_of_pass
 from ..data.training_set import TrainingSet, check_same_categories, load_training_set
 from ..evaluation.ground_truth import load_ground_truth, test_images
@@ -94,11 +100,15 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
         paths = find_dataset(cfg, "DATASETS.TEST", name)
         if paths is None:
             raise ValueError(f"DATASETS.TEST: dataset '{name}' has no annotation file")
-        ground_truths[name] = load_ground_truth(paths[0], groups)
+        needs = Needs.of(cfg, is_train=False, from_coco_url=names_from_coco_url(name))
+        if not is_own_dataset(name):
+            needs = needs._replace(file_names=False)  # its loader may place them itself
+        ground_truths[name] = load_ground_truth(paths[0], groups, needs)
         images[name] = _images_to_evaluate(name, ground_truths[name])
         categories = ground_truths[name]["categories"]
         classes[name] = [str(c.get("name", c["id"])) for c in categories]
-    check_same_categories(training_set, classes)
+    if training_set is not None and training_set.names:
+        check_same_categories(training_set.names[0], training_set.class_names, classes)
     return Setup(cfg, training_set, ground_truths, images, log)
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..command_line import one_line_errors
 from ..config import merge_config, validate_test_config
-from ..data.annotation_problems import image_file_name
+from ..data.annotation_file import image_file_name
 from ..data.register import find_dataset, register_datasets, register_instances
 from ..data.training_set import class_statistics
 from .lvis_evaluator import LongTailLVISEvaluator

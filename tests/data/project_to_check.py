@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image
 
 from eql_seesaw.config import add_long_tail_config
-from eql_seesaw.data.check_datasets import check_datasets
+from eql_seesaw.data.check import check_datasets
 
 CONTENT = {
     "images": [
@@ -53,12 +53,19 @@ class Project:
             self.cfg.DATASETS.REGISTER[name] = CfgNode(entry)
         self.cfg.DATASETS.TRAIN, self.cfg.DATASETS.TEST = ("train",), ("val",)
 
-    def check(self):
+    def write(self):
         for name in ("train", "val"):
             (self.folder / f"{name}.json").write_text(json.dumps(getattr(self, name)))
+
+    def check(self):
+        self.write()
         return check_datasets(self.cfg)
 
 
 def found(report):
-    """{(dataset, severity, kind of problem): how many}"""
-    return {(f.dataset, f.severity, f.kind): f.count for f in report.findings.values()}
+    """{(dataset, severity, kind): how many}"""
+    return {
+        (source, *key): finding.count
+        for source, findings in report.findings.items()
+        for key, finding in findings.found.items()
+    }

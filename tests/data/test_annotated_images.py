@@ -13,6 +13,7 @@ from detectron2.structures import BoxMode
 
 from eql_seesaw.data.annotated_images import JoinedImages, read_annotated_images
 from eql_seesaw.data.annotation_columns import annotation_columns
+from eql_seesaw.data.annotation_file import Needs
 
 from .junk import replace_one_value
 
@@ -64,15 +65,6 @@ def write(content, path):
     return str(path)
 
 
-def error_of(content, tmp_path):
-    json_file = write(content, tmp_path / "x.json")
-    with pytest.raises(ValueError) as info:
-        read_annotated_images(json_file, "images")
-    message = str(info.value)
-    assert message.startswith(json_file) and "\n" not in message
-    return message
-
-
 def test_loads_detectron2_format(content, tmp_path):
     json_file = write(content, tmp_path / "x.json")
     images = read_annotated_images(json_file, "images")
@@ -102,64 +94,6 @@ def test_loads_detectron2_format(content, tmp_path):
     assert crowd["bbox_mode"] is BoxMode.XYWH_ABS
 
 
-@pytest.mark.parametrize(
-    ("section", "index", "change", "expected"),
-    [
-        (
-            "annotations",
-            0,
-            {"segmentation": [[1, 2, 3, 4]]},
-            "annotation 11: polygon with 4 numbers",
-        ),
-        ("annotations", 0, {"segmentation": [[1] * 7]}, "annotation 11: polygon with 7 numbers"),
-        ("annotations", 0, {"segmentation": [5]}, "annotation 11: polygon is 5"),
-        ("annotations", 0, {"segmentation": "x"}, "annotation 11: segmentation is 'x'"),
-        ("annotations", 0, {"category_id": 4}, "annotation 11: category_id 4 is not in categories"),
-        ("annotations", 0, {"category_id": [2]}, "category_id [2] is not in categories"),
-        ("annotations", 0, {"image_id": 4}, "annotation 11: image_id 4 is not in images"),
-        ("annotations", 0, {"id": 12}, "annotations[1]: id 12 occurs more than once"),
-        ("annotations", 2, {"id": 11}, "annotations[2]: id 11 occurs more than once"),
-        ("annotations", 0, {"id": "12"}, 'annotations[0]: no integer "id"'),
-        ("annotations", 0, {"bbox": None}, "annotation 11: bbox is None"),
-        ("annotations", 0, {"bbox": [1, 2, math.nan, 4]}, "annotation 11: bbox is [1, 2, None, 4]"),
-        (
-            "annotations",
-            1,
-            {"segmentation": {"size": [9, 10], "counts": [90]}},
-            "annotation 12: RLE of size [9, 10], but the image has [10, 10]",
-        ),
-        (
-            "annotations",
-            1,
-            {"segmentation": {"size": [10, 10], "counts": [90]}},
-            "annotation 12: RLE of 90 pixels, but the image has 100",
-        ),
-        ("images", 0, {"id": 3}, "images[1]: id 3 occurs more than once"),
-        ("images", 0, {"height": "20"}, "image 7: height and width are ['20', 30]"),
-        ("images", 0, {"coco_url": None}, 'image 7: no "file_name"'),
-        ("images", 0, {"file_name": "/etc/a.jpg"}, "image 7: '/etc/a.jpg' leads out"),
-        ("images", 0, {"file_name": "b/../../a.jpg"}, "image 7: 'b/../../a.jpg' leads out"),
-        ("images", 0, {"file_name": "..\\a.jpg"}, "leads out of the image folder"),
-        ("images", 0, {"neg_category_ids": [2, 6]}, "image 7: neg_category_ids holds 6"),
-        ("categories", 0, {"id": 2}, "id 2 occurs more than once"),
-        ("categories", 0, {"name": None}, "category 90: name is None"),
-    ],
-)
-def test_names_what_is_wrong(content, tmp_path, section, index, change, expected):
-    content[section][index].update(change)
-    assert expected in error_of(content, tmp_path)
-
-
-def test_counts_problems_of_one_kind(content, tmp_path):
-    for annotation in content["annotations"]:
-        annotation["segmentation"] = [[1, 2, 3, 4]]
-    content["annotations"][2]["category_id"] = 4
-    message = error_of(content, tmp_path)
-    assert message.endswith(
-        "annotation 11: polygon with 4 numbers (the first of 2 broken polygons)"
-    )
-
-
 @pytest.mark.parametrize("empty", [None, [], {}])
 def test_empty_segmentation_is_none(content, tmp_path, empty):
     content["annotations"][0]["segmentation"] = empty
@@ -167,15 +101,7 @@ def test_empty_segmentation_is_none(content, tmp_path, empty):
     assert all("segmentation" not in annotation for annotation in second["annotations"])
 
 
-@pytest.mark.parametrize("section", ["images", "annotations", "categories"])
-def test_missing_or_empty_section(content, tmp_path, section):
-    content[section] = []
-    assert f"{section}: the list is empty" in error_of(content, tmp_path)
-    del content[section]
-    assert f"{section}: no list" in error_of(content, tmp_path)
-
-
-def test_junk_gives_one_line_or_the_slow_form(many_kinds, tmp_path):
+def test_junk_is_one_line_or_every_image_can_be_decoded(many_kinds, tmp_path):
     rng = random.Random(0)
     failures = 0
     for _ in range(300):
@@ -183,13 +109,10 @@ def test_junk_gives_one_line_or_the_slow_form(many_kinds, tmp_path):
         replace_one_value(broken, rng)
         json_file = write(broken, tmp_path / "x.json")
         try:
-            found = list(read_annotated_images(json_file, "images"))
+            list(read_annotated_images(json_file, "images"))
         except ValueError as error:
             failures += 1
             assert str(error).startswith(json_file) and "\n" not in str(error)
-        else:
-            as_read = json.loads(json.dumps(broken), parse_constant=lambda constant: None)
-            assert found == standard_format(as_read, "images")
     assert 100 < failures < 290
 
 
@@ -217,6 +140,8 @@ def standard_format(content, image_root):
             if annotation["image_id"] == image["id"]:
                 wanted = ("bbox", "iscrowd", "segmentation")
                 instance = {k: annotation[k] for k in wanted if k in annotation}
+                if not instance.get("iscrowd", True):
+                    del instance["iscrowd"]
                 if not instance.get("segmentation", True):
                     del instance["segmentation"]
                 mask, size = instance.get("segmentation"), (image["height"], image["width"])
@@ -237,7 +162,7 @@ def many_kinds(content):
     numbers = [1, 2.5, -0.0, 1e3, 0.1, 123.4567890123456789]
     content["annotations"] += [
         {"id": 1, "image_id": 7, "category_id": 5, "bbox": box, "segmentation": None},
-        {"id": 2, "image_id": 3, "category_id": 2, "bbox": box, "iscrowd": 0, "area": [{}]},
+        {"id": 2, "image_id": 3, "category_id": 2, "bbox": box, "iscrowd": 0, "note": [{}]},
         {"id": 3, "image_id": 7, "category_id": 5, "bbox": box, "segmentation": rle},
         {"id": 4, "image_id": 3, "category_id": 2, "bbox": box, "note": "]},{"},
     ]
@@ -260,31 +185,44 @@ def test_same_as_the_slow_form(many_kinds, tmp_path, indent):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "same_as"),
     [
-        {"iscrowd": True},
-        {"iscrowd": None},
-        {"segmentation": [[1, 2, 3, 4, 5, "x"]]},
-        {"bbox": [1, 2, 3, 10**8], "id": 2**80},
-        {"note": "\ud800"},
-        {"note": 10**400},
+        ({"iscrowd": True}, {"iscrowd": 1}),
+        ({"iscrowd": None}, {"iscrowd": 0}),
+        ({"iscrowd": math.nan, "note": math.inf}, {"iscrowd": 0}),
+        ({"note": "\ud800"}, {}),
+        ({"note": 10**400}, {}),
+        ({"id": 13.0, "image_id": 7.0}, {}),
+        (
+            {"bbox": None, "segmentation": {"size": [20, 30], "counts": [21, 2, 577]}},
+            {
+                "bbox": [1.0, 1.0, 1.0, 2.0],
+                "segmentation": {"size": [20, 30], "counts": [21, 2, 577]},
+            },
+        ),
     ],
 )
-def test_unusual_values_are_loaded_as_they_are(many_kinds, tmp_path, change):
+def test_unusual_values(many_kinds, tmp_path, change, same_as):
+    usual = copy.deepcopy(many_kinds)
+    usual["annotations"][2].update(same_as)
     many_kinds["annotations"][2].update(change)
-    json_file = write(many_kinds, tmp_path / "x.json")
-    images = read_annotated_images(json_file, "images")
-    expected = standard_format(many_kinds, "images")
+    images = read_annotated_images(write(many_kinds, tmp_path / "x.json"), "images")
+    expected = standard_format(usual, "images")
     assert list(images) == expected
     assert np.array_equal(images.columns.is_crowd, annotation_columns(expected).is_crowd)
 
 
-def test_nan_where_nobody_looks_is_a_missing_value(many_kinds, tmp_path):
-    json_file = write(many_kinds, tmp_path / "x.json")
-    expected = list(read_annotated_images(json_file, "images"))
-    many_kinds["annotations"][2].update(area=math.nan, note=math.inf)
-    write(many_kinds, tmp_path / "x.json")
-    assert list(read_annotated_images(json_file, "images")) == expected
+def test_what_is_left_out(many_kinds, tmp_path):
+    """Images whose id comes again, unknown references, and negatives that are no categories."""
+    expected = read_annotated_images(write(many_kinds, tmp_path / "x.json"), "images")
+    images, annotations = many_kinds["images"], many_kinds["annotations"]
+    images[0]["neg_category_ids"] += [77, "x"]
+    images.insert(0, {"id": 7, "file_name": "other.jpg", "height": 1, "width": 1})
+    box = {"bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 3, 4, 5, 6]]}
+    annotations.insert(0, {"id": 90, "image_id": 77, "category_id": 5, **box})
+    annotations.insert(3, {"id": 91, "image_id": 7, "category_id": 77, **box})
+    found = read_annotated_images(write(many_kinds, tmp_path / "x.json"), "images")
+    assert list(found) == list(expected)
 
 
 def test_with_annotations(many_kinds, tmp_path):
@@ -312,23 +250,16 @@ def test_joined(many_kinds, tmp_path):
     assert joined.is_wide.tolist() == [image["width"] > image["height"] for image in expected]
 
 
-def test_classes_only(many_kinds, tmp_path):
-    json_file = write(many_kinds, tmp_path / "x.json")
-    images = read_annotated_images(json_file, "images")
-    quick = read_annotated_images(json_file, "images", classes_only=True)
-    assert all(map(np.array_equal, quick.columns[:3], images.columns[:3]))
-    assert (len(quick), quick.class_names) == (len(images), images.class_names)
-
-
 def test_file_names_from_coco_url(content, tmp_path):
     content["images"][1]["coco_url"] = "http://images.cocodataset.org/train2017/c.jpg"
     json_file = write(content, tmp_path / "x.json")
-    first, _ = read_annotated_images(json_file, "images", from_coco_url=True)
+    first, _ = read_annotated_images(json_file, "images", Needs(from_coco_url=True))
     assert first["file_name"] == "images/train2017/c.jpg"
 
 
 def test_the_garbage_collector_goes_on(content, tmp_path):
     read_annotated_images(write(content, tmp_path / "x.json"), "images")
     assert gc.isenabled()
-    error_of("{", tmp_path)
+    with pytest.raises(ValueError):
+        read_annotated_images(write("{", tmp_path / "x.json"), "images")
     assert gc.isenabled()

@@ -1,75 +1,288 @@
+"""What is accepted of annotation files: the same in training, in an evaluation and by the check."""
+
+import copy
 import json
+import logging
+import math
+import random
 
 import pytest
 
-from eql_seesaw.data.annotation_file import AnnotationFile
-from eql_seesaw.data.annotation_problems import (
-    box_problem,
-    image_file_name,
-    is_number,
-    segmentation_problem,
-    shorten,
+from eql_seesaw.data.annotated_images import read_annotated_images
+from eql_seesaw.data.annotation_file import AnnotationFile, Needs, image_file_name
+from eql_seesaw.data.check import check_datasets
+from eql_seesaw.data.findings import shorten
+from eql_seesaw.data.register import register_datasets
+from eql_seesaw.data.training_set import load_training_set
+from eql_seesaw.evaluation.ground_truth import load_ground_truth
+
+from .junk import replace_one_value
+
+RLE = {"size": [20, 30], "counts": [0, 600]}
+NAN = math.nan
+
+
+def three_ways(project, caplog):
+    """What training, evaluation and check say of the training set: an error, or warnings."""
+    project.write()
+    cfg = project.cfg
+    json_file = cfg.DATASETS.REGISTER.train.JSON
+    register_datasets(cfg)
+    said = []
+    for read in (
+        lambda: load_training_set(cfg),
+        lambda: load_ground_truth(json_file, ["r", "c"], Needs.of(cfg, is_train=False)),
+    ):
+        caplog.clear()
+        try:
+            read()
+            warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+            said.append([text for text in warnings if text.startswith(json_file)])
+        except ValueError as error:
+            assert "\n" not in str(error)
+            said.append(f"error: {error}")
+    found = check_datasets(cfg).findings["train"].found.values()
+    found = [finding for finding in found if finding.kind not in ELSEWHERE]
+    errors = [f"error: {json_file}: {finding}" for finding in found if finding.severity == "error"]
+    warnings = [f"{json_file}: {finding}" for finding in found]
+    return [*said, errors[0] if errors else warnings]
+
+
+# What is suspicious, and image files, are no matter of the annotation file.
+ELSEWHERE = {
+    "categories that cannot be learnt",
+    "polygons outside the image",
+    "empty boxes",
+    "boxes outside the image",
+    "repeated category names",
+    "missing images",
+    "images of another size",
+    "missing image folders",
+}
+POLYGONS = "expected polygons of at least three points, or an RLE"
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "expected"),
+    [
+        ("images", {"id": "1"}, 'images[0]: id is "1", expected an integer'),
+        ("images", {"id": True}, "images[0]: id is true, expected an integer"),
+        ("images", {"id": 2**63}, f"image {2**63}: id is {2**63}, expected an integer"),
+        ("images", {"height": "20"}, 'image 1: height is "20", expected a positive integer'),
+        ("images", {"height": True}, "image 1: height is true, expected a positive integer"),
+        ("images", {"width": 0}, "image 1: width is 0, expected a positive integer"),
+        ("images", {"width": NAN}, "image 1: width is NaN, expected a positive integer"),
+        ("images", {"neg_category_ids": 3}, "image 1: neg_category_ids is 3, expected a list"),
+        (
+            "images",
+            {"neg_category_ids": None},
+            "image 1: neg_category_ids is null, expected a",
+        ),
+        ("images", {"file_name": "../1.png"}, "image 1: '../1.png' leads out of the image folder"),
+        ("images", {"file_name": "/1.png"}, "image 1: '/1.png' leads out of the image folder"),
+        ("images", {"file_name": "a\\..\\1.png"}, "leads out of the image folder"),
+        ("images", {"file_name": 5}, 'image 1: no "file_name" and no "coco_url"'),
+        ("images", {"height": 1, "width": 3000}, "image 1: 3000 x 1 pixels, of which nothing is"),
+        ("annotations", {"id": None}, "annotations[0]: id is null, expected an integer"),
+        ("annotations", {"image_id": "1"}, 'annotation 11: image_id is "1", expected an integer'),
+        ("annotations", {"category_id": [2]}, "annotation 11: category_id is [2], expected an int"),
+        ("annotations", {"bbox": [1, 2, 3]}, "annotation 11: bbox is [1, 2, 3], expected [x, y, w"),
+        (
+            "annotations",
+            {"bbox": [1, 2, NAN, 4]},
+            "annotation 11: bbox is [1, 2, NaN, 4], exp",
+        ),
+        ("annotations", {"bbox": [1, 2, math.inf, 4]}, "bbox is [1, 2, Infinity, 4], expected"),
+        ("annotations", {"bbox": [1, 2, 3, True]}, "bbox is [1, 2, 3, true], expected"),
+        ("annotations", {"bbox": [1, 2, 3, 10**400]}, "annotation 11: bbox[3] is 1000000000000"),
+        ("annotations", {"bbox": None, "segmentation": None}, "annotation 11: bbox is missing"),
+        ("annotations", {"area": "big"}, 'annotation 11: area is "big", expected a number of pix'),
+        ("annotations", {"segmentation": None}, "11: segmentation is missing, but MODEL.MASK_ON"),
+        ("annotations", {"segmentation": "x"}, f'11: segmentation is "x", {POLYGONS}'),
+        ("annotations", {"segmentation": [5]}, f"11: segmentation is [5], {POLYGONS}"),
+        ("annotations", {"segmentation": [[1, 2, 3, 4]]}, "segmentation is [[1, 2, 3, 4]], exp"),
+        ("annotations", {"segmentation": [[1] * 7]}, "11: segmentation[0] has 7 numbers, expec"),
+        ("annotations", {"segmentation": [[1] * 99 + [NAN]]}, "segmentation[0][99] is NaN, expec"),
+        (
+            "annotations",
+            {"segmentation": {"size": [20, 30]}},
+            'is {"size": [20, 30]}, expected',
+        ),
+        (
+            "annotations",
+            {"segmentation": {"size": [30, 20], "counts": [0, 600]}},
+            "11: segmentation.size is [30, 20], but the image has [20, 30]",
+        ),
+        (
+            "annotations",
+            {"segmentation": {"size": [20, 30], "counts": [0, 24]}},
+            "11: segmentation.counts are 24 pixels, but the image has 600",
+        ),
+        ("categories", {"id": None}, "categories[0]: id is null, expected an integer"),
+        (
+            "categories",
+            {"frequency": "rare"},
+            'category 1: frequency is "rare", expected r, c',
+        ),
+    ],
 )
+def test_refused(project, caplog, section, change, expected):
+    project.train[section][0].update(change)
+    training, evaluation, check = three_ways(project, caplog)
+    assert training.startswith("error: ") and expected in training
+    assert training == check
+    # The same in an evaluation, which has another key for the longest side.
+    assert evaluation == training
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "expected"),
+    [
+        ("images", {"neg_category_ids": [2, 7]}, "image 1: neg_category_ids holds 7, in no cat"),
+        ("images", {"neg_category_ids": ["a", 2]}, 'image 1: neg_category_ids holds "a", in no'),
+        ("images", {"not_exhaustive_category_ids": [7]}, "not_exhaustive_category_ids holds 7"),
+        ("images", {"id": 2}, "image 2: the id is repeated; the last one counts"),
+        ("annotations", {"image_id": 9}, "annotation 11: image_id 9 is not in images; it is"),
+        ("annotations", {"category_id": 9}, "11: category_id 9 is not in categories; it is left"),
+        ("annotations", {"image_id": 9, "bbox": "junk"}, "annotation 11: image_id 9 is not in im"),
+        ("annotations", {"id": 12}, "annotation 12: the id is repeated"),
+        ("annotations", {"iscrowd": None}, "annotation 11: iscrowd is null, not 0 or 1"),
+        ("annotations", {"iscrowd": "0"}, 'annotation 11: iscrowd is "0", not 0 or 1'),
+        ("annotations", {"iscrowd": NAN}, "annotation 11: iscrowd is NaN, not 0 or 1"),
+        ("annotations", {"area": NAN}, "annotation 11: area is NaN; that of mask or box is taken"),
+        ("categories", {"name": None}, "category 1: name is null, so that it is called 1"),
+    ],
+)
+def test_of_no_consequence(project, caplog, section, change, expected):
+    """The ``lvis`` package gives a number, and so do we."""
+    project.train[section][0].update(change)
+    training, evaluation, check = three_ways(project, caplog)
+    assert expected in training[0]
+    assert training == evaluation == check
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("images", {"id": 1.0, "height": 20.0}),
+        ("images", {"neg_category_ids": None, "note": NAN}),
+        ("annotations", {"bbox": None}),
+        ("annotations", {"iscrowd": False, "area": None}),
+        ("annotations", {"iscrowd": 1, "segmentation": RLE}),
+        ("annotations", {"id": -5, "area": 0, "note": 10**400}),
+        ("annotations", {"segmentation": [[-9, 2, 99, 2.5, 4, 6]]}),
+        ("categories", {"frequency": None, "note": "\ud800"}),
+    ],
+)
+def test_accepted(project, caplog, section, change):
+    project.train[section][0].update(change)
+    if change.get("neg_category_ids", 0) is None:
+        del project.train[section][0]["neg_category_ids"]
+    assert three_ways(project, caplog) == [[], [], []]
+
+
+def test_large_ids(project, caplog):
+    for section, key in (("images", "image_id"), ("categories", "category_id")):
+        project.train[section][0]["id"] = project.train["annotations"][0][key] = 2**62 + 1
+    project.train["annotations"][0]["id"] = -(2**62)
+    assert three_ways(project, caplog) == [[], [], []]
+
+
+@pytest.mark.parametrize("section", ["images", "annotations", "categories"])
+def test_missing_section(project, caplog, section):
+    project.train[section] = {}
+    assert all(f"{section}: no list" in said for said in three_ways(project, caplog))
+    project.train[section] = []
+    training, evaluation, check = three_ways(project, caplog)
+    if section == "annotations":  # of which nothing can be learnt, but which can be evaluated
+        assert "no annotations to train on" in training and "no annotations to train" in check
+        assert evaluation == []
+    else:
+        assert f"{section}: the list is empty" in training
+        assert training == evaluation == check
+
+
+def test_needs_of_the_config(project, caplog):
+    project.train["annotations"][0]["segmentation"] = RLE
+    expected = "annotation 11: segmentation is an RLE, which needs INPUT.MASK_FORMAT bitmask"
+    training, evaluation, check = three_ways(project, caplog)
+    assert expected in training and training == check and evaluation == []
+    project.cfg.INPUT.MASK_FORMAT = "bitmask"
+    assert three_ways(project, caplog) == [[], [], []]
+
+    project.train["annotations"][0]["segmentation"] = None
+    project.train["images"][0].update(width=3000, height=1)
+    assert all(said.startswith("error") for said in three_ways(project, caplog))
+    project.cfg.MODEL.MASK_ON = False
+    project.cfg.INPUT.MIN_SIZE_TRAIN, project.cfg.INPUT.MIN_SIZE_TEST = (0,), 0  # no resizing
+    training, evaluation, _ = three_ways(project, caplog)
+    assert training == evaluation == []
+
+
+def test_counts_what_is_of_one_kind(project, caplog):
+    for annotation in project.train["annotations"]:
+        annotation["bbox"] = "x"
+    training, evaluation, check = three_ways(project, caplog)
+    assert training == evaluation == check
+    assert training.endswith(
+        'train.json: annotation 11: bbox is "x", expected [x, y, width, height] '
+        "(the first of 2 annotations with a broken bbox)"
+    )
+
+
+def test_annotations_of_a_broken_image_are_not_mentioned(project):
+    project.train["images"][0]["height"] = -1
+    project.write()
+    file = AnnotationFile(str(project.folder / "train.json"))
+    assert [place for place, _ in file.annotations()] == [1]
+    assert [finding.kind for finding in file.findings.found.values()] == [
+        "images with a broken height"
+    ]
+
+
+def test_junk_is_one_line_or_the_same_for_all(project, caplog):
+    rng = random.Random(0)
+    original, errors = project.train, 0
+    for _ in range(150):
+        project.train = copy.deepcopy(original)
+        replace_one_value(project.train, rng)
+        training, evaluation, check = three_ways(project, caplog)
+        if "no annotations to train on" not in training:
+            assert training == evaluation == check
+        errors += isinstance(training, str)
+    assert 30 < errors < 130
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"images": [', "not JSON, or not complete"),
-        ("", "not JSON, or not complete"),
-        ("[" * 100_000, "not JSON, or not complete"),
-        ("[]", "holds no object but a list"),
+        (b'{"images": [', "not JSON, or not complete"),
+        (b"", "not JSON, or not complete"),
+        (b"[" * 100_000, "not JSON, or not complete"),
+        (b'{"images": [{"note": "\xe9"}]}', "not JSON, or not complete"),
+        (b"[]", "holds no object but a list"),
     ],
 )
 def test_file_that_is_no_json_object(tmp_path, text, expected):
     json_file = tmp_path / "x.json"
-    json_file.write_text(text)
-    with pytest.raises(ValueError) as info:
-        AnnotationFile(str(json_file))
-    assert str(info.value).startswith(f"{json_file}: {expected}") and "\n" not in str(info.value)
-
-
-def test_file_that_is_not_utf_8(tmp_path):
-    json_file = tmp_path / "x.json"
-    json_file.write_bytes(b'{"images": [{"note": "\xe9"}]}')
-    with pytest.raises(ValueError, match="x.json: not JSON, or not complete: .*utf-8"):
-        AnnotationFile(str(json_file))
-
-
-def test_entries_are_kept_where_others_are_broken(tmp_path):
-    first, second = {"id": 5, "name": "owl"}, {"id": 2, "name": "tit"}
-    json_file = tmp_path / "x.json"
-    categories = [first, 7, second, {"id": 5}, "{", [{}]]
-    json_file.write_text(json.dumps({"categories": categories, "images": [], "annotations": {}}))
-    file, problems = AnnotationFile(str(json_file)), []
-    assert list(file.entries("categories", lambda *x: problems.append(x))) == [first, second]
-    assert [(where, problem.kind) for where, problem in problems] == [
-        ("categories[1]", "categories without an id"),
-        ("categories[3]", "duplicate ids of categories"),
-        ("categories[4]", "categories without an id"),
-        ("categories[5]", "categories without an id"),
-    ]
-    texts = [json.loads(file.text[start:end]) for start, end in file.spans("categories")]
-    assert texts == categories
-
-    problems.clear()
-    assert list(file.entries("images", lambda *x: problems.append(x), may_be_empty=True)) == []
-    assert problems == []
-    for section, detail in (("images", "list is empty"), ("annotations", "no list; expected")):
-        assert list(file.entries(section, lambda *x: problems.append(x))) == []
-        where, problem = problems.pop()
-        assert where == section and detail in problem.detail
+    json_file.write_bytes(text)
+    for read in (AnnotationFile, lambda path: read_annotated_images(path, ""), load_ground_truth):
+        with pytest.raises(ValueError) as info:
+            read(str(json_file))
+        message = str(info.value)
+        assert message.startswith(f"{json_file}: {expected}") and "\n" not in message
+        with pytest.raises(FileNotFoundError, match="no such file: nowhere.json"):
+            read("nowhere.json")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_encodings(tmp_path, encoding):
     json_file = tmp_path / "x.json"
-    categories = [{"id": 1, "name": "é\ud800"}, {"id": 2, "area": float("nan"), "x": 10**400}]
+    categories = [{"id": 1, "name": "é\ud800"}, {"id": 2, "area": math.nan, "x": 10**400}]
     json_file.write_text(json.dumps({"categories": categories}), encoding)
-    file = AnnotationFile(str(json_file))
-    assert list(file.entries("categories", pytest.fail)) == [
+    assert list(AnnotationFile(str(json_file)).categories.values()) == [
         categories[0],
-        {"id": 2, "area": None, "x": 10**400},
+        {"id": 2, "name": "2", "area": "NaN", "x": 10**400},
     ]
 
 
@@ -81,25 +294,6 @@ def test_file_name_comes_from_coco_url_where_there_is_none():
     assert image_file_name({"coco_url": url}) == "train2017/000000000009.jpg"
 
 
-def test_numbers_and_boxes():
-    assert all(map(is_number, [0, -1.5, 10**8]))
-    assert not any(map(is_number, [True, "1", None, float("nan"), float("inf"), 10**400]))
-    assert box_problem([0, 1.5, 2, 3]) is None
-    assert box_problem([0, 1.5, 2]).detail == "bbox is [0, 1.5, 2], expected [x, y, width, height]"
-
-
-@pytest.mark.parametrize(
-    "segmentation",
-    [
-        [[0, 0, 4, 0, 4, 4], [1, 1, 2, 1, 2, 2, 1, 2]],
-        {"size": [2, 3], "counts": [1, 5]},
-        {"size": [2, 3], "counts": "compressed"},
-    ],
-)
-def test_segmentations_without_a_problem(segmentation):
-    assert segmentation_problem(segmentation, 2, 3) is None
-
-
 def test_text_of_a_value_stays_short():
-    assert shorten("ab") == "'ab'"
+    assert shorten("ab") == '"ab"'
     assert shorten(list(range(1000))) == repr(list(range(1000)))[:37] + "..."

@@ -111,11 +111,11 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"bbox": [1, 2, NAN, 4]}, "a box is [1, 2, nan, 4]"),
-        ({"bbox": [1, 2, INFINITY, 4]}, "a box is [1, 2, inf, 4]"),
+        ({"bbox": [1, 2, NAN, 4]}, "a box is [1, 2, NaN, 4]"),
+        ({"bbox": [1, 2, INFINITY, 4]}, "a box is [1, 2, Infinity, 4]"),
         ({"bbox": "box"}, "could not convert string"),
-        ({"segmentation": [[1, 2, NAN, 4, 5, 6]]}, "a polygon is [1, 2, nan, 4, 5, 6]"),
-        ({"segmentation": [[1, 2, "3", 4, None, 6]]}, "a polygon is [1, 2, '3', 4, None, 6]"),
+        ({"segmentation": [[1, 2, NAN, 4, 5, 6]]}, "a polygon is [1, 2, NaN, 4, 5, 6]"),
+        ({"segmentation": [[1, 2, "3", 4, None, 6]]}, 'a polygon is [1, 2, "3", 4, null, 6]'),
         ({"segmentation": [[1, 2, 3, 4, 5]]}, "a polygon has 5 numbers"),
         ({"segmentation": [[1, 2, 3, 4]]}, "a polygon has 4 numbers"),
         ({"segmentation": []}, "has no segmentation, but MODEL.MASK_ON"),

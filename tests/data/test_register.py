@@ -183,7 +183,7 @@ def test_classes_of_a_dataset(tmp_path):
     DatasetCatalog.register("by_code", lambda: pytest.fail("loaded"))
     register_instances("missing", "no/such.json", "no/such")
     assert class_metadata("by_code") is class_metadata("missing") is None
-    json_file.write_text('{"categories": [{"id": 2, "name": 5}]}')
+    json_file.write_text('{"categories": [{"id": "2"}]}')
     register_instances("birds", str(json_file), str(tmp_path))
-    with pytest.raises(ValueError, match="x.json: category 2: name is 5"):
+    with pytest.raises(ValueError, match='x.json: categories.0.: id is "2", expected an integer'):
         class_metadata("birds")

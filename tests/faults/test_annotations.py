@@ -1,5 +1,7 @@
 """Annotation files that are wrong, given to a training."""
 
+import json
+
 import pytest
 
 from .conftest import check_error, override, own_annotations, own_images
@@ -17,10 +19,6 @@ def set_in(section, index, **values):
     return change
 
 
-def repeat_id(content):
-    content["annotations"][1]["id"] = content["annotations"][0]["id"]
-
-
 def remove_sizes(content):
     for image in content["images"]:
         del image["height"], image["width"]
@@ -36,35 +34,21 @@ LINE = "one line with file, entry and value, before anything is written"
             "a box with NaN",
             LINE,
             set_in("annotations", 4, bbox=[1, float("nan"), 2, 2]),
-            r"train.json: annotation 5: bbox is \[1, None, 2, 2\]",
+            r"train.json: annotation 5: bbox is \[1, NaN, 2, 2\]",
             "nan_box",
-        ),
-        fault(
-            "an annotation of an image that is not listed",
-            LINE,
-            set_in("annotations", 4, image_id=10**6),
-            "train.json: annotation 5: image_id 1000000 is not in images",
-            "unknown_image",
         ),
         fault(
             "a mask (RLE) of another size than its image",
             LINE,
             set_in("annotations", 4, segmentation={"size": [5, 5], "counts": [25]}),
-            r"train.json: annotation 5: RLE of size \[5, 5\]",
+            r"train.json: annotation 5: segmentation.size is \[5, 5\]",
             "mask_size",
-        ),
-        fault(
-            "two annotations with the same id",
-            LINE,
-            repeat_id,
-            r"train.json: annotations\[1\]: id 1 occurs more than once",
-            "repeated_id",
         ),
         fault(
             "images without height and width",
             LINE + ", and how many have it",
             remove_sizes,
-            r"train.json: image \d+: height and width are .* \(the first of \d+",
+            r"train.json: image \d+: height is missing, .* \(the first of \d+",
             "no_sizes",
         ),
         fault(
@@ -74,19 +58,45 @@ LINE = "one line with file, entry and value, before anything is written"
             r"train.json: image \d+: '../../etc/passwd' leads out of the image folder",
             "outside",
         ),
-        fault(
-            "a class without a name",
-            LINE,
-            set_in("categories", 0, name=None),
-            r"train.json: category \d+: name is None",
-            "no_name",
-        ),
     ],
 )
 def test_entry(train_net, overrides, symbols, tmp_path, change, pattern):
     extra = own_annotations(symbols, tmp_path / "train.json", change)
     check_error(train_net("quickstart/seesaw.yaml", *overrides, *extra), pattern)
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.fault(
+    "Annotation file: annotations with the same id or of images and classes that are not listed, "
+    "`neg_category_ids` that are no classes, `iscrowd` that is null, a class without a name",
+    "a warning for each kind with entry, value and number; it is left out, and training goes on",
+)
+def test_of_no_consequence(train_net, overrides, symbols, tmp_path):
+    def change(content):
+        images, annotations = content["images"], content["annotations"]
+        images[0]["neg_category_ids"].append(77)
+        annotations[1]["id"] = annotations[0]["id"]
+        annotations[2]["image_id"] = 10**6
+        annotations[3]["category_id"] = annotations[4]["category_id"] = 77
+        annotations[5]["iscrowd"] = None
+        content["categories"][0]["name"] = None
+
+    extra = own_annotations(symbols, tmp_path / "train.json", change)
+    validation = json.loads((symbols / "symbols_val.json").read_text())
+    validation["categories"][0]["name"] = None
+    (tmp_path / "val.json").write_text(json.dumps(validation))
+    extra += ["DATASETS.REGISTER.symbols_val.JSON", str(tmp_path / "val.json")]
+    assert train_net("quickstart/seesaw.yaml", *overrides, *extra) is None
+    log = (tmp_path / "output" / "log.txt").read_text()
+    for expected in (
+        "image 1: neg_category_ids holds 77, in no category",
+        "annotation 1: the id is repeated",
+        "annotation 3: image_id 1000000 is not in images; it is left out",
+        "annotation 4: category_id 77 is not in categories; it is left out (the first of 2 ",
+        "annotation 6: iscrowd is null, not 0 or 1",
+        "category 1: name is null, so that it is called 1",
+    ):
+        assert f"train.json: {expected}" in log
 
 
 @pytest.mark.parametrize(
