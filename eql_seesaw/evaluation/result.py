@@ -101,16 +101,7 @@ class Result(Summary):
             FileNotFoundError: a file is not there, other than that of the detections.
             ValueError: a file is not what an evaluation writes.
         """
-        path = os.path.join(folder, EVALUATION)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"{folder} is not the folder of an evaluation: no {EVALUATION}{_below(folder)}"
-            )
-        with open(path, "rb") as f:
-            try:
-                summary = msgspec.json.decode(f.read(), type=Summary)
-            except msgspec.DecodeError as error:
-                raise ValueError(f"{path}: {error}") from None
+        summary = load_summary(folder)
         iou_types = [iou_type for iou_type in ("bbox", "segm") if iou_type in summary.metrics]
         matches: dict[str, Matches] = {
             t: _load_matches(os.path.join(folder, MATCHES.format(t))) for t in iou_types
@@ -158,6 +149,26 @@ class Result(Summary):
 def as_text(name: str) -> str:
     """A cell of a CSV file that a spreadsheet does not take for a formula and compute."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+
+
+def load_summary(folder: str | os.PathLike) -> Summary:
+    """
+    Read the numbers of an evaluation from its folder.
+
+    Raises:
+        FileNotFoundError: it is not the folder of an evaluation.
+        ValueError: its file is not what an evaluation writes.
+    """
+    path = os.path.join(folder, EVALUATION)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{folder} is not the folder of an evaluation: no {EVALUATION}{_below(folder)}"
+        )
+    with open(path, "rb") as f:
+        try:
+            return msgspec.json.decode(f.read(), type=Summary)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{path}: {error}") from None
 
 
 def _load_matches(path):

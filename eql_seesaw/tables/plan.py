@@ -1,4 +1,4 @@
-"""Plan to train a table's rows on a machine: data, schedule, commands."""
+"""Plan to train a table's rows on a machine: runs, data, schedule, commands."""
 
 import os
 import shlex
@@ -7,50 +7,130 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from ..data.register import find_dataset
-from ..engine.checkpoint_files import has_checkpoint
 from ..schedule import scale_to_batch
-from .batch import batch_settings, default_batch
-from .run_state import RunState, read_run_state
-from .table import Table
-from .table_runs import (
-    ANNOTATED_IMAGES,
-    DEFAULT_OUTPUT,
-    GENERATED_DATASET,
-    MINIATURE_IMAGES,
-    TableRun,
-    expected_config,
-    train_command,
-)
+from .miniature import ANNOTATED_IMAGES, MINIATURE_IMAGES
+from .run import Run
+from .table import DEFAULT_OUTPUT, GENERATED_DATASET, Table
 
 # In Detectron2's folder of LVIS's images; an image's coco_url says in which of them it is.
 LVIS_IMAGE_FOLDERS = ("train2017", "val2017")
 
 
-def missing_files(run: TableRun, cfg: CfgNode) -> list[str]:
+def rows_not_trained(table: Table, scale: str, output: str) -> dict[str, tuple[str, str]]:
     """
-    Annotation files, image folders and weights of a run that are not on this machine.
+    Rows that can have no run of their own at a scale.
+
+    Returns:
+        By their names: why not, and the name of the row that is trained alike, "" if there is none.
+    """
+    rows = {}
+    # {what is trained: the first run of it}
+    miniatures: dict[str, Run] = {}
+    for row in table.rows:
+        run = Run(table, row, scale, output, 1)
+        if row.split != "val":
+            rows[row.name] = f"published on {row.split}, which only LVIS's server evaluates", ""
+        elif run.is_miniature_of_row:
+            first = miniatures.setdefault(_what_is_trained(run.cfg), run)
+            if run.cfg.MODEL.ROI_HEADS.NAME == "LongTailRes5ROIHeads":
+                rows[row.name] = "a C4 model has no miniature", ""
+            elif first.folder != run.folder:
+                same = first.row.name
+                rows[row.name] = f"in miniature the same as row {same}", same
+    return rows
+
+
+def _what_is_trained(cfg: CfgNode) -> str:
+    """The config's text without keys that do nothing in miniature, which has no masks."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = ""
+    cfg.MODEL.ROI_MASK_HEAD.clear()
+    return cfg.dump()
+
+
+def select_runs(
+    table: Table, names: list[str] | None, scale: str, output: str, num_seeds: int | None
+) -> list[Run]:
+    """
+    Runs of a table's rows, every row once before any a second time, and before them the runs that
+    they start from. Says what becomes of rows that cannot have one.
 
     Args:
-        cfg: the run's. Files that come from other runs are left out.
+        names: of rows; None for all.
+        num_seeds: seeds 1 to this number; None for each row's own number.
+
+    Raises:
+        ValueError: no row of such a name, none that can have a run, or two of one folder and
+            different inputs or overrides.
     """
-    weights = cfg.MODEL.WEIGHTS
-    # Others, such as detectron2://, are downloaded.
-    is_local = weights and "://" not in weights
+    not_trained = rows_not_trained(table, scale, output)
+    chosen = []
+    for row in table.select(names):
+        reason, same_as = not_trained.get(row.name, ("", row.name))
+        if same_as:
+            chosen.append(same_as)
+        if reason:
+            print(f"{row.name}: {reason}" if same_as else f"Left out: {row.name}: {reason}")
+    if not chosen:
+        raise ValueError(f"{table.name}: no row is left to train")
+    seeds = {row.name: num_seeds or row.seeds for row in table.select(chosen)}
+    return runs_with_inputs(
+        [
+            Run(table, row, scale, output, seed)
+            for seed in range(1, max(seeds.values()) + 1)
+            for row in table.select(chosen)
+            if seed <= seeds[row.name]
+        ]
+    )
+
+
+def runs_with_inputs(runs: Sequence[Run]) -> list[Run]:
+    """
+    Each run once, after the runs that its inputs come from.
+
+    Raises:
+        ValueError: two rows of one folder and different inputs or overrides.
+    """
+    ordered: dict[str, Run] = {}
+
+    def add(run: Run) -> None:
+        for _, input_run, _ in run.inputs:
+            add(input_run)
+        same = ordered.setdefault(run.folder, run)
+        if same.settings != run.settings:
+            raise ValueError(
+                f"{same.name} and {run.name} differ in their inputs or overrides, but would be "
+                f"trained in one folder, {run.folder}; give one of them a config of its own"
+            )
+
+    for run in runs:
+        add(run)
+    return list(ordered.values())
+
+
+def missing_files(run: Run) -> list[str]:
+    """
+    Annotation files, image folders and weights of a run that are not on this machine. Files that
+    come from other runs are left out.
+    """
+    weights = run.cfg.MODEL.WEIGHTS
     is_input = any(key == "MODEL.WEIGHTS" for key, _, _ in run.inputs)
-    missing = [weights] if is_local and not is_input and not os.path.exists(weights) else []
+    # Others, such as detectron2://, are downloaded.
+    is_local = weights and "://" not in weights and not is_input
+    needed = [weights] if is_local else []
     for key in ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            found = find_dataset(cfg, f"DATASETS.{key}", name)
+        for name in run.cfg.DATASETS[key]:
+            found = find_dataset(run.cfg, f"DATASETS.{key}", name)
             if found is None:
                 continue
             json_file, images = found
-            is_lvis = name.startswith(tuple(ANNOTATED_IMAGES))
-            folders = [images]
-            if is_lvis and name not in cfg.DATASETS.REGISTER:
-                folders = [os.path.join(images, folder) for folder in LVIS_IMAGE_FOLDERS]
-            files = filter(None, (json_file, *folders))
-            missing += [path for path in files if not os.path.exists(path)]
-    return list(dict.fromkeys(missing))
+            needed += [json_file]
+            if name.startswith(tuple(ANNOTATED_IMAGES)) and name not in run.cfg.DATASETS.REGISTER:
+                needed += [os.path.join(images, folder) for folder in LVIS_IMAGE_FOLDERS]
+            else:
+                needed += [images]
+    return [path for path in dict.fromkeys(needed) if path and not os.path.exists(path)]
 
 
 def where_files_come_from(scale: str) -> str:
@@ -61,7 +141,7 @@ def where_files_come_from(scale: str) -> str:
 
 def describe_plan(
     table: Table,
-    runs: Sequence[TableRun],
+    runs: Sequence[Run],
     num_gpus: int,
     gpus_here: int,
     images_per_batch: int | None,
@@ -71,60 +151,52 @@ def describe_plan(
         runs: of one scale, at least one; inputs before the runs that need them.
         num_gpus: to write the commands for.
         gpus_here: GPUs of this machine.
-        images_per_batch: over all GPUs; None for :func:`default_batch`.
+        images_per_batch: over all GPUs; None for the default.
     """
     scale = runs[0].scale
-    configs = [expected_config(run) for run in runs]
     lines = [f"{table.name}: {table.title}, {len(runs)} runs"]
-    states = [read_run_state(run) for run in runs]
-    missing: dict[str, None] = {}
-    for run, cfg, state in zip(runs, configs, states, strict=True):
-        if state.metrics is None:
-            missing.update(dict.fromkeys(missing_files(run, cfg)))
+    unfinished = [run for run in runs if run.look().metrics is None]
+    missing = dict.fromkeys(path for run in unfinished for path in missing_files(run))
     if missing:
         lines.append(f"Missing: {', '.join(missing)}; {where_files_come_from(scale)}.")
     if scale == "mini":
-        dataset = GENERATED_DATASET
         lines.append("In miniature, on one thread each; `run` starts one for each CPU core.")
-        if table.dataset in ANNOTATED_IMAGES:
-            images = ANNOTATED_IMAGES[table.dataset]
+        if not table.is_miniature:
             lines.append(
                 "Frequencies (the repeat threshold, EQL's lambda) are multiplied by "
-                f"{images:,} / {MINIATURE_IMAGES:,}, so that they mean as many training images."
+                f"{ANNOTATED_IMAGES[table.dataset]:,} / {MINIATURE_IMAGES:,}, so that they mean as "
+                "many training images."
             )
     else:
-        dataset = table.dataset
         here = f"{gpus_here} GPU(s)" if gpus_here else "no GPU"
         lines.append(f"This machine has {here}; the commands are for {num_gpus}.")
-    batches = [
-        run_batch(run, cfg, state, num_gpus, images_per_batch)
-        for run, cfg, state in zip(runs, configs, states, strict=True)
-    ]
-    schedules = {
-        _describe_schedule(cfg, batch, dataset) for cfg, batch in zip(configs, batches, strict=True)
-    }
-    lines += sorted(schedules)
-    if any("RepeatFactor" in cfg.DATALOADER.SAMPLER_TRAIN for cfg in configs):
+    dataset = GENERATED_DATASET if scale == "mini" else table.dataset
+    batches = [run.planned_batch(num_gpus, images_per_batch) for run in runs]
+    lines += sorted(
+        {
+            _describe_schedule(run.cfg, batch, dataset)
+            for run, batch in zip(runs, batches, strict=True)
+        }
+    )
+    if any("RepeatFactor" in run.cfg.DATALOADER.SAMPLER_TRAIN for run in runs):
         lines.append(
             "Repeat-factor sampling shows images of rare classes more often within the same "
             "iterations. Epochs are counted in images of the original set; mmdetection's are "
             "passes over the longer, resampled set, so its schedules of as many epochs train "
             "longer."
         )
-    miniatures: list[TableRun] = []
-    for run, cfg, state, batch in zip(runs, configs, states, batches, strict=True):
-        resume = has_checkpoint(run.folder)
-        lines += ["", f"# {run}: {state.reason or 'finished'}"]
-        if state.metrics is not None or state.conflict:
+    # Their config files are written when they are run.
+    miniatures: list[Run] = []
+    for run, batch in zip(runs, batches, strict=True):
+        lines += ["", f"# {run}: {run.reason or 'finished'}"]
+        if run.metrics is not None or run.conflict:
             continue
-        if run.is_miniature_of_row:
-            if run.name == f"{table.name}/{run.row.name}":  # not an input from another table
-                miniatures.append(run)
-        else:
+        if not run.is_miniature_of_row:
             threads = "OMP_NUM_THREADS=1 " if scale == "mini" else ""
-            words = train_command(run, num_gpus, resume, batch_settings(cfg, batch))
-            lines.append(f"{threads}python {shlex.join(words)}")
-    if miniatures:  # their config files are written when they are run
+            lines.append(f"{threads}python {shlex.join(run.command(num_gpus, batch))}")
+        elif run.table.name == table.name:  # not an input from another one
+            miniatures.append(run)
+    if miniatures:
         words = ["python", "-m", "eql_seesaw.tables", "run", table.name, "--scale", "mini"]
         words += ["--rows", ",".join(dict.fromkeys(run.row.name for run in miniatures))]
         num_seeds = max(run.seed for run in miniatures)
@@ -136,34 +208,8 @@ def describe_plan(
     return "\n".join(lines)
 
 
-def run_batch(
-    run: TableRun, cfg: CfgNode, state: RunState, num_gpus: int, images_per_batch: int | None
-) -> int:
-    """
-    Images per batch of a run: those it was started with, the given ones, or the default.
-
-    Raises:
-        ValueError: they cannot be shared out evenly among the GPUs.
-    """
-    if run.scale == "mini":
-        return cfg.SOLVER.IMS_PER_BATCH
-    # An iteration number means another number of images with another batch.
-    is_started = has_checkpoint(run.folder)
-    if is_started and state.batch:
-        batch, origin = state.batch, f"{run} was started with"
-    else:
-        batch, origin = images_per_batch or default_batch(cfg, num_gpus), "--batch asks for"
-    if batch % num_gpus:
-        raise ValueError(
-            f"{origin} {batch} images per batch, which {num_gpus} GPUs cannot share evenly; "
-            "choose another --gpus"
-        )
-    return batch
-
-
-def _describe_schedule(cfg, batch, dataset):
-    scaled = scale_to_batch(cfg, batch)
-    recipe, solver = cfg.SOLVER, scaled.SOLVER
+def _describe_schedule(cfg: CfgNode, batch: int, dataset: str) -> str:
+    recipe, solver = cfg.SOLVER, scale_to_batch(cfg, batch).SOLVER
     text = (
         f"Batch of {batch} images, learning rate {solver.BASE_LR:g}, {solver.MAX_ITER} iterations"
     )

@@ -1,104 +1,378 @@
-"""The pictures of a table."""
+"""Pictures of the tables."""
 
+import contextlib
+import math
+import os
+import textwrap
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Transform
 
-from .class_plots import draw_ap_by_images, draw_gradient_ratios
-from .collect import (
-    MeasuredRow,
-    MeasuredTable,
-    column_values,
-    paired_gains,
-    paired_seeds,
-    rows_and_baselines,
+from ..atomic_write import atomic_file
+from ..data.frequency_groups import (
+    COMMON_MAX_IMAGES,
+    GROUP_NAMES,
+    RARE_MAX_IMAGES,
+    frequency_groups,
 )
-from .finished_run import Method, read_finished_run
-from .group_plots import (
-    METRICS,
-    GainPoint,
-    TableRow,
-    draw_gain_by_imbalance,
-    draw_groups,
-    draw_published_beside_measured,
-)
+from .measure import MeasuredRow
 
-# TABLE.png, and in miniature TABLE_ap_by_images.png ...
-KINDS = ("", "_ap_by_images", "_gradients", "_imbalance")
+# A loss has its color in every picture. Mostly Okabe and Ito's, told apart also by colour-blind
+# readers.
+LOSS_COLORS = {
+    "softmax_ce": "#4D4D4D",
+    "sigmoid_ce": "#A6761D",
+    "eql": "#0072B2",
+    "softmax_eql": "#009E73",
+    "eql_v2": "#56B4E9",
+    "seesaw": "#D55E00",
+    "focal": "#CC79A7",
+    "class_balanced": "#E69F00",
+    "bags": "#882255",
+    "federated": "#999933",
+}
+OTHER_COLOR = "#4D4D4D"
+# Panels of the pictures that show groups of classes, and their titles.
+GROUPS = {"AP": "AP", "APr": "APr (rare)", "APc": "APc (common)", "APf": "APf (frequent)"}
+WIDTH = 8.0  # inches, 1,000 pixels
+DPI = 125
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "0.4",
+    "figure.labelsize": 10,
+    "legend.frameon": False,
+    # "$" in a label is no formula.
+    "text.parse_math": False,
+}
+PUBLISHED: dict[str, Any] = {
+    "marker": "D",
+    "markersize": 7,
+    "color": "0.35",
+    "markerfacecolor": "white",
+}
+BORDER: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": ":", "zorder": 0}
+# Of the smoothed AP, in decades of training images; of smoothed ratios, in shares of all classes.
+AP_KERNEL, RATIO_KERNEL = 0.3, 0.05
 
 
-def draw_table(measured: MeasuredTable, folder: str) -> list[str]:
+def draw_rows(
+    rows: Sequence[MeasuredRow],
+    columns: Sequence[str],
+    unit: str,
+    path: str | os.PathLike,
+    with_published: bool = False,
+) -> None:
     """
-    Draw what was measured; then delete pictures of an earlier state that have no data now.
+    Draw the numbers of a table's rows, one panel for each column.
 
-    At full scale, published beside measured. In miniature AP by frequency group and by training
-    images; the ratio of gradients, where a run has recorded them; and gains against imbalance, if
-    the rows were trained on sets of different imbalance.
+    Dots with a number are means over seeds, bars their standard deviation, small dots the seeds,
+    diamonds the published numbers.
 
-    Returns:
-        The paths of the pictures.
+    Args:
+        rows: at least one, drawn from top to bottom.
+        unit: of the numbers, for the caption.
+        path: the PNG file to write, in a folder that exists.
+        with_published: draw published numbers below measured ones.
     """
-    paths = {kind: Path(folder, f"{measured.table.name}{kind}.png") for kind in KINDS}
-    drawn = []
-    if any(row.values for row in measured.rows):
-        draw = _draw_full if measured.scale == "full" else _draw_mini
-        drawn = draw(measured, paths)
-    for path in paths.values():
-        if path not in drawn:
-            path.unlink(missing_ok=True)
-    return [str(path) for path in drawn]
+    height = (0.55 if with_published else 0.42) * len(rows) + 0.6
+    with _figure(path, len(columns), 5, height) as (figure, panels):
+        for axes, column in zip(panels, columns, strict=True):
+            for y, row in enumerate(rows):
+                _draw_row(axes, y, row, column, with_published)
+            axes.set_title(GROUPS.get(column, column))
+            axes.grid(axis="x", color="0.92")
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+        _set_equal_spans(panels)
+        labels = [textwrap.fill(row.label, 24) for row in rows]
+        panels[0].set_yticks(range(len(rows)), labels)
+        panels[0].set_ylim(len(rows) - 0.4, -0.6)
+        counts = {len(row.values(column)) for row in rows for column in columns} - {0}
+        note = f"{unit}, {_seeds_text(counts)}" if counts else unit
+        if max(counts, default=0) > 1:
+            note += ", bars: ± standard deviation, small dots: the seeds"
+        _write_caption(figure, note)
+        if with_published:
+            handles = [
+                Line2D([], [], marker="o", color=OTHER_COLOR, linestyle=""),
+                Line2D([], [], linestyle="", **PUBLISHED),
+            ]
+            labels = ["measured (above)", "published (below)"]
+            figure.legend(handles, labels, loc="outside lower right", ncols=2)
 
 
-def _draw_full(measured, paths):
-    rows = []
-    for row in measured.rows:
-        values = {column: column_values(row, column) for column in measured.columns}
-        rows.append(TableRow(row.label, row.loss, values, row.row.published))
-    draw_published_beside_measured(rows, measured.columns, paths[""])
-    return [paths[""]]
-
-
-def _draw_mini(measured, paths):
-    methods = {row.row.name: _method(row) for row in measured.rows if row.values}
-    drawn = [paths[""], paths["_ap_by_images"]]
-    draw_groups(list(methods.values()), paths[""])
-    draw_ap_by_images(list(methods.values()), paths["_ap_by_images"])
-    recorded = [m for m in methods.values() if m.gradient_ratios() is not None]
-    if recorded:
-        draw_gradient_ratios(recorded, paths["_gradients"])
-        drawn.append(paths["_gradients"])
-    columns = [name for name in METRICS if name in measured.columns]
-    imbalances = {name: _imbalance(method) for name, method in methods.items()}
-    points = [
-        GainPoint(
-            f"{_config_name(row)} over {_config_name(baseline)}",
-            row.loss,
-            imbalances[row.row.name],
-            {name: paired_gains(row, baseline, name) for name in columns},
+def _draw_row(axes: Axes, y: float, row: MeasuredRow, column: str, with_published: bool) -> None:
+    values = np.array(list(row.values(column).values()))
+    published = row.row.published.get(column) if with_published else None
+    # Both stay visible where they are equal.
+    offset = 0.1 if with_published else 0
+    place: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
+    if published is not None:
+        axes.plot([published], [y + offset], **PUBLISHED)
+        axes.annotate(
+            f"{published:.1f}", (published, y + offset), xytext=(0, -15), color="0.35", **place
         )
-        for row, baseline in rows_and_baselines(measured)
-        if paired_seeds(row, baseline)
-    ]
-    if len({point.imbalance for point in points}) > 1:
-        draw_gain_by_imbalance(points, paths["_imbalance"])
-        drawn.append(paths["_imbalance"])
-    return drawn
+    if len(values):
+        color, mean, y = _loss_color(row.loss), values.mean(), y - offset
+        if len(values) > 1:
+            spread = [values.std(ddof=1)]
+            axes.errorbar([mean], [y], xerr=spread, color=color, linewidth=2, capsize=3)
+            seeds: dict[str, Any] = {
+                "markersize": 3.5,
+                "markerfacecolor": "white",
+                "markeredgewidth": 0.8,
+            }
+            axes.plot(values, [y] * len(values), "o", color="0.2", zorder=5, **seeds)
+        axes.plot([mean], [y], "o", color=color, markersize=7)
+        axes.annotate(f"{mean:.1f}", (mean, y), xytext=(0, 6), **place)
+    elif published is None:
+        _write(axes, 0.5, y, "n/a", transform=axes.get_yaxis_transform())
 
 
-def _method(row: MeasuredRow) -> Method:
-    seeds = [
-        read_finished_run(folder, row.dataset, row.loss, row.metrics[seed])
-        for seed, folder in row.folders.items()
-    ]
-    return Method(row.label, seeds)
+def _set_equal_spans(panels: Sequence[Axes]) -> None:
+    """The same length is the same difference in all panels, wherever each begins."""
+    limits = np.array([axes.get_xlim() if axes.lines else (0, 1) for axes in panels])
+    span = max(1.5 * (limits[:, 1] - limits[:, 0]).max(), 2)
+    for axes, middle in zip(panels, limits.mean(axis=1), strict=True):
+        axes.set_xlim(middle - span / 2, middle + span / 2)
+        if not axes.lines:
+            axes.set_xticks([])
 
 
-def _config_name(row: MeasuredRow) -> str:
-    """The method, whatever it is trained on: configs of one name are in a folder for each set."""
-    return Path(row.row.config).stem
+def draw_gains(pairs: Sequence[tuple[MeasuredRow, MeasuredRow]], path: str | os.PathLike) -> None:
+    """
+    Draw gains of rows over their baselines against the imbalance of the training set.
+
+    Rows of the same two methods, which are files of the same names, are one line: means over seeds;
+    bands are their standard deviation, small dots the seeds.
+
+    Args:
+        pairs: rows with their baselines.
+        path: the PNG file to write, in a folder that exists.
+    """
+    lines: dict[str, list[tuple[MeasuredRow, MeasuredRow]]] = {}
+    for row, baseline in sorted(pairs, key=lambda pair: pair[0].imbalance):
+        label = f"{Path(row.row.config).stem} over {Path(baseline.row.config).stem}"
+        lines.setdefault(label, []).append((row, baseline))
+    imbalances = sorted({row.imbalance for row, _ in pairs})
+    has_seeds = any(len(row.gains(baseline, "AP")) > 1 for row, baseline in pairs)
+    with _figure(path, len(GROUPS), 4, 2.6) as (figure, panels):
+        for axes, (column, title) in zip(panels, GROUPS.items(), strict=True):
+            axes.axhline(0, color="0.4", linewidth=0.8)
+            for line in lines.values():
+                _draw_gains(axes, line, column)
+            if len(axes.lines) == 1:
+                _write(axes, 0.5, 0.5, "n/a", transform=axes.transAxes)
+            axes.set_title(title)
+            axes.grid(axis="y", color="0.92")
+            axes.set_xscale("log")
+            axes.set_xticks(imbalances, [f"{imbalance:,.0f}" for imbalance in imbalances])
+            axes.minorticks_off()
+            axes.margins(x=0.1)
+        panels[0].set_ylabel("gain in AP")
+        note = "; bands: ± standard deviation, small dots: seeds" if has_seeds else ""
+        figure.supxlabel(f"imbalance: images of the most frequent to the rarest class{note}")
+        handles = [
+            Line2D([], [], marker="o", linewidth=2, color=_loss_color(line[0][0].loss), label=label)
+            for label, line in lines.items()
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=3)
 
 
-def _imbalance(method):
-    """Training images of the most frequent class over those of the rarest that has any."""
-    counts = method.image_counts
-    return np.nanmax(counts) / np.nanmin(counts[counts > 0])
+def _draw_gains(axes: Axes, line: Sequence[tuple[MeasuredRow, MeasuredRow]], column: str) -> None:
+    color = _loss_color(line[0][0].loss)
+    known = [(row.imbalance, row.gains(baseline, column)) for row, baseline in line]
+    known = [(imbalance, gains) for imbalance, gains in known if gains]
+    if not known:
+        return
+    for imbalance, gains in known:
+        axes.plot([imbalance] * len(gains), gains, ".", color=color, markersize=4, alpha=0.6)
+    x = [imbalance for imbalance, _ in known]
+    mean = np.array([np.mean(gains) for _, gains in known])
+    spread = np.array([np.std(gains, ddof=min(len(gains) - 1, 1)) for _, gains in known])
+    axes.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
+    axes.plot(x, mean, "o-", color=color, linewidth=2, markersize=6)
+
+
+def draw_ap_by_images(methods: Sequence[MeasuredRow], unit: str, path: str | os.PathLike) -> None:
+    """
+    Draw the AP of each class against its training images, one panel for each method. A class whose
+    AP or training images are unknown is left out.
+
+    Args:
+        methods: at least one.
+        unit: of the numbers, such as "box AP".
+        path: the PNG file to write, in a folder that exists.
+    """
+    curves = []
+    for method in methods:
+        known = np.isfinite(method.category_ap) & np.isfinite(method.image_counts)
+        images, aps = method.image_counts[known], method.category_ap[known]
+        order = np.argsort(images, kind="stable")
+        images, aps = images[order], aps[order]
+        places = np.log10(np.maximum(images, 0.5))
+        curves.append((images, aps, _smoothed(places, aps, AP_KERNEL)))
+    with _class_figure(path, methods, curves) as (figure, panels):
+        for axes in panels:
+            for boundary in (RARE_MAX_IMAGES, COMMON_MAX_IMAGES):
+                axes.axvline(boundary + 0.5, **BORDER)
+            # Linear below one image, so that there is a place for none.
+            axes.set_xscale("symlog", linthresh=1, linscale=0.3)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+        panels[0].set_ylim(bottom=-2)
+        figure.supylabel(unit)
+        figure.supxlabel("training images of the class (dotted: rare | common | frequent)")
+
+
+def draw_gradient_ratios(methods: Sequence[MeasuredRow], path: str | os.PathLike) -> None:
+    """
+    Draw the ratio of positive to negative gradient of each class, one panel for each method.
+
+    Classes are sorted from frequent to rare. Those without positive, or without negative gradient
+    have no place on the logarithmic axis and are drawn at its ends, with their number.
+
+    Args:
+        methods: at least one, all with recorded gradients.
+        path: the PNG file to write, in a folder that exists.
+    """
+    curves, sorted_ratios = [], []
+    for method in methods:
+        ratios = method.gradient_ratios[np.argsort(-method.image_counts, kind="stable")]
+        ranks = np.flatnonzero(np.isfinite(ratios) & (ratios > 0))
+        smoothed = _smoothed(ranks, np.log10(ratios[ranks]), RATIO_KERNEL * len(ratios))
+        curves.append((ranks + 1, ratios[ranks], 10**smoothed))
+        sorted_ratios.append(ratios)
+    with _class_figure(path, methods, curves) as (figure, panels):
+        panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].margins(y=0.25)
+        for axes, method, ratios in zip(panels, methods, sorted_ratios, strict=True):
+            axes.axhline(1, color="0.2", linewidth=1, zorder=1)
+            _mark_classes(axes, ratios == 0, 0.02, "without positive gradient")
+            _mark_classes(axes, np.isinf(ratios), 0.9, "without negative gradient")
+            _set_group_ticks(axes, method.image_counts)
+        figure.supylabel("positive : negative gradient")
+        borders = f"{COMMON_MAX_IMAGES} and {RARE_MAX_IMAGES} training images"
+        figure.supxlabel(f"classes from frequent to rare (dotted: {borders})")
+
+
+def _mark_classes(axes: Axes, is_marked: np.ndarray, y: float, text: str) -> None:
+    """Mark classes at a height of the panel, 0 to 1, with their number above."""
+    ranks = np.flatnonzero(is_marked) + 1
+    if len(ranks):
+        place = axes.get_xaxis_transform()
+        axes.plot(ranks, [y + 0.01] * len(ranks), "|", color="0.2", markersize=7, transform=place)
+        classes = "class" if len(ranks) == 1 else "classes"
+        text = f"{len(ranks):,} {classes} {text}"
+        axes.text(0.02, y + 0.04, text, fontsize=8, va="bottom", transform=axes.transAxes)
+
+
+def _set_group_ticks(axes: Axes, image_counts: np.ndarray) -> None:
+    """Borders of the groups of classes on an axis from frequent to rare, and names of wide ones."""
+    groups = np.array(frequency_groups(np.nan_to_num(image_counts)))
+    ticks, start = {}, 0.5
+    for group, name in reversed(GROUP_NAMES.items()):
+        end = start + (groups == group).sum()
+        if end - start > 0.2 * len(groups):
+            ticks[(start + end) / 2] = name
+        if end <= len(groups):
+            axes.axvline(end, **BORDER)
+        start = end
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.tick_params(axis="x", length=0)
+
+
+@contextlib.contextmanager
+def _class_figure(
+    path: str | os.PathLike,
+    methods: Sequence[MeasuredRow],
+    curves: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """
+    A panel for each method, with a dot for each class, and a line.
+
+    Args:
+        curves: x, y, and y of the line, of each method.
+    """
+    seeds = _seeds_text({len(method.runs) for method in methods})
+    note = f"each dot a class, {seeds}; line: smoothed"
+    if len(methods) > 1:
+        note += "; light grey: the other methods"
+    height = 3.2 if len(methods) < 3 or len(methods) == 4 else 2.5
+    with _figure(path, len(methods), 3, height) as (figure, panels):
+        for i, (axes, method, (x, y, own)) in enumerate(zip(panels, methods, curves, strict=True)):
+            for other_x, _, other in [*curves[:i], *curves[i + 1 :]]:
+                axes.plot(other_x, other, color="0.8", linewidth=1.2, zorder=1)
+            opacity, size = (0.6, 9) if len(method.category_ap) <= 100 else (0.3, 6)
+            color = _loss_color(method.loss)
+            axes.plot(x, y, ".", color=color, alpha=opacity, markersize=size, markeredgewidth=0)
+            axes.plot(x, own, color=color, linewidth=2.5)
+            axes.set_title(textwrap.fill(method.label, 28), fontweight="bold", loc="left")
+            if not len(x):
+                _write(axes, 0.5, 0.5, "n/a", transform=axes.transAxes)
+        _write_caption(figure, note)
+        yield figure, panels
+
+
+@contextlib.contextmanager
+def _figure(
+    path: str | os.PathLike, num_panels: int, panels_in_row: int, height: float
+) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """
+    A figure and its panels to draw in; written as a PNG, whole or not at all, at the end.
+
+    Args:
+        height: of a row of panels, in inches.
+    """
+    num_rows = math.ceil(num_panels / panels_in_row)
+    num_columns = math.ceil(num_panels / num_rows)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, num_rows * height + 0.6), layout="constrained")
+        panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).reshape(-1)
+        for axes in panels[num_panels:]:
+            axes.remove()
+        yield figure, list(panels[:num_panels])
+        with warnings.catch_warnings(), atomic_file(path, "wb") as f:
+            # matplotlib's font lacks some scripts; letters of theirs are drawn as boxes.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure.savefig(f, format="png", dpi=DPI)
+
+
+def _smoothed(x: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
+    """Means of neighbours, weighted by a Gaussian of their distance in x."""
+    weights = np.exp(-0.5 * (np.subtract.outer(x, x) / width) ** 2)
+    return weights @ y / weights.sum(axis=1)
+
+
+def _write(axes: Axes, x: float, y: float, text: str, transform: Transform) -> None:
+    axes.text(x, y, text, transform=transform, color="0.5", ha="center", va="center")
+
+
+def _write_caption(figure: Figure, text: str) -> None:
+    figure.suptitle(text, fontsize=9, color="0.35", x=0.01, ha="left")
+
+
+def _seeds_text(counts: Collection[int]) -> str:
+    fewest, most = min(counts), max(counts)
+    if most == 1:
+        return "one seed"
+    return f"mean of {most} seeds" if fewest == most else f"mean of {fewest} to {most} seeds"
+
+
+def _loss_color(loss: str) -> str:
+    return LOSS_COLORS.get(loss, OTHER_COLOR)

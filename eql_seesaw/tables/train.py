@@ -1,7 +1,6 @@
 """Training a table's rows, one after another or side by side."""
 
 import contextlib
-import dataclasses
 import fcntl
 import os
 import shlex
@@ -11,13 +10,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
-from ..engine.checkpoint_files import has_checkpoint
-from .batch import batch_settings
-from .plan import missing_files, run_batch, where_files_come_from
-from .run_state import read_run_state
-from .table_runs import TableRun, expected_config, train_command, write_config_file
+from .plan import missing_files, where_files_come_from
+from .run import Run
 
 TRAIN_LOG = "train_net.txt"
 # For a training that is interrupted to finish its step and save.
@@ -25,16 +21,16 @@ SECONDS_TO_END = 60
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
-@dataclasses.dataclass
-class _Process:
-    run: TableRun
+class Started(NamedTuple):
+    """A process that trains; its name is for the lines that tell of it."""
+
     process: subprocess.Popen
-    start: float
-    number: str
+    name: str
+    time: float
 
 
 def run_all(
-    runs: Sequence[TableRun], jobs: int, num_gpus: int, images_per_batch: int | None
+    runs: Sequence[Run], jobs: int, num_gpus: int, images_per_batch: int | None
 ) -> list[str]:
     """
     Train the runs that have no finished result; go on after one that fails.
@@ -53,59 +49,75 @@ def run_all(
         KeyboardInterrupt: interrupted; the trainings were ended.
     """
     with _only_one(os.path.join(runs[0].output, runs[0].scale)) as lock:
-        states = {run.folder: read_run_state(run) for run in runs}
-        finished = {folder for folder, state in states.items() if state.metrics is not None}
+        finished = {run.folder for run in runs if run.look().metrics is not None}
         print(f"{len(runs)} runs, {len(finished)} of them finished", flush=True)
-        failures = {}
-        for run in runs:
-            state = states[run.folder]
-            if state.conflict:
-                reason = f"{state.reason}; move {run.folder} away to train it anew"
-                failures[run.folder] = f"{run}: {reason}"
+        failures = {
+            run.folder: f"{run}: {run.reason}; move {run.folder} away to train it anew"
+            for run in runs
+            if run.conflict
+        }
         waiting = [run for run in runs if run.folder not in finished | failures.keys()]
-        configs = {run.folder: expected_config(run) for run in waiting}
         commands = {}
         for run in waiting:
-            cfg, state = configs[run.folder], states[run.folder]
-            _check_files(run, cfg, finished)
-            commands[run.folder] = _command(run, cfg, state, num_gpus, images_per_batch)
+            batch = run.planned_batch(num_gpus, images_per_batch)
+            commands[run.folder] = [sys.executable, *run.command(num_gpus, batch)]
+        for run in waiting:
+            _check_files(run, finished)
         _train(waiting, commands, jobs, failures, lock)
     return list(failures.values())
 
 
+def _check_files(run: Run, finished: set[str]) -> None:
+    """Raises where a file will not be there, as soon as the inputs are trained."""
+    for path in missing_files(run):
+        raise FileNotFoundError(
+            f"{run}: no such file or folder: {path}; {where_files_come_from(run.scale)}"
+        )
+    for _, input_run, file in run.inputs:
+        path = os.path.join(input_run.folder, file)
+        if input_run.folder in finished and not os.path.exists(path):
+            raise FileNotFoundError(
+                f"{run}: no such file: {path}, though {input_run} is finished; move "
+                f"{input_run.folder} away to train it anew"
+            )
+
+
 def _train(
-    waiting: list[TableRun],
+    waiting: list[Run],
     commands: dict[str, list[str]],
     jobs: int,
     failures: dict[str, str],
     lock: TextIO,
 ) -> None:
+    """Train the waiting runs, each as soon as its inputs are there; adds to ``failures``."""
     total = len(waiting)
-    active: list[_Process] = []
+    active: dict[Run, Started] = {}
     try:
         while waiting or active:
-            unfinished = {run.folder for run in waiting} | {job.run.folder for job in active}
-            for run in [run for run in waiting if len(active) < jobs]:
+            unfinished = {run.folder for run in (*waiting, *active)}
+            for run in list(waiting):
                 inputs = {input_run.folder for _, input_run, _ in run.inputs}
                 if inputs & failures.keys():
                     failures[run.folder] = f"{run}: not started, its input failed"
                     waiting.remove(run)
                 elif not inputs & unfinished and len(active) < jobs:
                     waiting.remove(run)
-                    number = f"{total - len(waiting)}/{total}"
-                    active.append(_start(run, commands[run.folder], number, lock))
+                    name = f"[{total - len(waiting)}/{total}] {run}"
+                    active[run] = _start(run, commands[run.folder], name, lock)
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            for job in [job for job in active if job.process.poll() is not None]:
-                active.remove(job)
-                _report_end(job, failures)
+            for run, started in list(active.items()):
+                if started.process.poll() is not None:
+                    del active[run]
+                    failure = _report_end(run, started)
+                    if failure:
+                        failures[run.folder] = failure
     except BaseException:
-        _end([job.process for job in active])
+        _end([started.process for started in active.values()])
         raise
 
 
-def _start(run, command, number, lock):
-    write_config_file(run)
-    os.makedirs(run.folder, exist_ok=True)
+def _start(run: Run, command: list[str], name: str, lock: TextIO) -> Started:
+    run.prepare_folder()
     environment = dict(os.environ)
     if run.scale == "mini":
         environment["OMP_NUM_THREADS"] = "1"
@@ -123,27 +135,28 @@ def _start(run, command, number, lock):
             pass_fds=[lock.fileno()],
         )
     verb = "resumed" if "--resume" in command else "started"
-    print(f"[{number}] {run} {verb}; how far it is: tail -f {shlex.quote(log.name)}", flush=True)
-    return _Process(run, process, time.monotonic(), number)
+    print(f"{name} {verb}; how far it is: tail -f {shlex.quote(log.name)}", flush=True)
+    return Started(process, name, time.monotonic())
 
 
-def _report_end(job, failures):
-    run, status = job.run, job.process.returncode
-    log = os.path.join(run.folder, TRAIN_LOG)
-    duration = timedelta(seconds=round(time.monotonic() - job.start))
-    state = read_run_state(run)
-    if status == 0 and state.metrics is not None:
-        print(f"[{job.number}] {run} finished in {duration}", flush=True)
-        return
+def _report_end(run: Run, started: Started) -> str:
+    """Say how a training ended; returns a line for one that failed, or ""."""
+    status, log = started.process.returncode, os.path.join(run.folder, TRAIN_LOG)
+    duration = timedelta(seconds=round(time.monotonic() - started.time))
+    if run.look().metrics is not None and status == 0:
+        print(f"{started.name} finished in {duration}", flush=True)
+        return ""
+    reason = run.reason
     if status < 0:
         reason = f"killed by signal {-status}"
-    else:
-        reason = _last_line(log) if status else state.reason
-    print(f"[{job.number}] {run} FAILED after {duration}: {reason}", flush=True)
-    failures[run.folder] = f"{run}: {reason} (see {log})"
+    elif status:
+        with open(log, errors="replace") as f:
+            *_, reason = (line.strip() for line in f if line.strip())
+    print(f"{started.name} FAILED after {duration}: {reason}", flush=True)
+    return f"{run}: {reason} (see {log})"
 
 
-def _end(processes):
+def _end(processes: Sequence[subprocess.Popen]) -> None:
     for sign in (signal.SIGINT, signal.SIGKILL):
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
@@ -153,28 +166,6 @@ def _end(processes):
         for process in processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))
-
-
-def _command(run, cfg, state, num_gpus, images_per_batch):
-    batch = run_batch(run, cfg, state, num_gpus, images_per_batch)
-    resume = has_checkpoint(run.folder)
-    return [sys.executable, *train_command(run, num_gpus, resume, batch_settings(cfg, batch))]
-
-
-def _check_files(run, cfg, finished):
-    """Raises where a file will not be there, as soon as the inputs are trained."""
-    missing = missing_files(run, cfg)
-    if missing:
-        raise FileNotFoundError(
-            f"{run}: no such file or folder: {missing[0]}; {where_files_come_from(run.scale)}"
-        )
-    for _, input_run, file in run.inputs:
-        path = os.path.join(input_run.folder, file)
-        if input_run.folder in finished and not os.path.exists(path):
-            raise FileNotFoundError(
-                f"{run}: no such file: {path}, though {input_run} is finished; move "
-                f"{input_run.folder} away to train it anew"
-            )
 
 
 @contextlib.contextmanager
@@ -190,9 +181,3 @@ def _only_one(folder: str) -> Iterator[TextIO]:
                 "or give another --output"
             ) from None
         yield lock
-
-
-def _last_line(path):
-    with open(path, errors="replace") as f:
-        lines = [line.strip() for line in f if line.strip()]
-    return lines[-1]

@@ -1,4 +1,3 @@
-import functools
 import json
 import os
 import signal
@@ -8,9 +7,10 @@ import pytest
 import torch
 
 import eql_seesaw.tables.__main__ as command
+from eql_seesaw.evaluation.result import Result
 from eql_seesaw.schedule import scale_to_batch
-from eql_seesaw.tables import load_table, table, table_runs
-from eql_seesaw.tables.table_runs import expected_config
+from eql_seesaw.tables import load_table, miniature, table
+from eql_seesaw.tables.run import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,7 +108,7 @@ print(json.dumps({"iteration": dump["iteration"], "bbox/AP": 30.0, "segm/AP": 20
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """The folder of a project with two tables and a stand-in for train_net.py."""
+    """The folder of a project with three tables and a stand-in for train_net.py."""
     for folder in ("configs/small", "configs/big", "configs/miniature", "tables", "images"):
         (tmp_path / folder).mkdir(parents=True)
     for folder in ("small", "big"):
@@ -118,7 +118,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "configs/big/cascade.yaml").write_text(
         "_BASE_: seesaw.yaml\nMODEL: {ROI_HEADS: {NAME: LongTailCascadeROIHeads}}\n"
     )
-    (tmp_path / table_runs.MINIATURE_CONFIG).write_text(MINIATURE)
+    (tmp_path / miniature.CONFIG).write_text(MINIATURE)
     (tmp_path / "configs/miniature/pretrain.yaml").write_text(
         "_BASE_: Base-miniature.yaml\nDATASETS: {TEST: []}\nTEST: {BEST_METRIC: ''}\n"
     )
@@ -129,20 +129,12 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "tables/miniature.yaml").write_text(START)
     (tmp_path / "train_net.py").write_text(TRAIN_NET)
     monkeypatch.chdir(tmp_path)
-    use_tables_of(tmp_path, monkeypatch)
+    monkeypatch.setattr(table, "DATA", tmp_path / "tables")
     return tmp_path
 
 
-def use_tables_of(folder, monkeypatch):
-    monkeypatch.setattr(table, "ROOT", folder)
-    local = functools.partial(load_table, folder=folder / "tables")
-    monkeypatch.setattr(table_runs, "load_table", local)
-    monkeypatch.setattr(command, "load_table", local)
-    monkeypatch.setattr(command, "table_names", lambda: ["big", "small"])
-
-
 @pytest.fixture
-def run_command(project, monkeypatch, capsys):
+def run_command(project, capsys):
     """``run_command("run", "small")`` -> (exit status or error, standard output and error)."""
 
     def run(*arguments):
@@ -165,11 +157,16 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
+def add_to(path, text):
+    with open(path, "a") as f:
+        f.write(text)
+
+
 def runs_of(name, scale="full", seeds=1, output="output/tables"):
     """{(row, seed): run}"""
-    loaded = table_runs.load_table(name)
+    loaded = load_table(name)
     return {
-        (row.name, seed): table_runs.row_run(loaded, row, scale, output, seed)
+        (row.name, seed): Run(loaded, row, scale, output, seed)
         for row in loaded.rows
         for seed in range(1, seeds + 1)
     }
@@ -179,18 +176,22 @@ def prepare_training(runs, batch=None):
     """Tell the stand-in for train_net.py what to write."""
     dumps = {}
     for run in runs:
-        cfg = expected_config(run)
-        cfg = scale_to_batch(cfg, batch) if batch else cfg
-        dumps[run.folder] = {"config": cfg.dump(), "iteration": cfg.SOLVER.MAX_ITER}
+        cfg = scale_to_batch(run.cfg, batch) if batch else run.cfg
+        last = cfg.SOLVER.MAX_ITER - (not cfg.DATASETS.TEST)
+        dumps[run.folder] = {"config": cfg.dump(), "iteration": last}
     Path("dumps.json").write_text(json.dumps(dumps))
 
 
-def finish(run, batch=None, changes=(), **metrics):
-    """Leave what a finished run leaves: ``changes`` are KEY, VALUE, ... of its config."""
-    cfg = expected_config(run)
-    if batch:
-        cfg = scale_to_batch(cfg, batch)
-    cfg = cfg.clone()
+def finish(run, batch=None, changes=(), classes=((5, 20.0),), gradients=None, **metrics):
+    """
+    Leave what a finished run leaves.
+
+    Args:
+        changes: KEY, VALUE, ... of its config.
+        classes: training images and AP of each.
+        gradients: sums of positive, and of negative gradients of each.
+    """
+    cfg = scale_to_batch(run.cfg, batch) if batch else run.cfg.clone()
     cfg.defrost()
     cfg.merge_from_list(list(changes))
     os.makedirs(run.folder, exist_ok=True)
@@ -198,10 +199,20 @@ def finish(run, batch=None, changes=(), **metrics):
     values = {key.replace("_", "/", 1): value for key, value in metrics.items()}
     # Without an evaluation, the last line is of the last iteration, which are numbered from 0.
     last = cfg.SOLVER.MAX_ITER if cfg.DATASETS.TEST else cfg.SOLVER.MAX_ITER - 1
-    lines = [{"iteration": 9}, {"iteration": last, **values}]
-    Path(run.folder, "metrics.json").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    write_metrics(run, {"iteration": 9}, {"iteration": last, **values})
     Path(run.folder, "model_final.pth").touch()
-    make_categories(run)
+    categories = [
+        {"id": i, "name": f"class {i}", "group": "r", "train_images": images, "num_objects": 1}
+        | {"bbox": {"AP": ap}, "segm": {"AP": ap}}
+        for i, (images, ap) in enumerate(classes, 1)
+    ]
+    for dataset in cfg.DATASETS.TEST:
+        folder = Path(run.folder, "inference", dataset)
+        folder.mkdir(parents=True, exist_ok=True)
+        Result(dataset, "val.json", "e", 300, 1, 1, "", {}, categories, {}, {}).save(folder)
+    if gradients:
+        content = dict(zip(("positive", "negative"), gradients, strict=True))
+        Path(run.folder, "gradient_statistics.json").write_text(json.dumps(content))
 
 
 def finish_inputs(run):
@@ -209,9 +220,6 @@ def finish_inputs(run):
         finish(input_run, bbox_AP=1.0)
 
 
-def make_categories(*runs):
-    for run in runs:
-        for dataset in expected_config(run).DATASETS.TEST:
-            path = Path(run.folder, "inference", dataset, "per_category.csv")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("train images,AP box,AP mask\n5,30.0,20.0\n")
+def write_metrics(run, *lines):
+    lines = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    Path(run.folder, "metrics.json").write_text("".join(f"{line}\n" for line in lines))

@@ -2,14 +2,17 @@ import functools
 import re
 from collections import defaultdict
 
+import msgspec
 import pytest
 import yaml
 
-from eql_seesaw.config import merge_config
-from eql_seesaw.engine import load_config
-from eql_seesaw.tables.table import COLUMNS, DATA, ROOT, load_table, table_names
-from eql_seesaw.tables.table_runs import expected_config, row_run, runs_with_inputs
+from eql_seesaw.config import load_config, merge_config
+from eql_seesaw.tables import load_table, table, table_names
+from eql_seesaw.tables.plan import runs_with_inputs
+from eql_seesaw.tables.run import Run
+from tests.tables.conftest import ROOT
 
+DATA = table.DATA
 # Those with a source, so that `make test` passes beside tables of one's own.
 PAPER_TABLES = [
     name
@@ -44,11 +47,11 @@ def test_every_printed_row_is_there():
 @pytest.mark.parametrize("name", table_names())
 def test_every_table_loads(name):
     table = load_table(name)
-    assert table.name == name and table.title and set(table.columns) <= set(COLUMNS)
+    assert table.name == name and table.title
     for row in table.rows:
         assert row.label and row.seeds >= 1
         if row.published and row.split == "val":
-            assert list(row.published) == list(table.columns)
+            assert list(row.published) == table.columns
 
 
 @pytest.mark.parametrize(
@@ -116,24 +119,18 @@ def test_table_of_ones_own_that_the_page_shows(tmp_path, monkeypatch):
     assert ROOT / folder == DATA
     (tmp_path / f"{name}.yaml").write_text(block)
     (tmp_path / "miniature.yaml").symlink_to(DATA / "miniature.yaml")
-    table, miniature = load_table(name, tmp_path), load_table("miniature")
-    assert [row.name for row in table.rows] == ["seesaw", "p_0_4", "longer"]
-    assert [row.seeds for row in table.rows] == [3, 3, 1]
-    assert [row.baseline for row in table.rows] == ["", "seesaw", "seesaw"]
-    runs = [row_run(table, row, "mini", "output", 1) for row in table.rows]
+    monkeypatch.setattr(table, "DATA", tmp_path)
+    mine, miniature = load_table(name), load_table("miniature")
+    assert [row.name for row in mine.rows] == ["seesaw", "p_0_4", "longer"]
+    assert [row.seeds for row in mine.rows] == [3, 3, 1]
+    assert [row.baseline for row in mine.rows] == ["", "seesaw", "seesaw"]
+    runs = [Run(mine, row, "mini", "output", 1) for row in mine.rows]
     for run in runs:
-        cfg = expected_config(run)
         for key, value in run.row.overrides.items():
-            assert value_of(cfg, key) == (tuple(value) if isinstance(value, list) else value)
+            assert value_of(run.cfg, key) == (tuple(value) if isinstance(value, list) else value)
     # Rows that are there already are not trained again.
-    assert runs[0].folder == row_run(miniature, miniature.row("seesaw"), "mini", "output", 1).folder
+    assert runs[0].folder == Run(miniature, miniature.row("seesaw"), "mini", "output", 1).folder
     assert runs_with_inputs(runs)[0].name == "miniature/pretrain"
-
-
-def test_pretraining_is_one_for_all_seeds():
-    for name in ("miniature", "miniature_components", "miniature_imbalance"):
-        start = load_table(name).inputs["MODEL.WEIGHTS"]
-        assert start == ("miniature/pretrain", "model_final.pth", 1)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +165,13 @@ def test_inputs_are_what_the_configs_take_by_themselves():
     """So that the rows can also be trained one after another with their configs alone."""
     inputs = [(row.config, key, x) for _, row in PAPER_ROWS for key, x in row.inputs.items()]
     assert len(inputs) == 10
-    for config, key, (source, file, seed) in inputs:
-        assert seed is None
-        source_table, _, source_row = source.partition("/")
+    for config, key, source in inputs:
+        assert source.seed is None
+        source_table, _, source_row = source.row.partition("/")
         source_config = load_table(source_table).row(source_row).config
         output_dir = merge_config(str(ROOT / source_config), []).OUTPUT_DIR
-        assert value_of(merge_config(str(ROOT / config), []), key) == f"{output_dir}/{file}"
+        value = value_of(merge_config(str(ROOT / config), []), key)
+        assert value == f"{output_dir}/{source.file}"
 
 
 def test_unknown_names():
@@ -210,72 +208,72 @@ def content():
     }
 
 
-def load(folder, content):
-    (folder / "mine.yaml").write_text(content if isinstance(content, str) else yaml.dump(content))
-    return load_table("mine", folder)
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "DATA", tmp_path)
+
+    def load(content):
+        text = content if isinstance(content, str) else yaml.dump(content)
+        (tmp_path / "mine.yaml").write_text(text)
+        return load_table("mine")
+
+    return load
 
 
-def test_inputs_of_the_table_are_those_of_every_row_but_their_source(tmp_path, content):
-    start = {"row": "mine/first", "file": "start.pth", "seed": 1}
-    content["inputs"] = {"MODEL.WEIGHTS": start, "DATASETS.CLASS_STATISTICS": start}
-    table = load(tmp_path, content)
+def test_values_and_defaults(load, content):
+    table = load(content)
     first, second = table.rows
-    assert first.inputs == {}
-    assert table.inputs["MODEL.WEIGHTS"] == ("mine/first", "start.pth", 1)
-    # A row's own come first.
-    assert second.inputs == {
-        "MODEL.WEIGHTS": ("mine/first", "model_final.pth", None),
-        "DATASETS.CLASS_STATISTICS": ("mine/first", "start.pth", 1),
-    }
-
-
-def test_values_and_defaults(tmp_path, content):
-    table = load(tmp_path, content)
-    first, second = table.rows
-    assert (table.source, table.notes, table.columns) == ("", "", ("AP", "APbox"))
-    assert first.published == {"AP": 1.0} and type(first.published["AP"]) is float
+    assert (table.source, table.notes, table.columns) == ("", "", ["AP", "APbox"])
+    assert first.published_cells(table.columns) == ["1.0", ""]
     assert (first.split, first.seeds, first.overrides, first.inputs) == ("val", 3, {}, {})
     assert (second.seeds, second.published) == (1, {})
     assert second.overrides == {"SOLVER.BASE_LR": 0.1}
-    assert second.inputs["MODEL.WEIGHTS"].row == "mine/first"
-    assert second.inputs["MODEL.WEIGHTS"].file == "model_final.pth"
+    source = {"row": "mine/first", "file": "model_final.pth", "seed": None}
+    assert msgspec.to_builtins(second.inputs) == {"MODEL.WEIGHTS": source}
+
+
+def test_inputs_of_the_table_are_those_of_every_row_but_their_source(load, content):
+    start = {"row": "mine/first", "file": "start.pth", "seed": 1}
+    content["inputs"] = {"MODEL.WEIGHTS": start, "DATASETS.CLASS_STATISTICS": start}
+    first, second = load(content).rows
+    assert first.inputs == {}
+    # A row's own come first.
+    files = {key: source.file for key, source in second.inputs.items()}
+    assert files == {"MODEL.WEIGHTS": "model_final.pth", "DATASETS.CLASS_STATISTICS": "start.pth"}
+
+
+WEIGHTS = ["rows", 1, "inputs", "MODEL.WEIGHTS"]
 
 
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        (["title"], None, "table mine: 'title' is missing"),
-        (["color"], "red", "table mine: unknown key 'color'; known keys: title, "),
-        (["dataset"], "coco", "table mine: dataset is 'coco'; .* lvis_v0.5, lvis_v1, symbols"),
-        (["columns"], "AP", "columns must be a list of AP, AP50"),
-        (["columns"], ["AP", "AR"], "unknown column 'AR'; known columns: AP, "),
+        (["title"], None, "missing required field `title`"),
+        (["color"], "red", "unknown field `color`"),
+        (["name"], "his", "a table's name is that of its file"),
+        (["dataset"], "coco", "'coco' - at `$.dataset`"),
+        (["columns"], "AP", "got `str` - at `$.columns`"),
+        (["columns"], ["AP", "AR"], "'AR' - at `$.columns[1]`"),
         (["columns"], ["AP"], "row first: published 'APbox' is not among the table's columns"),
-        (["seeds"], 0, "table mine: seeds is 0; it must be at least 1"),
-        (["rows"], [], "rows must be a list of at least one row"),
-        (["rows", 0], "first", "every row needs a name, this one has none: first"),
-        (["rows", 0, "name"], None, "every row needs a name"),
-        (["rows", 0, "name"], "second", "table mine: two rows are named 'second'"),
-        (["rows", 0, "label"], None, "table mine, row first: 'label' is missing"),
-        (["rows", 0, "lable"], "x", "table mine, row first: unknown key 'lable'"),
-        (["rows", 0, "config"], "configs/none.yaml", "row first: no config configs/none.yaml in"),
-        (["rows", 0, "split"], "train", "row first: split is 'train'; .* val, test-dev"),
-        (["rows", 0, "published"], 26.4, "row first: published must hold keys and values, got 26"),
-        (["rows", 0, "published", "AP"], "26,4", "row first: published AP is '26,4', not a number"),
-        (["rows", 1, "overrides"], ["P"], "row second: overrides must hold keys and values"),
-        (["rows", 1, "seeds"], "3", "row second: seeds is '3'"),
-        (["rows", 1, "inputs", "MODEL.WEIGHTS"], "x", "must name a row and a file, got 'x'"),
-        (
-            ["rows", 1, "inputs", "MODEL.WEIGHTS", "file"],
-            None,
-            "row second, input MODEL.WEIGHTS: 'file' is missing",
-        ),
-        (["rows", 1, "inputs", "MODEL.WEIGHTS", "seed"], 0, "input MODEL.WEIGHTS: seed is 0"),
-        (["inputs"], {"X": {"row": "his/x", "file": "x"}}, "table mine, input X: no table 'his'"),
-        (["rows", 1, "inputs", "MODEL.WEIGHTS", "row"], "his/first", "no table 'his'"),
-        (["rows", 1, "inputs", "MODEL.WEIGHTS", "row"], "mine/x", "table mine has no row 'x'"),
+        (["seeds"], 0, ">= 1 - at `$.seeds`"),
+        (["rows"], [], ">= 1 - at `$.rows`"),
+        (["rows", 0], "first", "got `str` - at `row 'first'`"),
+        (["rows", 0, "name"], None, "missing required field `name` - at `row None`"),
+        (["rows", 0, "name"], "second", "two rows are named 'second'"),
+        (["rows", 0, "label"], None, "missing required field `label` - at `row first`"),
+        (["rows", 0, "lable"], "x", "unknown field `lable` - at `row first`"),
+        (["rows", 0, "baseline"], "x", "row first: its baseline 'x' is no row"),
+        (["rows", 0, "split"], "train", "'train' - at `row first.split`"),
+        (["rows", 0, "published"], 26.4, "got `float` - at `row first.published`"),
+        (["rows", 0, "published", "AP"], "26,4", "got `str` - at `row first.published[...]`"),
+        (["rows", 1, "overrides"], ["P"], "got `array` - at `row second.overrides`"),
+        (["rows", 1, "seeds"], "3", "got `str` - at `row second.seeds`"),
+        (WEIGHTS, "x", "got `str` - at `row second.inputs[...]`"),
+        ([*WEIGHTS, "file"], None, "missing required field `file` - at `row second.inputs[...]`"),
+        ([*WEIGHTS, "seed"], 0, ">= 1 - at `row second.inputs[...].seed`"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(tmp_path, content, path, value, message):
+def test_what_is_wrong_is_told_in_one_line(load, content, path, value, message):
     node = content
     for key in path[:-1]:
         node = node[key]
@@ -283,13 +281,28 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path, content, path, value, messa
         del node[path[-1]]
     else:
         node[path[-1]] = value
-    with pytest.raises(ValueError, match=message) as error:
-        load(tmp_path, content)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        load(content)
+    assert str(error.value).startswith(f"{table.DATA}/mine.yaml: ")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["", "just words", "rows: [1", "- title: x"])
-def test_unreadable_table_is_one_line(tmp_path, text):
+def test_unreadable_table_is_one_line(load, text):
     with pytest.raises(ValueError, match="mine.yaml: ") as error:
-        load(tmp_path, text)
+        load(text)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ("his/first", "mine/second, input MODEL.WEIGHTS: no table 'his'; there are mine"),
+        ("mine/x", "mine/second, input MODEL.WEIGHTS: table mine has no row 'x'; it has first,"),
+    ],
+)
+def test_input_of_a_row_that_does_not_exist(load, content, row, message):
+    content["rows"][1]["inputs"]["MODEL.WEIGHTS"]["row"] = row
+    table = load(content)
+    with pytest.raises(ValueError, match=message):
+        Run(table, table.row("second"), "full", "output", 1)

@@ -1,5 +1,4 @@
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -9,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eql_seesaw.tables import train as run_module
+from eql_seesaw.tables.run import Run
 from tests.engine.conftest import overrides, symbols  # noqa: F401
-from tests.tables.conftest import ROOT, finish, finish_inputs, prepare_training, runs_of
+from tests.tables.conftest import ROOT, add_to, finish, finish_inputs, prepare_training, runs_of
 
 
 def calls():
@@ -52,23 +51,17 @@ def test_goes_on_after_a_failing_row_and_then_resumes_it(run_command, monkeypatc
     assert [line for line in calls() if "--resume" in line] == [calls()[-2]]
 
 
-def test_command_that_shows_how_far_it_is_can_be_copied(run_command):
-    run = runs_of("small", "mini", output="my runs")["ce", 1]
-    prepare_training([run])
-    status, text = run_command("run", "small", "--rows", "ce", "--output", "my runs")
-    assert status == 0 and f"tail -f '{run.folder}/train_net.txt'\n" in text
-
-
 def test_killed_training_is_no_error_of_its_log(run_command, monkeypatch):
-    prepare_training(runs_of("small").values())
+    prepare_training(runs_of("small", output="my runs").values())
     monkeypatch.setenv("KILLED", "softmax_ce")
-    status, text = run_command("run", "small", "--rows", "ce")
-    assert status == 1 and "failed: small/ce seed 1: killed by signal 9 (see output/" in text
+    status, text = run_command("run", "small", "--rows", "ce", "--output", "my runs")
+    log = "my runs/mini/small/softmax_ce/seed_1/train_net.txt"
+    assert f"tail -f '{log}'\n" in text
+    assert status == 1 and f"failed: small/ce seed 1: killed by signal 9 (see {log})" in text
 
 
 def test_weights_that_the_config_names_must_be_there(run_command, project):
-    config = project / "configs/small/seesaw.yaml"
-    config.write_text(config.read_text() + "MODEL: {WEIGHTS: mine.pth}\n")
+    add_to("configs/small/seesaw.yaml", "MODEL: {WEIGHTS: mine.pth}\n")
     prepare_training(runs_of("small").values())
     status, _ = run_command("run", "small", "--rows", "seesaw")
     assert status.startswith("error: small/seesaw seed 1: no such file or folder: mine.pth;")
@@ -80,9 +73,6 @@ def test_weights_to_start_from_in_miniature_are_trained_first(run_command):
     runs = runs_of("big", "mini", seeds=2)
     start = runs_of("miniature")["pretrain", 1]
     prepare_training([start, *runs.values()])
-    dumps = json.loads(Path("dumps.json").read_text())
-    dumps[start.folder]["iteration"] -= 1
-    Path("dumps.json").write_text(json.dumps(dumps))
     arguments = ("run", "big", "--scale", "mini", "--seeds", 2, "--jobs", 4)
     status, text = run_command(*arguments)
     assert status == 0, text
@@ -102,26 +92,17 @@ def test_input_without_its_file(run_command):
     assert calls() == []
 
 
-def test_row_whose_input_is_in_conflict(run_command):
-    runs = runs_of("small")
-    prepare_training(runs.values())
-    finish(runs["ce", 1], changes=("SEED", 9), bbox_AP=1.0)
-    status, text = run_command("run", "small", "--rows", "retrain")
-    assert status == 1 and calls() == []
-    assert "failed: small/retrain seed 1: not started, its input failed" in text
-
-
-def test_states_are_read_under_the_lock(run_command, monkeypatch):
+def test_folders_are_looked_into_under_the_lock(run_command, monkeypatch):
     """Else what another command has just begun would be trained twice in one folder."""
     prepare_training(runs_of("small").values())
-    read = run_module.read_run_state
+    look = Run.look
 
-    def read_locked(run):
+    def look_locked(run):
         with open("output/tables/mini/.lock", "w") as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return read(run)
+        return look(run)
 
-    monkeypatch.setattr(run_module, "read_run_state", read_locked)
+    monkeypatch.setattr(Run, "look", look_locked)
     assert run_command("run", "small", "--rows", "ce")[0] == 0
 
 
@@ -135,12 +116,13 @@ def test_ends_without_a_result_is_a_failure(run_command):
 
 
 def test_folder_of_another_config_is_left_alone(run_command):
-    runs = runs_of("small")
-    prepare_training(runs.values())
-    finish(runs["ce", 1], changes=("SOLVER.GAMMA", 0.5), bbox_AP=1.0)
-    status, text = run_command("run", "small", "--rows", "ce")
+    run = runs_of("small")["ce", 1]
+    finish(run, changes=("SOLVER.GAMMA", 0.5), bbox_AP=1.0)
+    status, text = run_command("run", "small", "--rows", "retrain")
     assert status == 1 and calls() == []
-    assert "its config differs in SOLVER.GAMMA: 0.5 there, 0.1 expected; move " in text
+    difference = "its config differs in SOLVER.GAMMA: 0.5 there, 0.1 expected"
+    assert f"small/ce seed 1: {difference}; move {run.folder} away to train it anew" in text
+    assert "failed: small/retrain seed 1: not started, its input failed" in text
 
 
 def test_wrong_config_or_missing_data_before_anything_starts(run_command, project):
@@ -151,8 +133,7 @@ def test_wrong_config_or_missing_data_before_anything_starts(run_command, projec
         "error: small/ce seed 1: no such file or folder: train.json; "
         "`make miniature_data` generates the miniature's data"
     )
-    config = project / "configs/small/seesaw.yaml"
-    config.write_text(config.read_text() + "MODEL: {ROI_BOX_HEAD: {CLS_LOSS: sesaw}}\n")
+    add_to("configs/small/seesaw.yaml", "MODEL: {ROI_BOX_HEAD: {CLS_LOSS: sesaw}}\n")
     status, _ = run_command("run", "small")
     assert status.startswith("error: small/seesaw: MODEL.ROI_BOX_HEAD.CLS_LOSS is 'sesaw'")
     assert calls() == [] and os.listdir("output/tables/mini") == [".lock"]
@@ -189,12 +170,10 @@ INTERRUPTED = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-import pytest
-from tests.tables.conftest import use_tables_of
+from eql_seesaw.tables import table
 from eql_seesaw.tables.__main__ import main
-with pytest.MonkeyPatch.context() as monkeypatch:
-    use_tables_of(Path.cwd(), monkeypatch)
-    sys.exit(main(["run", "small", "--rows", "ce"]))
+table.DATA = Path("tables")
+sys.exit(main(["run", "small", "--rows", "ce"]))
 """
 
 

@@ -1,0 +1,298 @@
+"""One training of a row: its config, folder and command, and what it has left in the folder."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from ..config import load_config, merge_config
+from ..engine.checkpoint_files import TAG, has_checkpoint
+from ..schedule import scale_to_batch, scaled_values
+from .miniature import FREQUENCY_KEYS, as_overrides, write_miniature
+from .table import Row, Table, load_table
+
+METRICS = "metrics.json"
+# The table whose inputs, the weights to start from, all rows take in miniature.
+MINIATURE_TABLE = "miniature"
+# Detectron2's and mmdetection's number for GPUs of 8 GB and more.
+IMAGES_PER_GPU = 2
+# These change neither training nor AP.
+FREE_KEYS = {
+    "CUDNN_BENCHMARK",
+    "DATALOADER.NUM_WORKERS",
+    "MODEL.DEVICE",
+    "MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS",
+    "OUTPUT_DIR",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.MAX_CHECKPOINTS",
+    "SOLVER.REFERENCE_IMS_PER_BATCH",
+    "SOLVER.RESUME_CHANGED",
+    "TEST.BEST_METRIC",
+    "TEST.BOUNDARY_AP",
+    "TEST.EVAL_PERIOD",
+    "TEST.FIXED_AP",
+    "TEST.LVIS_ENGINE",
+    "TEST.NUM_PICTURES",
+    "TEST.PICTURE_SCORE_THRESH",
+    "TEST.REPORT",
+    "VIS_PERIOD",
+}
+
+
+class Run:
+    """
+    One training: a row of a table with one seed.
+
+    Attributes:
+        name: "table/row".
+        scale: "full" or "mini".
+        is_miniature_of_row: trained in miniature, though its row is not.
+        folder: OUTPUT_DIR. Rows that are trained alike share it, in whatever tables they are.
+        inputs: files of other runs: (config key, run, file in its folder).
+
+    Attributes, as :meth:`look` has found them in the folder:
+        metrics: of the evaluation after the last iteration, in percent: {"segm/AP": ..., ...}, NaN
+            where there was no ground truth; empty without a dataset to evaluate on. None unless the
+            run is finished, has the config that its row asks for, and so have its inputs.
+        reason: why there are no metrics, for people.
+        conflict: the folder holds something else than this row's run, so it must not be continued.
+        batch: images per batch of the run in the folder, or None.
+    """
+
+    def __init__(self, table: Table, row: Row, scale: str, output: str, seed: int):
+        """
+        Args:
+            scale: "full" or "mini"; a table that is a miniature itself has "mini" only.
+            output: folder of all runs.
+
+        Raises:
+            ValueError: an input is of a row that does not exist.
+        """
+        self.table, self.row, self.output, self.seed = table, row, output, seed
+        self.name = f"{table.name}/{row.name}"
+        self.scale = "mini" if table.is_miniature else scale
+        self.is_miniature_of_row = self.scale == "mini" and not table.is_miniature
+        config = row.config.removeprefix("configs/").removesuffix(".yaml")
+        # Values without blanks, brackets and quotes.
+        values = {
+            key: re.sub(r"""[\s\[\](){}'"]""", "", str(x)) for key, x in row.overrides.items()
+        }
+        name = ",".join([config, *(f"{key}={value}" for key, value in values.items())])
+        self.folder = os.path.join(output, self.scale, name, f"seed_{seed}")
+        self.inputs = self._inputs()
+        self.metrics: dict[str, float] | None = None
+        self.reason, self.conflict = "", False
+        self.batch: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} seed {self.seed}"
+
+    def _inputs(self) -> list[tuple[str, Run, str]]:
+        common = load_table(MINIATURE_TABLE).inputs if self.is_miniature_of_row else {}
+        inputs = []
+        for key, source in {**common, **self.row.inputs}.items():
+            table_name, _, row_name = source.row.partition("/")
+            try:
+                table = load_table(table_name)
+                row = table.row(row_name)
+            except ValueError as error:
+                raise ValueError(f"{self.name}, input {key}: {error}") from None
+            run = Run(table, row, self.scale, self.output, source.seed or self.seed)
+            inputs.append((key, run, source.file))
+        return inputs
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """KEY: VALUE after the config file."""
+        files = {key: os.path.join(run.folder, file) for key, run, file in self.inputs}
+        # In miniature they are in mini.yaml, scaled.
+        left_out = FREQUENCY_KEYS if self.is_miniature_of_row else ()
+        overrides = {key: x for key, x in self.row.overrides.items() if key not in left_out}
+        return {**overrides, **files, "SEED": self.seed, "OUTPUT_DIR": self.folder}
+
+    @functools.cached_property
+    def cfg(self) -> CfgNode:
+        """
+        Config that the run has to be trained with, at the batch size of its config file.
+
+        Raises:
+            ValueError, FileNotFoundError: as :func:`load_config`, with the row's name.
+        """
+        overrides = as_overrides(self.settings)
+        try:
+            if not self.is_miniature_of_row:
+                return load_config(self.row.config, overrides)
+            with tempfile.TemporaryDirectory() as folder:
+                mini = write_miniature(self.row, self.table.dataset, folder)
+                return load_config(mini, overrides)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"{self.name}: {error}") from None
+
+    @property
+    def loss(self) -> str:
+        return self.cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
+
+    def prepare_folder(self) -> None:
+        """Make the folder; in miniature of a full-scale row with the config file, mini.yaml."""
+        os.makedirs(self.folder, exist_ok=True)
+        if self.is_miniature_of_row:
+            write_miniature(self.row, self.table.dataset, self.folder)
+
+    def planned_batch(self, num_gpus: int, images_per_batch: int | None) -> int:
+        """
+        Images per batch: those that the run was started with, or else the given ones, or two for
+        each GPU, at most the recipe's. In miniature the recipe's. After :meth:`look`.
+
+        Raises:
+            ValueError: they cannot be shared out evenly among the GPUs.
+        """
+        recipe = self.cfg.SOLVER.IMS_PER_BATCH
+        if self.scale == "mini":
+            return recipe
+        batch, origin = images_per_batch, "--batch asks for"
+        # An iteration number means another number of images with another batch.
+        if self.batch and has_checkpoint(self.folder):
+            batch, origin = self.batch, f"{self} was started with"
+        if batch is None:
+            batch = min(recipe, IMAGES_PER_GPU * num_gpus)
+            return max(num_gpus, batch - batch % num_gpus)
+        if batch % num_gpus:
+            raise ValueError(
+                f"{origin} {batch} images per batch, which {num_gpus} GPUs cannot share evenly; "
+                "choose another --gpus"
+            )
+        return batch
+
+    def command(self, num_gpus: int, batch: int) -> list[str]:
+        """Arguments for Python: the run is trained, or goes on from its last checkpoint."""
+        config = (
+            os.path.join(self.folder, "mini.yaml") if self.is_miniature_of_row else self.row.config
+        )
+        command = ["train_net.py", "--config-file", config]
+        if self.scale == "full":
+            command += ["--num-gpus", str(num_gpus)]
+        if has_checkpoint(self.folder):
+            command.append("--resume")
+        scaled = {}
+        if batch != self.cfg.SOLVER.IMS_PER_BATCH:
+            pairs = scaled_values(self.cfg, scale_to_batch(self.cfg, batch))
+            scaled = {key: new for key, (_, new) in pairs.items()}
+        return [*command, *as_overrides({**self.settings, **scaled})]
+
+    def look(self) -> Run:
+        """
+        Look into the folder; returns this run. What is wrong there is told in :attr:`reason`, and
+        not raised.
+        """
+        self.metrics, self.reason, self.conflict, self.batch = None, "not run", False, None
+        config = os.path.join(self.folder, "config.yaml")
+        if not os.path.exists(config):
+            for path in (os.path.join(self.folder, name) for name in (TAG, METRICS)):
+                if os.path.exists(path):
+                    self.reason, self.conflict = f"there is {path}, but no config.yaml", True
+            return self
+        try:
+            found = merge_config(config, [])
+        except ValueError as error:
+            self.reason, self.conflict = str(error), True
+            return self
+        self.batch = found.SOLVER.IMS_PER_BATCH
+        self.reason = self._difference(found) or self._unmeasured_input()
+        self.conflict = bool(self.reason)
+        if not self.conflict:
+            self.metrics, self.reason = self._read_metrics(found.SOLVER.MAX_ITER)
+        return self
+
+    def _difference(self, found: CfgNode) -> str:
+        """The first key in which a config differs from the run's, with both values, or ""."""
+        cfg, batch = self.cfg, found.SOLVER.IMS_PER_BATCH
+        if self.scale == "full" and batch > 0:
+            cfg = scale_to_batch(cfg, batch)
+        # Files of another run are known by its folder, which may have moved as a whole.
+        root = os.path.join(self.output, self.scale)
+        inputs = {
+            key: os.path.join(os.sep, os.path.relpath(run.folder, root), file)
+            for key, run, file in self.inputs
+        }
+        # As in a file, where tuples are lists.
+        values, expected = (_flat(json.loads(json.dumps(node))) for node in (found, cfg))
+        for key in sorted(values.keys() | expected.keys()):
+            here, there = values.get(key), expected.get(key)
+            if key in FREE_KEYS or here == there:
+                continue
+            if key in inputs:
+                same = str(here).endswith(inputs[key])
+            else:
+                # A file to download may have been before.
+                is_download = key == "MODEL.WEIGHTS" and "://" in str(there)
+                same = is_download and os.path.basename(str(there)) == os.path.basename(str(here))
+            if not same:
+                return f"its config differs in {key}: {here} there, {there} expected"
+        return ""
+
+    def _unmeasured_input(self) -> str:
+        """Why the run cannot have started from its inputs as they are going to be, or ""."""
+        for _, run, _ in self.inputs:
+            if run.look().metrics is None:
+                return f"its input {run}: {run.reason}"
+        return ""
+
+    def _read_metrics(self, max_iter: int) -> tuple[dict[str, float] | None, str]:
+        """(metrics, "") or (None, reason)."""
+        path = os.path.join(self.folder, METRICS)
+        try:
+            with open(path) as f:
+                lines = [line for line in f if line.strip()]
+            # The last line alone counts: a run that was started again writes below the old one.
+            last = json.loads(lines[-1])
+            iteration = last["iteration"]
+        except FileNotFoundError:
+            return None, f"at iteration 0 of {max_iter}"
+        except (IndexError, KeyError, TypeError, ValueError):
+            return None, f"{path} does not end with a line of metrics"
+        tests = self.cfg.DATASETS.TEST
+        if not tests and iteration + 1 == max_iter:
+            return {}, ""
+        # Iterations are numbered from 0; the evaluation after the last has the number of all.
+        if iteration + 1 < max_iter:
+            return None, f"at iteration {iteration + 1} of {max_iter}"
+        # Detectron2 counts one more where only the evaluation was left to do when it was resumed.
+        if iteration > max_iter + 1:
+            return None, f"{path} ends at iteration {iteration}, beyond SOLVER.MAX_ITER {max_iter}"
+        prefix = f"{tests[0]}/" if len(tests) > 1 else ""
+        metrics = {
+            key.removeprefix(prefix): math.nan if value is None else value
+            for key, value in last.items()
+            if key.startswith(prefix)
+        }
+        if iteration < max_iter or "bbox/AP" not in metrics:
+            return None, f"at iteration {max_iter} of {max_iter}, not evaluated"
+        return metrics, ""
+
+
+def row_runs(table: Table, row: Row, scale: str, output: str, num_seeds: int) -> list[Run]:
+    """Runs of a row: of seeds 1 to ``num_seeds``, and of others that have a folder."""
+    first = Run(table, row, scale, output, 1)
+    folders = [path.name.removeprefix("seed_") for path in Path(first.folder).parent.glob("seed_*")]
+    seeds = {int(number) for number in folders if number.isdecimal()} | {*range(1, num_seeds + 1)}
+    return [Run(table, row, scale, output, seed) for seed in sorted(seeds)]
+
+
+def _flat(node: Mapping, prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value}"""
+    result = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            result.update(_flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
