@@ -50,7 +50,7 @@ class MeasuredRow:
     @property
     def loss(self) -> str:
         """MODEL.ROI_BOX_HEAD.CLS_LOSS; "" without runs."""
-        return self.runs[0].loss if self.runs else ""
+        return self.runs[0].cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS if self.runs else ""
 
     def values(self, column: str) -> dict[int, float]:
         """{seed: percent}, of the seeds that have a number."""
@@ -129,7 +129,7 @@ class MeasuredTable:
     """
     Attributes:
         columns: those of the table that the runs can have.
-        has_masks: AP and all other columns but APbox are of masks, not of boxes.
+        has_masks: as of :class:`MeasuredRow`.
         rows: in the table's order; at full scale a row is there once for each batch size.
     """
 

@@ -64,6 +64,9 @@ PUBLISHED: dict[str, Any] = {
     "color": "0.35",
     "markerfacecolor": "white",
 }
+SEEDS: dict[str, Any] = {"marker": "o", "markersize": 3.5, "color": "0.2", "linestyle": ""}
+SEEDS |= {"markerfacecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
+SPREAD = "bars: ± standard deviation, small dots: the seeds"
 BORDER: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": ":", "zorder": 0}
 # Of the smoothed AP, in decades of training images; of smoothed ratios, in shares of all classes.
 AP_KERNEL, RATIO_KERNEL = 0.3, 0.05
@@ -105,7 +108,7 @@ def draw_rows(
         counts = {len(row.values(column)) for row in rows for column in columns} - {0}
         note = f"{unit}, {_seeds_text(counts)}" if counts else unit
         if max(counts, default=0) > 1:
-            note += ", bars: ± standard deviation, small dots: the seeds"
+            note += f", {SPREAD}"
         _write_caption(figure, note)
         if with_published:
             handles = [
@@ -132,12 +135,7 @@ def _draw_row(axes: Axes, y: float, row: MeasuredRow, column: str, with_publishe
         if len(values) > 1:
             spread = [values.std(ddof=1)]
             axes.errorbar([mean], [y], xerr=spread, color=color, linewidth=2, capsize=3)
-            seeds: dict[str, Any] = {
-                "markersize": 3.5,
-                "markerfacecolor": "white",
-                "markeredgewidth": 0.8,
-            }
-            axes.plot(values, [y] * len(values), "o", color="0.2", zorder=5, **seeds)
+            axes.plot(values, [y] * len(values), **SEEDS)
         axes.plot([mean], [y], "o", color=color, markersize=7)
         axes.annotate(f"{mean:.1f}", (mean, y), xytext=(0, 6), **place)
     elif published is None:
@@ -159,7 +157,7 @@ def draw_gains(pairs: Sequence[tuple[MeasuredRow, MeasuredRow]], path: str | os.
     Draw gains of rows over their baselines against the imbalance of the training set.
 
     Rows of the same two methods, which are files of the same names, are one line: means over seeds;
-    bands are their standard deviation, small dots the seeds.
+    bars are their standard deviation, small dots the seeds.
 
     Args:
         pairs: rows with their baselines.
@@ -170,14 +168,25 @@ def draw_gains(pairs: Sequence[tuple[MeasuredRow, MeasuredRow]], path: str | os.
         label = f"{Path(row.row.config).stem} over {Path(baseline.row.config).stem}"
         lines.setdefault(label, []).append((row, baseline))
     imbalances = sorted({row.imbalance for row, _ in pairs})
-    has_seeds = any(len(row.gains(baseline, "AP")) > 1 for row, baseline in pairs)
     with _figure(path, len(GROUPS), 4, 2.6) as (figure, panels):
         for axes, (column, title) in zip(panels, GROUPS.items(), strict=True):
             axes.axhline(0, color="0.4", linewidth=0.8)
-            for line in lines.values():
-                _draw_gains(axes, line, column)
-            if len(axes.lines) == 1:
-                _write(axes, 0.5, 0.5, "n/a", transform=axes.transAxes)
+            for label, line in lines.items():
+                known = [(row.imbalance, row.gains(baseline, column)) for row, baseline in line]
+                known = [(imbalance, gains) for imbalance, gains in known if gains]
+                axes.errorbar(
+                    [imbalance for imbalance, _ in known],
+                    [np.mean(gains) for _, gains in known],
+                    [np.std(gains, ddof=min(len(gains) - 1, 1)) for _, gains in known],
+                    fmt="o-",
+                    color=_loss_color(line[0][0].loss),
+                    label=label,
+                    linewidth=2,
+                    capsize=3,
+                )
+                for imbalance, gains in known:
+                    if len(gains) > 1:
+                        axes.plot([imbalance] * len(gains), gains, **SEEDS)
             axes.set_title(title)
             axes.grid(axis="y", color="0.92")
             axes.set_xscale("log")
@@ -185,28 +194,10 @@ def draw_gains(pairs: Sequence[tuple[MeasuredRow, MeasuredRow]], path: str | os.
             axes.minorticks_off()
             axes.margins(x=0.1)
         panels[0].set_ylabel("gain in AP")
-        note = "; bands: ± standard deviation, small dots: seeds" if has_seeds else ""
-        figure.supxlabel(f"imbalance: images of the most frequent to the rarest class{note}")
-        handles = [
-            Line2D([], [], marker="o", linewidth=2, color=_loss_color(line[0][0].loss), label=label)
-            for label, line in lines.items()
-        ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=3)
-
-
-def _draw_gains(axes: Axes, line: Sequence[tuple[MeasuredRow, MeasuredRow]], column: str) -> None:
-    color = _loss_color(line[0][0].loss)
-    known = [(row.imbalance, row.gains(baseline, column)) for row, baseline in line]
-    known = [(imbalance, gains) for imbalance, gains in known if gains]
-    if not known:
-        return
-    for imbalance, gains in known:
-        axes.plot([imbalance] * len(gains), gains, ".", color=color, markersize=4, alpha=0.6)
-    x = [imbalance for imbalance, _ in known]
-    mean = np.array([np.mean(gains) for _, gains in known])
-    spread = np.array([np.std(gains, ddof=min(len(gains) - 1, 1)) for _, gains in known])
-    axes.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
-    axes.plot(x, mean, "o-", color=color, linewidth=2, markersize=6)
+        has_seeds = any(len(row.gains(baseline, "AP")) > 1 for row, baseline in pairs)
+        label = "imbalance: images of the most frequent to the rarest class"
+        figure.supxlabel(f"{label}; {SPREAD}" if has_seeds else label)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
 
 
 def draw_ap_by_images(methods: Sequence[MeasuredRow], unit: str, path: str | os.PathLike) -> None:

@@ -57,6 +57,7 @@ class Run:
         scale: "full" or "mini".
         is_miniature_of_row: trained in miniature, though its row is not.
         folder: OUTPUT_DIR. Rows that are trained alike share it, in whatever tables they are.
+        config_file: the row's, or mini.yaml in the folder.
         inputs: files of other runs: (config key, run, file in its folder).
 
     Attributes, as :meth:`look` has found them in the folder:
@@ -81,13 +82,13 @@ class Run:
         self.name = f"{table.name}/{row.name}"
         self.scale = "mini" if table.is_miniature else scale
         self.is_miniature_of_row = self.scale == "mini" and not table.is_miniature
-        config = row.config.removeprefix("configs/").removesuffix(".yaml")
-        # Values without blanks, brackets and quotes.
-        values = {
-            key: re.sub(r"""[\s\[\](){}'"]""", "", str(x)) for key, x in row.overrides.items()
-        }
-        name = ",".join([config, *(f"{key}={value}" for key, value in values.items())])
+        name = row.config.removeprefix("configs/").removesuffix(".yaml")
+        for key, value in row.overrides.items():
+            # Without blanks, brackets and quotes.
+            name += f",{key}=" + re.sub(r"""[\s\[\](){}'"]""", "", str(value))
         self.folder = os.path.join(output, self.scale, name, f"seed_{seed}")
+        in_folder = os.path.join(self.folder, "mini.yaml")
+        self.config_file = in_folder if self.is_miniature_of_row else row.config
         self.inputs = self._inputs()
         self.metrics: dict[str, float] | None = None
         self.reason, self.conflict = "", False
@@ -137,10 +138,6 @@ class Run:
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{self.name}: {error}") from None
 
-    @property
-    def loss(self) -> str:
-        return self.cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
-
     def prepare_folder(self) -> None:
         """Make the folder; in miniature of a full-scale row with the config file, mini.yaml."""
         os.makedirs(self.folder, exist_ok=True)
@@ -174,10 +171,7 @@ class Run:
 
     def command(self, num_gpus: int, batch: int) -> list[str]:
         """Arguments for Python: the run is trained, or goes on from its last checkpoint."""
-        config = (
-            os.path.join(self.folder, "mini.yaml") if self.is_miniature_of_row else self.row.config
-        )
-        command = ["train_net.py", "--config-file", config]
+        command = ["train_net.py", "--config-file", self.config_file]
         if self.scale == "full":
             command += ["--num-gpus", str(num_gpus)]
         if has_checkpoint(self.folder):
@@ -196,7 +190,7 @@ class Run:
         self.metrics, self.reason, self.conflict, self.batch = None, "not run", False, None
         config = os.path.join(self.folder, "config.yaml")
         if not os.path.exists(config):
-            for path in (os.path.join(self.folder, name) for name in (TAG, METRICS)):
+            for path in (os.path.join(self.folder, name) for name in (METRICS, TAG)):
                 if os.path.exists(path):
                     self.reason, self.conflict = f"there is {path}, but no config.yaml", True
             return self

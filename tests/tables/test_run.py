@@ -98,15 +98,6 @@ def test_frequencies_among_the_overrides_are_scaled_too(project):
     assert load_config(command[2], command[3:]) == run.cfg
 
 
-def test_thresholds_of_eql_rise_in_miniature_as_in_the_paper(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    table, images = load_table("eql_2"), []
-    for row in table.rows[1:]:
-        eql = Run(table, row, "mini", "", 1).cfg.MODEL.ROI_BOX_HEAD.EQL
-        images.append(eql.LAMBDA * MINIATURE_IMAGES if eql.LAMBDA else eql.MAX_IMAGE_COUNT)
-    assert images == sorted(images) and (images[0], round(images[1])) == (10, 28)
-
-
 def test_number_of_images_of_the_miniature():
     """As make_symbols.py has it: six classes an image."""
     counts = long_tailed_image_counts(num_classes=100, max_image_count=4000)
@@ -198,8 +189,6 @@ def test_finished_with_the_recipes_batch_and_with_another(run):
         (("MODEL.ROI_BOX_HEAD.CLS_LOSS", "eql"), "CLS_LOSS: eql there, softmax_ce expected"),
         (("SOLVER.IMS_PER_BATCH", 4), "SOLVER.BASE_LR: 0.02 there, 0.01 expected"),
         (("SOLVER.STEPS", (50, 80)), "SOLVER.STEPS: [50, 80] there, [60, 80] expected"),
-        (("SEED", 2), "SEED: 2 there, 1 expected"),
-        (("MODEL.WEIGHTS", "coco.pkl"), "MODEL.WEIGHTS: coco.pkl there,  expected"),
         # Seesaw counts pass by pass; skipped images are other training images.
         (("SOLVER.ACCUMULATION_STEPS", 2), "SOLVER.ACCUMULATION_STEPS: 2 there, 1 expected"),
         (("DATALOADER.UNREADABLE_IMAGES", "skip"), "UNREADABLE_IMAGES: skip there, stop expected"),
@@ -218,12 +207,6 @@ def test_keys_that_change_no_number_are_free(run):
     changes += ["MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS", True]
     finish(run, changes=changes, bbox_AP=21.5)
     assert run.look().metrics
-
-
-def test_no_other_batch_in_miniature(project):
-    run = runs_of("small")["ce", 1]
-    finish(run, batch=2, bbox_AP=21.5)
-    assert "SOLVER." in run.look().reason
 
 
 @pytest.mark.parametrize(
