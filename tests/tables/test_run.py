@@ -46,7 +46,8 @@ def test_miniature_takes_all_but_the_method_from_the_miniature(project):
     assert run.cfg.TEST.BEST_METRIC == "bbox/AP"
     # The miniature has ROI heads of its own, which would turn a cascade's row into another.
     assert run.cfg.MODEL.ROI_HEADS.NAME == "LongTailCascadeROIHeads"
-    assert (run.loss, run.cfg.MODEL.ROI_BOX_HEAD.SEESAW.P) == ("seesaw", 0.2)
+    box_head = run.cfg.MODEL.ROI_BOX_HEAD
+    assert (box_head.CLS_LOSS, box_head.SEESAW.P) == ("seesaw", 0.2)
     assert not os.path.exists(run.folder)
     run.prepare_folder()
     command = run.command(4, run.planned_batch(4, None))
