@@ -1,5 +1,7 @@
 """Drawing objects, annotated or predicted, onto an image."""
 
+import functools
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -9,7 +11,11 @@ import matplotlib
 import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
+
+logger = logging.getLogger(__name__)
 
 # Okabe and Ito, "Color Universal Design": told apart also by colour-blind readers.
 PALETTE = (
@@ -23,6 +29,7 @@ PALETTE = (
 )
 # Of 255.
 MASK_OPACITY = 100
+DEJAVU = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 # Lines and letters, in pixels, on an image of this longest side; they grow with its square root.
 LONGEST_SIDE = 384
 LINE_WIDTH = 2
@@ -62,7 +69,7 @@ def draw_objects(
             _paste_mask(image, mask.resize(size), _color(obj["category_id"]))
     growth = math.sqrt(max(size) / LONGEST_SIDE)
     line_width = max(1, round(LINE_WIDTH * growth))
-    font = label_font(max(MIN_FONT_SIZE, round(FONT_SIZE * growth)))
+    font = label_font(max(MIN_FONT_SIZE, round(FONT_SIZE * growth)), tuple(thing_classes))
     draw = ImageDraw.Draw(image)
     boxes = [[scale * x for x in _xyxy(obj)] for obj in objects]
     for obj, box in zip(objects, boxes, strict=True):
@@ -72,12 +79,37 @@ def draw_objects(
     return image
 
 
-def label_font(size: int) -> ImageFont.FreeTypeFont:
-    """The font for captions and class names, ``size`` pixels high."""
-    # Pillow's own font has Latin letters only; matplotlib, which Detectron2 needs, brings DejaVu.
-    return ImageFont.truetype(
-        os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
-    )
+def label_font(size: int, names: tuple[str, ...] = ()) -> ImageFont.FreeTypeFont:
+    """A font for captions and class names that has their letters, ``size`` pixels high."""
+    return ImageFont.truetype(_font_file(names), size)
+
+
+@functools.cache
+def _font_file(names: tuple[str, ...]) -> str:
+    """
+    The font of this machine that has the most letters of the names; DejaVu, which matplotlib brings
+    (Pillow's own has Latin letters only), where no other has more.
+    """
+    letters = {ord(letter) for name in names for letter in name if not letter.isspace()}
+    best, lacking = DEJAVU, letters - _letters_of(DEJAVU)
+    for path in sorted({entry.fname for entry in font_manager.fontManager.ttflist}):
+        if lacking and len(letters - _letters_of(path)) < len(lacking):
+            best, lacking = path, letters - _letters_of(path)
+    if lacking:
+        first = next(name for name in names if not lacking.isdisjoint(map(ord, name)))
+        logger.warning(
+            f"no font of this machine has all letters of the class names; some are drawn as boxes, "
+            f"as in {first!r}. Noto has most scripts (Debian: fonts-noto-cjk)"
+        )
+    return best
+
+
+@functools.cache
+def _letters_of(font_file: str) -> frozenset[int]:
+    try:
+        return frozenset(FT2Font(font_file).get_charmap())
+    except (OSError, RuntimeError):  # no longer there, or broken
+        return frozenset()
 
 
 def _paste_mask(image, mask, color):

@@ -1,8 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 from detectron2.structures import BoxMode
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 
+from eql_seesaw.evaluation import drawing
 from eql_seesaw.evaluation.drawing import PALETTE, draw_objects
 
 NAMES = ["cat", "dog", "emu"]
@@ -168,3 +173,45 @@ def test_empty_boxes_and_images_of_one_pixel():
     assert changed(drawn(grey(64, 64), [box(10, 40, 0, 0), box(60, 40, -5, 10)])).any()
     assert draw_objects(grey(1, 1), [box(0, 0, 1, 1)], NAMES).size == (1, 1)
     assert draw_objects(grey(5000, 1), [], NAMES, 384).size == (384, 1)
+
+
+@pytest.fixture
+def chinese_font(tmp_path):
+    """A font that has Latin letters and one more, a block that fills its place."""
+    builder = FontBuilder(1000)
+    glyphs = {ord(letter): f"glyph{ord(letter)}" for letter in "catdogemu 0123456789%人"}
+    builder.setupGlyphOrder([".notdef", *glyphs.values()])
+    builder.setupCharacterMap(glyphs)
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 800), (900, 800), (900, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    block = pen.glyph()
+    builder.setupGlyf(dict.fromkeys([".notdef", *glyphs.values()], block))
+    builder.setupHorizontalMetrics(dict.fromkeys([".notdef", *glyphs.values()], (1000, 0)))
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": "Blocks", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "blocks.ttf")
+    return str(tmp_path / "blocks.ttf")
+
+
+@pytest.mark.fault(
+    "Class names are in a script that matplotlib's font lacks",
+    "A font of this machine that has it is used; without one, a warning, once",
+)
+def test_font_that_has_the_letters(chinese_font, monkeypatch, caplog):
+    names = ("人", "cat")
+    fonts = [SimpleNamespace(fname=path) for path in ("/gone.ttf", chinese_font)]
+    monkeypatch.setattr(drawing.font_manager.fontManager, "ttflist", fonts[:1])
+    drawing._font_file.cache_clear()
+    for _ in range(2):
+        assert drawing.label_font(14, names).path == drawing.DEJAVU
+    assert caplog.text.count("as in '人'") == 1
+    monkeypatch.setattr(drawing.font_manager.fontManager, "ttflist", fonts)
+    drawing._font_file.cache_clear()
+    assert drawing.label_font(14, names).path == chinese_font
+    assert drawing.label_font(14, ("Katze",)).path == drawing.DEJAVU
+    drawing._font_file.cache_clear()
