@@ -26,7 +26,8 @@ from .lvis_evaluator import LongTailLVISEvaluator
 from .results_file import ResultsFile
 from .show import show_evaluation
 
-logger = logging.getLogger(__name__)
+# Not __name__, which is "__main__" here.
+logger = logging.getLogger("eql_seesaw.evaluation")
 
 
 def main() -> None:
@@ -103,6 +104,8 @@ def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata: M
         [category["id"] for category in evaluator.ground_truth["categories"]],
         metadata.json_file,
     )
+    for doubt in results.doubts(images):
+        logger.warning(f"{results.path}: {doubt}")
     evaluator.reset()
     # Millions of objects that stay: the garbage collector need not look at them again and again.
     gc.collect()
@@ -111,7 +114,9 @@ def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata: M
     try:
         for image in tqdm(images, "Evaluating", disable=None, unit="image"):
             file_name = os.path.join(image_root, image_file_name(image)) if image_root else None
-            evaluator.add(results.detections(image["id"]), file_name)
+            detections = results.detections(image["id"])
+            size = image["height"], image["width"]
+            evaluator.add(detections.with_compressed_masks(*size), file_name)
         return evaluator.evaluate()
     except ValueError:
         evaluator.reset()  # its temporary file is gone with this

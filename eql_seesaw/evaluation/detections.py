@@ -10,6 +10,7 @@ import torch
 from detectron2.structures import BitMasks, BoxMode, Instances
 from hotcoco import mask as hotcoco_mask
 
+from ..data.annotation_entries import compressed_rle
 from .mask_encoding import encode_masks
 
 REGIONS = {"bbox": "bbox", "segm": "segmentation"}
@@ -124,6 +125,24 @@ class Detections:
             None if self.boxes is None else self.boxes[indices],
             None if self.masks is None else [self.masks[i] for i in indices],
         )
+
+    def with_compressed_masks(self, height: int, width: int) -> "Detections":
+        """
+        The same, with polygons and uncompressed RLE of other tools as compressed RLE.
+
+        Raises:
+            ValueError: a mask is neither.
+        """
+        if self.masks is None:
+            return self
+        try:
+            masks = [compressed_rle(mask, height, width) for mask in self.masks]
+        except Exception as error:  # pycocotools raises what it meets
+            raise ValueError(
+                f"Detection in image {self.image_id!r} has a 'segmentation' that is neither "
+                f"polygons nor RLE: {error}"
+            ) from None
+        return dataclasses.replace(self, masks=masks)
 
     @functools.cached_property
     def box_areas(self) -> np.ndarray:

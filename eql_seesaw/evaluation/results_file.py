@@ -9,9 +9,9 @@ import re
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -238,6 +238,35 @@ class ResultsFile:
                     f"{self.path}: detection {unknown[0]} has {key} {ids[unknown[0]]}, which is "
                     f"not in {annotation_file} ({len(unknown)} of {len(ids)} detections){hint}"
                 )
+
+    def doubts(self, images: Sequence[Mapping[str, Any]]) -> list[str]:
+        """
+        Lines about values that are well-formed, but most likely mean something else.
+
+        Args:
+            images: of the ground truth, which has all images of the file.
+        """
+        doubts = []
+        if len(self.scores) and self.scores.max() > 1:
+            doubts.append(
+                f"scores go up to {self.scores.max():g}; if they are percent, divide by 100: AP "
+                "stays as it is, calibration errors and pictures do not"
+            )
+        if self._has_boxes and len(self._boxes):
+            sizes = {image["id"]: (image["width"], image["height"]) for image in images}
+            size = np.array([sizes[image_id] for image_id in self.image_ids.tolist()])
+            x_y, width_height = self._boxes[:, :2], self._boxes[:, 2:]
+            leads_out: np.ndarray = np.any(x_y + width_height > size + 1, axis=1)
+            is_corner: np.ndarray = np.all(
+                (width_height > x_y) & (width_height <= size + 1), axis=1
+            )
+            num_wrong = np.count_nonzero(leads_out)
+            if num_wrong > len(leads_out) / 4 and is_corner[leads_out].mean() > 0.9:
+                doubts.append(
+                    f"{num_wrong} of {len(leads_out)} boxes lead out of their image; they seem to "
+                    "be x0, y0, x1, y1, but in LVIS's results format a box is x, y, width, height"
+                )
+        return doubts
 
     def indices(self, image_id: int) -> np.ndarray:
         """int64 (n,), positions of an image's detections in the file, ascending."""

@@ -3,8 +3,11 @@
 import json
 import sys
 
+import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 
+from eql_seesaw.data.annotation_entries import compressed_rle
 from eql_seesaw.evaluation import __main__ as command
 from eql_seesaw.evaluation.result import Result
 
@@ -38,6 +41,10 @@ def run(files, monkeypatch):
         return None
 
     return run
+
+
+def ground_truth(files):
+    return json.loads((files / "val.json").read_text())
 
 
 def metrics(folder):
@@ -146,3 +153,53 @@ def test_other_mistakes(run, files):
     assert "TEST.LVIS_ENGINE is 'coco'" in line
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "0")
     assert "TEST.LVIS_MAX_DETECTIONS is 0" in line
+
+
+@pytest.mark.fault(
+    "A results file of another tool has masks as polygons or as uncompressed RLE",
+    "They are converted; the numbers are those of the same masks as RLE",
+)
+@pytest.mark.parametrize("form", ["polygons", "counts"])
+def test_masks_of_other_tools(run, files, form):
+    images = ground_truth(files)["images"]
+    size = {image["id"]: (image["height"], image["width"]) for image in images}
+    results = json.loads((files / "results.json").read_text())
+    theirs = []
+    for result in results:
+        x, y, width, height = result["bbox"]
+        polygons = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+        result["segmentation"] = compressed_rle(polygons, *size[result["image_id"]])
+        mask = polygons
+        if form == "counts":
+            mask = uncompressed_rle(mask_util.decode(result["segmentation"]))
+        theirs.append({**result, "segmentation": mask})
+        result["segmentation"]["counts"] = result["segmentation"]["counts"].decode()
+    (files / "results.json").write_text(json.dumps(results))
+    (files / "theirs.json").write_text(json.dumps(theirs))
+    for name in ("results", "theirs"):
+        assert run(f"{name}.json", "--dataset", "val.json", "TEST.REPORT", "False") is None
+    assert metrics(files / "theirs_evaluation") == metrics(files / "results_evaluation")
+
+
+def uncompressed_rle(mask):
+    """Lengths of runs, column by column, of background and foreground in turn."""
+    changes = np.flatnonzero(np.diff(mask.ravel("F").astype(int), prepend=0))
+    counts = np.diff([0, *changes.tolist(), mask.size]).tolist()
+    return {"size": list(mask.shape), "counts": counts}
+
+
+@pytest.mark.fault(
+    "A results file has scores in percent, or boxes as x0, y0, x1, y1",
+    "A warning that says what they seem to be",
+)
+def test_well_formed_but_wrong(run, files, caplog):
+    results = json.loads((files / "results.json").read_text())
+    images = {image["id"]: image for image in ground_truth(files)["images"]}
+    for result in results:
+        width, height = (images[result["image_id"]][key] for key in ("width", "height"))
+        result["score"] *= 100
+        result["bbox"] = [0.6 * width, 0.6 * height, width, height]
+    (files / "results.json").write_text(json.dumps(results))
+    assert run("results.json", "--dataset", "val.json", "TEST.REPORT", "False") is None
+    assert "if they are percent, divide by 100" in caplog.text
+    assert f"{len(results)} of {len(results)} boxes lead out of their image" in caplog.text
