@@ -44,44 +44,28 @@ def parse_args() -> argparse.Namespace:
         help="1,203 classes with the training image counts of LVIS v1: 60,000 images",
     )
     parser.add_argument(
-        "--scale-counts",
-        type=float,
-        metavar="FACTOR",
-        help="multiply the counts of LVIS v1, each staying at least 1",
-    )
-    parser.add_argument(
         "--plain", action="store_true", help="dark symbols on light bodies: much easier to learn"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a dataset made with other arguments"
     )
     args = parser.parse_args()
-    if args.scale_counts is not None and not args.lvis_v1_counts:
-        parser.error("--scale-counts needs --lvis-v1-counts")
-    if args.scale_counts is not None and not 0 < args.scale_counts < float("inf"):
-        parser.error(f"--scale-counts must be above 0, got {args.scale_counts}")
     if args.num_classes is not None and args.lvis_v1_counts:
         parser.error("--lvis-v1-counts fixes the number of classes; leave --num-classes out")
     return args
 
 
-def lvis_v1_image_counts(scale: float) -> list[int]:
-    # Here, because Detectron2 takes seconds to import.
-    from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
-
-    return [max(1, round(scale * c["image_count"])) for c in LVIS_CATEGORY_IMAGE_COUNT]
-
-
 def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    num_classes, image_counts = args.num_classes, None
-    if num_classes is None:
-        num_classes = 100
+    num_classes, image_counts = args.num_classes or 100, None
     if args.balanced is not None:
         image_counts = [args.balanced] * num_classes
     if args.lvis_v1_counts:
-        image_counts = lvis_v1_image_counts(args.scale_counts or 1.0)
+        # Here, because Detectron2 takes seconds to import.
+        from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
+
+        image_counts = [category["image_count"] for category in LVIS_CATEGORY_IMAGE_COUNT]
         num_classes = len(image_counts)
     try:
         summary = generate_symbols(

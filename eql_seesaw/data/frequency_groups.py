@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 # Training images up to which a class is rare, or common; all others are frequent. LVIS's own.
 # After a change, annotation files that have `frequency` keep their groups in evaluation, which
-# warns of it, and data/symbols.py asks to make its datasets anew.
+# warns of it.
 RARE_MAX_IMAGES = 10
 COMMON_MAX_IMAGES = 100
 

@@ -10,24 +10,18 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pycocotools.mask as mask_util
 from PIL import Image
 from tqdm import tqdm
 
 from ..atomic_write import atomic_folder
-from .frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
-from .symbol_annotations import (
-    AnnotatedImage,
-    exhaustive_lvis_json,
-    federated_lvis_json,
-    lvis_categories,
-    object_annotations,
-)
-from .symbol_glyphs import Glyph, render_glyph, symbol_names
-from .symbol_images import draw_image
+from .frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, frequency_groups
+from .symbol_drawing import Glyph, draw_image, render_glyph, symbol_names
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +40,13 @@ RARE_SHARE = 0.28
 COMMON_SHARE = 0.38
 
 MAX_IMAGE_COUNT = 600  # of the most frequent class, unless told
-MIN_IMAGE_SIZE = 64
-PIXELS_PER_CLASS = 600  # of an image, at least; more objects would not fit
 REPEAT_PROBABILITY = 0.1  # that a class comes twice in an image that holds it
 NOT_EXHAUSTIVE_PROBABILITY = 0.25  # that a validation image leaves such a second object out
 JPEG_QUALITY = 90
+NUM_NEGATIVES = 8  # classes verified as absent, per federated image (LVIS has about 9)
+
+# The LVIS image, and its annotations without ids.
+AnnotatedImage = tuple[dict, list[dict]]
 
 
 def long_tailed_image_counts(num_classes: int, max_image_count: int = MAX_IMAGE_COUNT) -> list[int]:
@@ -132,35 +128,29 @@ def generate_symbols(
         ``{"train": {"images", "objects"}, "val": {...}, "classes": {"r", "c", "f"}}``
 
     Raises:
-        ValueError: an argument is out of range, or the font has too few symbols.
+        ValueError: the font has too few symbols, or they do not fit into the images.
         FileExistsError: ``root`` holds something else, or a dataset of other arguments and
             ``overwrite`` is false.
     """
     root = Path(root).resolve()
-    _check_arguments(first_symbol, image_size, seed, classes_per_image, val_images_per_class)
-    if image_counts is not None:
-        image_counts = _checked_image_counts(image_counts, num_classes)
+    if image_counts is not None and len(image_counts) != num_classes:
+        raise ValueError(f"{len(image_counts)} image_counts, but num_classes is {num_classes}")
     arguments = {
         "version": VERSION,
-        "num_classes": int(num_classes),
-        "first_symbol": int(first_symbol),
-        "image_size": int(image_size),
-        "seed": int(seed),
-        "image_counts": image_counts,
-        "max_image_count": int(max_image_count),
-        "plain": bool(plain),
-        "classes_per_image": int(classes_per_image),
-        "val_images_per_class": int(val_images_per_class),
+        "num_classes": num_classes,
+        "first_symbol": first_symbol,
+        "image_size": image_size,
+        "seed": seed,
+        "image_counts": None if image_counts is None else list(image_counts),
+        "max_image_count": max_image_count,
+        "plain": plain,
+        "classes_per_image": classes_per_image,
+        "val_images_per_class": val_images_per_class,
     }
-    group_ends = [RARE_MAX_IMAGES, COMMON_MAX_IMAGES]
-    if group_ends != [10, 100]:  # LVIS's, which no dataset states
-        arguments["group_ends"] = group_ends
     existing = _existing_dataset(root)
     if existing is not None:
         is_complete = all((root / name).exists() for name in CONTENTS)
-        # Datasets made before these arguments existed do not name them.
-        later = {"first_symbol": 0, "max_image_count": MAX_IMAGE_COUNT, "plain": False}
-        if is_complete and {**later, **existing["arguments"]} == arguments:
+        if is_complete and existing["arguments"] == arguments:
             logger.info("%s already holds this dataset, nothing to do", root)
             return existing["summary"]
         if not overwrite:
@@ -188,13 +178,13 @@ def generate_symbols(
             folder / "train", contents["train"], glyphs, image_size, (seed, 0), plain
         )
         val = _draw_split(folder / "val", contents["val"], glyphs, image_size, (seed, 1), plain)
-        categories = lvis_categories(symbols, train)
+        categories = _lvis_categories(symbols, train)
         files = {
-            "symbols_train.json": federated_lvis_json(train, categories, 0.0, rng),
-            "symbols_val.json": federated_lvis_json(
+            "symbols_train.json": _federated_lvis_json(train, categories, 0.0, rng),
+            "symbols_val.json": _federated_lvis_json(
                 val, categories, NOT_EXHAUSTIVE_PROBABILITY, rng
             ),
-            "symbols_val_exhaustive.json": exhaustive_lvis_json(val, categories),
+            "symbols_val_exhaustive.json": _exhaustive_lvis_json(val, categories),
         }
         summary = {
             "train": {"images": len(train), "objects": sum(len(a) for _, a in train)},
@@ -205,40 +195,6 @@ def generate_symbols(
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return summary
-
-
-def _check_arguments(
-    first_symbol: int,
-    image_size: int,
-    seed: int,
-    classes_per_image: int,
-    val_images_per_class: int,
-) -> None:
-    if first_symbol < 0:
-        raise ValueError(f"first_symbol must not be negative, got {first_symbol}")
-    if image_size < MIN_IMAGE_SIZE:
-        raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE}, got {image_size}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    if val_images_per_class < 1:
-        raise ValueError(f"val_images_per_class must be at least 1, got {val_images_per_class}")
-    most = image_size**2 // PIXELS_PER_CLASS
-    if not 1 <= classes_per_image <= most:
-        raise ValueError(
-            f"classes_per_image must be from 1 to {most} in images of {image_size} pixels, "
-            f"got {classes_per_image}"
-        )
-
-
-def _checked_image_counts(image_counts: Sequence[int], num_classes: int) -> list[int]:
-    if len(image_counts) != num_classes:
-        raise ValueError(
-            f"image_counts has {len(image_counts)} entries, but num_classes is {num_classes}"
-        )
-    for index, count in enumerate(image_counts):
-        if count < 1 or count != int(count):
-            raise ValueError(f"image_counts[{index}] must be an integer from 1, got {count}")
-    return [int(count) for count in image_counts]
 
 
 def _existing_dataset(root: Path) -> dict | None:
@@ -295,5 +251,98 @@ def _draw_split(
         file_name = f"{index + 1:06d}.jpg"
         Image.fromarray(pixels).save(folder / file_name, quality=JPEG_QUALITY)
         image = {"id": index + 1, "file_name": file_name, "width": image_size, "height": image_size}
-        split.append((image, object_annotations(classes, owner, image_id=index + 1)))
+        split.append((image, _object_annotations(classes, owner, image_id=index + 1)))
     return split
+
+
+def _object_annotations(classes: list[int], owner: np.ndarray, image_id: int) -> list[dict]:
+    """An LVIS annotation of each object, by the index of the object that each pixel shows."""
+    masks = owner[:, :, None] == np.arange(len(classes))
+    rles = mask_util.encode(np.asfortranarray(masks, dtype=np.uint8))
+    return [
+        {
+            "image_id": image_id,
+            "category_id": class_index + 1,
+            "bbox": mask_util.toBbox(rle).tolist(),
+            "area": int(mask_util.area(rle)),
+            "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+            "iscrowd": 0,
+        }
+        for class_index, rle in zip(classes, rles, strict=True)
+    ]
+
+
+def _lvis_categories(symbols: list[tuple[str, str]], train: list[AnnotatedImage]) -> list[dict]:
+    """The "categories" of an LVIS file, with ids from 1 and the counts of the training split."""
+    in_images = [[annotation["category_id"] for annotation in objects] for _, objects in train]
+    image_counts = Counter(k for ids in in_images for k in set(ids))
+    instance_counts = Counter(k for ids in in_images for k in ids)
+    groups = frequency_groups([image_counts[k + 1] for k in range(len(symbols))])
+    return [
+        {
+            "id": index + 1,
+            "name": name,
+            "synonyms": [name],
+            "synset": f"u+{ord(char):04x}",
+            "def": f"the symbol {char}",
+            "frequency": groups[index],
+            "image_count": image_counts[index + 1],
+            "instance_count": instance_counts[index + 1],
+        }
+        for index, (char, name) in enumerate(symbols)
+    ]
+
+
+def _federated_lvis_json(
+    split: list[AnnotatedImage],
+    categories: list[dict],
+    not_exhaustive_probability: float,
+    rng: np.random.Generator,
+) -> dict:
+    """
+    LVIS annotations of a split, each image verified for a few classes. With the probability, an
+    object whose class the image already has is left out, and its class is not exhaustive.
+    """
+    images = []
+    annotations: list[dict] = []
+    for image, objects in split:
+        kept: dict[int, list[dict]] = {}
+        not_exhaustive = set()
+        for annotation in objects:
+            category_id = annotation["category_id"]
+            if category_id in kept and rng.random() < not_exhaustive_probability:
+                not_exhaustive.add(category_id)
+            else:
+                kept.setdefault(category_id, []).append(annotation)
+        absent = [c["id"] for c in categories if c["id"] not in kept]
+        negatives = rng.choice(absent, min(NUM_NEGATIVES, len(absent)), replace=False)
+        images.append(
+            {
+                **image,
+                "neg_category_ids": sorted(negatives.tolist()),
+                "not_exhaustive_category_ids": sorted(not_exhaustive),
+            }
+        )
+        annotations.extend(annotation for group in kept.values() for annotation in group)
+    return _lvis_json(images, annotations, categories)
+
+
+def _exhaustive_lvis_json(split: list[AnnotatedImage], categories: list[dict]) -> dict:
+    """LVIS annotations of a split, each image verified for every class."""
+    images = []
+    for image, objects in split:
+        present = {annotation["category_id"] for annotation in objects}
+        absent = [c["id"] for c in categories if c["id"] not in present]
+        images.append({**image, "neg_category_ids": absent, "not_exhaustive_category_ids": []})
+    annotations = [annotation for _, objects in split for annotation in objects]
+    return _lvis_json(images, annotations, categories)
+
+
+def _lvis_json(images: list[dict], annotations: list[dict], categories: list[dict]) -> dict:
+    return {
+        "info": {"description": "symbols, a generated dataset in LVIS v1 format"},
+        "licenses": [],
+        "images": images,
+        "annotations": [{"id": i, **a} for i, a in enumerate(annotations, start=1)],
+        "categories": categories,
+    }

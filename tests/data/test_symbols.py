@@ -1,17 +1,24 @@
 import json
 import logging
 import os
+import runpy
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_IMAGE_COUNT
 from lvis import LVIS
 from PIL import Image
 
 from eql_seesaw.data import symbols
+from eql_seesaw.data.symbol_drawing import draw_image, render_glyph, symbol_names
 from eql_seesaw.data.symbols import generate_symbols, long_tailed_image_counts
 
+SCRIPT = Path(__file__).parents[2] / "datasets" / "make_symbols.py"
+LVIS_COUNTS = [category["image_count"] for category in LVIS_CATEGORY_IMAGE_COUNT]
 IMAGE_COUNTS = [1, 2, 10, 11, 30, 100, 101, 5, 3, 1, 40, 12]
 ARGUMENTS = {"num_classes": 12, "image_size": 96, "val_images_per_class": 10}
 SMALL = {"num_classes": 4, "image_size": 64, "image_counts": [1, 2, 3, 4]}
@@ -87,18 +94,7 @@ def test_image_counts_are_exact(train):
         assert category["image_count"] == IMAGE_COUNTS[category["id"] - 1]
         assert category["instance_count"] == instances[category["id"]]
     assert len(train["annotations"]) > sum(IMAGE_COUNTS)
-
-
-def test_groups_follow_the_lvis_rule(train):
     assert "".join(c["frequency"] for c in train["categories"]) == "rrrcccfrrrcc"
-
-
-def test_one_class_may_be_in_every_image(tmp_path):
-    arguments = SMALL | {"image_counts": [20, 1, 1, 1]}
-    summary = generate_symbols(tmp_path / "symbols", **arguments)
-    assert summary["train"]["images"] == 20
-    dataset = load(tmp_path / "symbols", "symbols_train.json")
-    assert image_counts(dataset) == {1: 20, 2: 1, 3: 1, 4: 1}
 
 
 def test_masks_are_exact(root, train):
@@ -188,13 +184,6 @@ def test_datasets_share_no_symbol_where_one_passes_over_the_others(tmp_path):
     assert len(names[0] | names[1]) == 8
 
 
-def test_max_image_count_is_the_most_frequent_class(tmp_path):
-    arguments = {"num_classes": 10, "image_size": 64, "val_images_per_class": 1}
-    generate_symbols(tmp_path, max_image_count=120, **arguments)
-    counts = image_counts(load(tmp_path, "symbols_train.json"))
-    assert sorted(counts.values()) == sorted(long_tailed_image_counts(10, 120))
-
-
 def test_plain_symbols_are_dark_on_light(tmp_path):
     for plain in (True, False):
         root = tmp_path / str(plain)
@@ -210,18 +199,6 @@ def test_plain_symbols_are_dark_on_light(tmp_path):
         # Neither ink nor body: blurred edges.
         middle = [((p.mean(axis=1) > 90) & (p.mean(axis=1) < 170)).mean() for p in pixels]
         assert (np.mean(middle) < 0.3) == plain
-
-
-def test_dataset_from_before_there_were_these_arguments_is_known(tmp_path, monkeypatch):
-    generate_symbols(tmp_path, **SMALL)
-    statement = load(tmp_path, "symbols.json")
-    for name in ("first_symbol", "max_image_count", "plain"):
-        del statement["arguments"][name]
-    (tmp_path / "symbols.json").write_text(json.dumps(statement))
-    monkeypatch.setattr(symbols, "_draw_split", None)
-    generate_symbols(tmp_path, **SMALL)
-    with pytest.raises(FileExistsError, match="other arguments"):
-        generate_symbols(tmp_path, plain=True, **SMALL)
 
 
 def test_second_call_returns_at_once(tmp_path, monkeypatch, caplog):
@@ -242,19 +219,6 @@ def test_other_arguments_need_overwrite(tmp_path):
     assert os.listdir(tmp_path) == ["symbols"]
 
 
-def test_other_groups_need_overwrite(tmp_path, monkeypatch):
-    generate_symbols(tmp_path, **SMALL)
-    assert "group_ends" not in load(tmp_path, "symbols.json")["arguments"]
-    monkeypatch.setattr(symbols, "RARE_MAX_IMAGES", 20)
-    with pytest.raises(FileExistsError, match="other arguments"):
-        generate_symbols(tmp_path, **SMALL)
-    generate_symbols(tmp_path, overwrite=True, **SMALL)
-    assert load(tmp_path, "symbols.json")["arguments"]["group_ends"] == [20, 100]
-    monkeypatch.undo()
-    with pytest.raises(FileExistsError, match="other arguments"):
-        generate_symbols(tmp_path, **SMALL)
-
-
 def test_missing_part_is_noticed(tmp_path):
     generate_symbols(tmp_path, **SMALL)
     (tmp_path / "symbols_val.json").unlink()
@@ -270,33 +234,104 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path, name):
     assert os.listdir(tmp_path) == [name]
 
 
-def test_nothing_is_left_behind_by_a_failure(tmp_path, monkeypatch):
-    def fail(*args):
-        raise RuntimeError("disk full")
-
-    monkeypatch.setattr(symbols, "exhaustive_lvis_json", fail)
-    with pytest.raises(RuntimeError, match="disk full"):
-        generate_symbols(tmp_path / "symbols", **SMALL)
-    assert os.listdir(tmp_path) == []
-
-
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"image_counts": [1, 2, 3]}, "image_counts has 3 entries, but num_classes is 4"),
-        ({"image_counts": [1, 2, 0, 4]}, r"image_counts\[2\] must be an integer from 1, got 0"),
-        ({"image_counts": [1, 2, 3, 1.5]}, r"image_counts\[3\] must be an integer from 1, got 1.5"),
-        ({"image_size": 32}, "image_size must be at least 64, got 32"),
-        ({"classes_per_image": 0}, "classes_per_image must be from 1 to 6 in images of 64 pixels"),
-        ({"classes_per_image": 7}, "classes_per_image must be from 1 to 6 in images of 64 pixels"),
-        ({"val_images_per_class": 0}, "val_images_per_class must be at least 1, got 0"),
-        ({"first_symbol": -1}, "first_symbol must not be negative, got -1"),
-        ({"image_counts": None, "max_image_count": 100}, "max_image_count must be above 100"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
-        ({"num_classes": 99999, "image_counts": None}, "the font has only"),
+        ({"image_counts": [1, 2, 3]}, "3 image_counts, but num_classes is 4"),
+        (
+            {"classes_per_image": 150, "num_classes": 150, "image_counts": [1] * 150},
+            "do not fit into an image of 64 pixels",
+        ),
+        ({"max_image_count": 100}, "max_image_count must be above 100"),
+        ({"num_classes": 99999}, "99999 symbols asked for; there are"),
     ],
 )
-def test_wrong_arguments(tmp_path, wrong, message):
+def test_wrong_arguments_leave_nothing_behind(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
-        generate_symbols(tmp_path / "symbols", **(SMALL | wrong))
+        generate_symbols(tmp_path / "symbols", **(SMALL | {"image_counts": None} | wrong))
     assert os.listdir(tmp_path) == []
+
+
+def test_names_are_unique_and_suffice_for_lvis_v1():
+    pairs = symbol_names(1203)
+    assert len({char for char, _ in pairs}) == len({name for _, name in pairs}) == 1203
+    assert ("☂", "umbrella") in pairs[:100]
+    assert all(name == name.lower() and " " not in name for _, name in pairs)
+
+
+def test_enclosed_areas_belong_to_the_object():
+    ink, body = (np.asarray(layer) for layer in render_glyph("○"))
+    center = ink.shape[0] // 2, ink.shape[1] // 2
+    assert ink[center] == 0 and body[center] == 255
+    assert body[0, 0] == 0
+
+
+def test_masks_lie_on_the_drawn_objects():
+    glyph = render_glyph("★")
+    for seed in range(10):
+        background, _ = draw_image([], 96, np.random.default_rng(seed))
+        pixels, owner = draw_image([glyph], 96, np.random.default_rng(seed))
+        changed = np.abs(pixels.astype(int) - background).max(axis=2) > 50
+        for axis in (0, 1):
+            drawn = np.flatnonzero(changed.any(axis))
+            masked = np.flatnonzero((owner == 0).any(axis))
+            assert abs(drawn[0] - masked[0]) <= 1 and abs(drawn[-1] - masked[-1]) <= 1
+
+
+@pytest.fixture
+def run_script(monkeypatch):
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, args)])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    return run
+
+
+def test_script_says_what_it_made(tmp_path, run_script, capsys):
+    root = tmp_path / "symbols"
+    run_script("--root", root, "--num-classes", "3", "--image-size", "64", "--seed", "2")
+    statement = load(root, "symbols.json")
+    train, val = statement["summary"]["train"], statement["summary"]["val"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{root}: 3 classes (1 rare, 1 common, 1 frequent)",
+        f"  train: {train['images']} images, {train['objects']} objects",
+        f"  val: {val['images']} images, {val['objects']} objects",
+    ]
+    (tmp_path / "holiday.txt").write_text("")
+    with pytest.raises(SystemExit, match=f"error: {tmp_path} exists and is not .*[^\\n]$"):
+        run_script("--root", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            ["--first-symbol", "100", "--balanced", "240", "--plain", "--seed", "1"],
+            {"first_symbol": 100, "image_counts": [240] * 100, "plain": True, "seed": 1},
+        ),
+        (["--max-image-count", "4000"], {"image_counts": None, "max_image_count": 4000}),
+        (["--num-classes", "30"], {"num_classes": 30, "image_size": 128, "plain": False}),
+        (["--lvis-v1-counts"], {"num_classes": 1203, "image_counts": LVIS_COUNTS}),
+    ],
+)
+def test_script_passes_its_options_on(run_script, monkeypatch, tmp_path, options, expected):
+    made = {}
+
+    def generate(root, **arguments):
+        made.update(arguments)
+        split = {"images": 0, "objects": 0}
+        return {"train": split, "val": split, "classes": {"r": 0, "c": 0, "f": 0}}
+
+    monkeypatch.setattr(symbols, "generate_symbols", generate)
+    run_script("--root", tmp_path, *options)
+    assert made | expected == made
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--balanced", "5", "--max-image-count", "9"], ["--lvis-v1-counts", "--num-classes", "9"]],
+)
+def test_script_refuses_options_that_do_not_go_together(run_script, capsys, options):
+    with pytest.raises(SystemExit) as exit_info:
+        run_script(*options)
+    assert exit_info.value.code == 2 and "--" in capsys.readouterr().err
