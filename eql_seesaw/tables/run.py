@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import os
@@ -23,6 +24,8 @@ from .table import Row, Table, load_table
 METRICS = "metrics.json"
 # The table whose inputs, the weights to start from, all rows take in miniature.
 MINIATURE_TABLE = "miniature"
+# Bytes; file systems allow 255.
+MAX_NAME = 240
 # Detectron2's and mmdetection's number for GPUs of 8 GB and more.
 IMAGES_PER_GPU = 2
 # These change neither training nor AP.
@@ -84,9 +87,13 @@ class Run:
         self.is_miniature_of_row = self.scale == "mini" and not table.is_miniature
         name = row.config.removeprefix("configs/").removesuffix(".yaml")
         for key, value in row.overrides.items():
-            # Without blanks, brackets and quotes.
-            name += f",{key}=" + re.sub(r"""[\s\[\](){}'"]""", "", str(value))
-        self.folder = os.path.join(output, self.scale, name, f"seed_{seed}")
+            # Without blanks, brackets and quotes, and none that leads to another folder.
+            name += f",{key}=" + re.sub(r"""[\s\[\](){}'"]""", "", str(value)).replace("/", "_")
+        folder, name = os.path.split(name)
+        if len(os.fsencode(name)) > MAX_NAME:
+            digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+            name = f"{name[: MAX_NAME // 4]}...{digest}"
+        self.folder = os.path.join(output, self.scale, folder, name, f"seed_{seed}")
         in_folder = os.path.join(self.folder, "mini.yaml")
         self.config_file = in_folder if self.is_miniature_of_row else row.config
         self.inputs = self._inputs()

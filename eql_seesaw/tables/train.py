@@ -180,4 +180,6 @@ def _only_one(folder: str) -> Iterator[TextIO]:
                 f"another `python -m eql_seesaw.tables run` is training in {folder}; wait for it, "
                 "or give another --output"
             ) from None
+        except OSError:
+            pass  # a file system that has no locks
         yield lock

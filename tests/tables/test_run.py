@@ -10,6 +10,7 @@ from eql_seesaw.data.symbols import long_tailed_image_counts
 from eql_seesaw.tables import load_table
 from eql_seesaw.tables.miniature import MINIATURE_IMAGES
 from eql_seesaw.tables.run import Run
+from eql_seesaw.tables.table import Row
 from tests.tables.conftest import ROOT, add_to, finish, finish_inputs, runs_of, write_metrics
 
 SEESAW_P = "MODEL.ROI_BOX_HEAD.SEESAW.P"
@@ -150,6 +151,21 @@ def test_mistake_in_a_row_names_the_row(project):
     table.write_text(table.read_text().replace("label: CE,", wrong))
     with pytest.raises(ValueError, match="^small/ce: overrides .*did you mean SOLVER.MAX_ITER?"):
         runs_of("small")["ce", 1].cfg  # noqa: B018
+
+
+@pytest.mark.fault(
+    "A table's row has overrides that make a long name, or with `../` in a value",
+    "Its folder has a name of at most 240 bytes, below `--output`",
+)
+def test_folder_names_are_short_and_lead_nowhere_else(project):
+    many = {f"MODEL.ROI_BOX_HEAD.SEESAW.KEY_{i}": "../../outside" for i in range(10)}
+    overrides = [many, {**many, "SEED": 1}, {"MODEL.WEIGHTS": "../../outside"}]
+    rows = [Row(name="r", label="", config="configs/big/ce.yaml", overrides=o) for o in overrides]
+    folders = [Run(load_table("big"), row, "full", "output/tables", 1).folder for row in rows]
+    assert len(set(folders)) == len(folders)
+    for folder in folders:
+        assert Path(folder).resolve().is_relative_to(Path("output/tables/full/big").resolve())
+        assert max(len(os.fsencode(part)) for part in Path(folder).parts) <= 240
 
 
 # The rest of this file looks into folders.
