@@ -1,5 +1,5 @@
 """The tables of both papers: published numbers, and the same rows trained here."""
 
-from .table import InputFile, Row, Table, load_table, table_names
+from .table import load_table, table_names
 
-__all__ = ["InputFile", "Row", "Table", "load_table", "table_names"]
+__all__ = ["load_table", "table_names"]

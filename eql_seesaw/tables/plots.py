@@ -218,6 +218,8 @@ def draw_ap_by_images(methods: Sequence[MeasuredRow], unit: str, path: str | os.
         images, aps = images[order], aps[order]
         places = np.log10(np.maximum(images, 0.5))
         curves.append((images, aps, _smoothed(places, aps, AP_KERNEL)))
+    least = min(images.min(initial=1) for images, _, _ in curves)
+    most = max(images.max(initial=10) for images, _, _ in curves)
     with _class_figure(path, methods, curves) as (figure, panels):
         for axes in panels:
             for boundary in (RARE_MAX_IMAGES, COMMON_MAX_IMAGES):
@@ -225,6 +227,7 @@ def draw_ap_by_images(methods: Sequence[MeasuredRow], unit: str, path: str | os.
             # Linear below one image, so that there is a place for none.
             axes.set_xscale("symlog", linthresh=1, linscale=0.3)
             axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.set_xlim(least - 0.3, most * 1.4)
         panels[0].set_ylim(bottom=-2)
         figure.supylabel(unit)
         figure.supxlabel("training images of the class (dotted: rare | common | frequent)")

@@ -39,15 +39,13 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     A row of a table: what was published, and what trains it.
 
     Attributes:
-        name: unique in the table.
-        label: for readers.
+        name, label: for commands, unique in the table, and for readers.
         config: YAML file, relative to the repository root.
         split: "test-dev" cannot be evaluated without LVIS's server.
         overrides: config keys and their values.
         inputs: config keys and the files of other rows' runs that they take.
         baseline: the row of the same table that gains are measured against; empty where none is.
         published: percent by column; empty for a row that only serves others.
-        notes: may be empty.
         seeds: how many times to train it; 0 until the table has given its own number.
     """
 
@@ -71,10 +69,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     Attributes:
-        title: in a few words.
-        dataset: of all rows.
-        columns: in print order; percent.
-        rows: in print order.
+        columns, rows: in print order.
         name: its data file, without the ending.
         source: the publication, with its address; empty for a table of our own.
         notes: on the recipe; may be empty.

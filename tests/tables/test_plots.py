@@ -130,6 +130,8 @@ def test_classes_by_images_and_by_gradients(runs, collect):
     assert points(second, ".") == [] and texts(second) == ["n/a"]
     borders = [line.get_xdata()[0] for line in first.lines if line.get_linestyle() == ":"]
     assert borders == [10.5, 100.5]
+    left, right = first.get_xlim()
+    assert -1 < left < 0 and 2000 < right < 3000 and second.get_xlim() == (left, right)
     (axes,) = panels["_gradients"]
     assert points(axes, ".") == [(1, 2), (3, 0.01)] and axes.get_yscale() == "log"
     assert sorted(x for x, _ in points(axes, "|")) == [2, 4]
