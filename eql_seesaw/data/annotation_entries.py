@@ -76,9 +76,9 @@ class Annotation(msgspec.Struct, gc=False):
 
 CATEGORY_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 EXPECTED = {
-    "id": "an integer",
-    "image_id": "an integer",
-    "category_id": "an integer",
+    "id": "an integer below 2^63",
+    "image_id": "an integer below 2^63",
+    "category_id": "an integer below 2^63",
     "height": "a positive integer",
     "width": "a positive integer",
     "neg_category_ids": "a list of category ids",
@@ -146,7 +146,11 @@ def load(text: msgspec.Raw | bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except (ValueError, RecursionError):
-        return json.loads(bytes(text), parse_constant=str)
+        return json.loads(bytes(text), parse_constant=str, parse_int=_int_or_text)
+
+
+def _int_or_text(digits: str) -> int | str:
+    return int(digits) if len(digits) < 1000 else digits  # Python refuses very long ones
 
 
 def keep_known(

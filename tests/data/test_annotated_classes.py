@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.data import DatasetMapper
 from detectron2.structures import BoxMode
 from PIL import Image
 
@@ -88,25 +87,6 @@ def test_instances_that_cropping_removes_stay_annotated(cfg, dataset_dict):
         counts.add(len(found))
         assert found == [[1, 1, 0, 1, 1, 0]] * len(found)
     assert counts != {3}
-
-
-def test_otherwise_the_same_as_detectron2(cfg, dataset_dict):
-    outputs = []
-    for mapper in (DatasetMapper(cfg, True), AnnotatedClassesMapper(cfg, True)):
-        np.random.seed(1)
-        outputs.append(mapper(dataset_dict))
-    expected, mapped = outputs
-    assert expected.keys() == mapped.keys()
-    assert torch.equal(expected["image"], mapped["image"])
-    fields = set(mapped["instances"].get_fields())
-    assert fields == {*expected["instances"].get_fields(), "gt_annotated_classes"}
-    assert torch.equal(expected["instances"].gt_boxes.tensor, mapped["instances"].gt_boxes.tensor)
-    assert "instances" not in AnnotatedClassesMapper(cfg, False)(dataset_dict)
-
-
-def test_without_config(dataset_dict):
-    mapper = AnnotatedClassesMapper(True, num_classes=6, augmentations=[], image_format="RGB")
-    assert rows(mapper, dataset_dict) == [[1, 1, 0, 1, 1, 0]] * 3
 
 
 def test_images_that_switch_the_loss_off_are_named_once(cfg, dataset_dict, caplog, monkeypatch):

@@ -94,13 +94,6 @@ def test_loads_detectron2_format(content, tmp_path):
     assert crowd["bbox_mode"] is BoxMode.XYWH_ABS
 
 
-@pytest.mark.parametrize("empty", [None, [], {}])
-def test_empty_segmentation_is_none(content, tmp_path, empty):
-    content["annotations"][0]["segmentation"] = empty
-    _, second = read_annotated_images(write(content, tmp_path / "x.json"), "images")
-    assert all("segmentation" not in annotation for annotation in second["annotations"])
-
-
 def test_junk_is_one_line_or_every_image_can_be_decoded(many_kinds, tmp_path):
     rng = random.Random(0)
     failures = 0

@@ -219,6 +219,17 @@ def test_needs_of_the_config(project, caplog):
     assert training == evaluation == []
 
 
+def test_number_that_python_refuses(project):
+    project.write()
+    path = project.folder / "train.json"
+    path.write_text(path.read_text().replace('"id": 11', f'"note": {"1" * 5000}, "id": 11.5'))
+    with pytest.raises(ValueError, match=r"train.json: annotations.0.: id is 11.5, expected an"):
+        read_annotated_images(str(path), "")
+    path.write_text(path.read_text().replace("11.5", "1" * 5000))
+    with pytest.raises(ValueError, match='train.json: annotations.0.: id is "1111.*, expected an'):
+        read_annotated_images(str(path), "")
+
+
 def test_counts_what_is_of_one_kind(project, caplog):
     for annotation in project.train["annotations"]:
         annotation["bbox"] = "x"

@@ -159,16 +159,6 @@ def test_resume_anywhere(dataset_dicts, num_workers):
         assert_same_passes(take(loader, 12 - start), expected[start:])
 
 
-@pytest.mark.parametrize("start", range(7))
-def test_epoch_is_whole_over_a_resume(dataset_dicts, start):
-    cfg = config(ASPECT_RATIO_GROUPING=False)
-    loader = build_train_loader(cfg, dataset_dicts, just_ids)
-    before = take(loader, start)
-    loader.start_at(start)
-    both = sum(ids([*before, *take(loader, 6 - start)]), [])
-    assert sorted(both) == [image["image_id"] for image in dataset_dicts]
-
-
 def test_skipped_passes_are_not_read(dataset_dicts):
     mapped = []
 
@@ -180,11 +170,6 @@ def test_skipped_passes_are_not_read(dataset_dicts):
     loader.start_at(1000)
     (images,) = take(loader, 1)
     assert mapped == [image["image_id"] for image in images]
-
-
-def test_each_iterator_starts_over(dataset_dicts):
-    loader = build_train_loader(config(), dataset_dicts, draws)
-    assert drawn(take(loader, 5)) == drawn(take(loader, 5))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -316,16 +301,6 @@ def test_nothing_readable(dataset_dicts, num_workers):
     with pytest.raises(ValueError, match=pattern) as info:
         next(iter(build_train_loader(cfg, dataset_dicts, mapper)))
     assert "\n" not in str(info.value)
-
-
-def test_mapper_that_leaves_images_out(dataset_dicts):
-    def mapper(dataset_dict):
-        return just_ids(dataset_dict) if dataset_dict["image_id"] % 2 else None
-
-    cfg = config(UNREADABLE_IMAGES="skip")
-    images = sum(take(build_train_loader(cfg, dataset_dicts, mapper), 20), [])
-    assert all(image["image_id"] % 2 for image in images)
-    assert any("left it out" in line for image in images for line in image.get("unreadable", ()))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
