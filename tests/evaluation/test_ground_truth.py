@@ -7,6 +7,8 @@ from detectron2.data import MetadataCatalog
 from eql_seesaw.data.register import register_instances
 from eql_seesaw.evaluation.ground_truth import load_ground_truth
 from eql_seesaw.evaluation.ground_truth import test_images as images_to_test
+from eql_seesaw.evaluation.lvis_evaluation import evaluate_lvis
+from eql_seesaw.evaluation.official_engine import official_package
 
 SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
 
@@ -190,3 +192,32 @@ def test_broken_masks(tmp_path):
     dataset["annotations"][1]["segmentation"] = {"size": [40, 60], "counts": "oo"}
     with pytest.raises(ValueError, match='annotation 1: segmentation.counts are "oo", which is no'):
         load_ground_truth(write(tmp_path, dataset), GROUPS)
+
+
+def test_numbers_of_an_odd_file_are_the_official_ones(tmp_path):
+    dataset = load_ground_truth(write(tmp_path, coco_dataset()), GROUPS)
+    detections = [
+        {"image_id": image_id, "category_id": k, "bbox": [x, 0, 4, 5], "score": 0.9 - x / 9}
+        for image_id in (-5, 7)
+        for k in (2, 7, 90)
+        for x in (0, 1, 2)
+    ]
+    first, second = dataset["images"]
+    first.update(id=-5, neg_category_ids=[90, 777, "x"])
+    second.update(id=7, not_exhaustive_category_ids=[90, 999])
+    box = {"bbox": [0, 0, 4, 5], "area": 20.0}
+    dataset["annotations"] = [
+        {"id": 1, "image_id": -5, "category_id": 7, **box, "iscrowd": None},
+        {"id": 2, "image_id": -5, "category_id": 2, **box, "iscrowd": 1},
+        {"id": 3, "image_id": 77, "category_id": 2, **box},
+        {"id": 4, "image_id": 7, "category_id": 777, **box},
+        {"id": 5, "image_id": 7, "category_id": 7, **box, "bbox": [1, 0, 4, 5]},
+    ]
+    path = write(tmp_path, dataset)
+    with official_package() as lvis:
+        official = lvis.LVISEval(lvis.LVIS(path), [dict(x) for x in detections], "bbox")
+        official.run()
+    found = evaluate_lvis(load_ground_truth(path), detections, "bbox").metrics
+    for name in ("AP", "AP50", "APr", "APc"):
+        assert found[name] == pytest.approx(100 * official.results[name])
+    assert 0 < found["AP"] < 100
