@@ -1,59 +1,58 @@
 """Help, lists and typing errors come at once: before anything that takes seconds to import."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from detectron2.engine import default_argument_parser
 
 from eql_seesaw.command_line import argument_parser
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ["cv2", "detectron2", "hotcoco", "lvis", "matplotlib", "scipy", "tensorboard", "torch"]
-# Runs a command as Python would, and says how it ended and which heavy packages it imported.
+# Runs commands as Python would, one after the other, and says how each ended and which heavy
+# packages are imported by then.
 RUN = f"""
-import runpy, sys
-sys.argv = sys.argv[1:]
-run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
+import contextlib, io, json, runpy, sys
 sys.path.insert(0, ".")
-try:
-    run(sys.argv[0], run_name="__main__")
-    status = None
-except SystemExit as error:
-    status = error.code
-print("ended", status, sorted(sys.modules.keys() & {HEAVY}))
+for sys.argv in json.loads(sys.argv[1]):
+    run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
+    said, status = io.StringIO(), None
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            run(sys.argv[0], run_name="__main__")
+        except SystemExit as error:
+            status = error.code
+    print(json.dumps([status, said.getvalue(), sorted(sys.modules.keys() & {HEAVY})]))
 """
 PREDICT = ["eql_seesaw.predict", "a.jpg", "--config-file", "a.yaml", "--weights", "a.pth"]
+COMMANDS = [
+    (["train_net.py", "--help"], 0, "--config-file"),
+    (["train_net.py", "--num-gpus", "two"], 2, "invalid int value: 'two'"),
+    (["train_net.py", "--config-file", "no.yaml"], 2, "no such file: no.yaml"),
+    (["eql_seesaw.tables", "--help"], 0, "collect"),
+    (["eql_seesaw.tables", "list", "--output", "no folder"], 0, "seesaw_2"),
+    (["eql_seesaw.tables", "show", "seesaw_2"], 0, "APr"),
+    (["eql_seesaw.tables", "show", "sesaw_2"], "error: no table 'sesaw_2'; there are eql_1", ""),
+    (["eql_seesaw.tables", "plan", "seesaw_2", "--scale", "tiny"], 2, "invalid choice: 'tiny'"),
+    (["eql_seesaw.predict", "--help"], 0, "--score-threshold"),
+    (["eql_seesaw.export", "--help"], 0, "torchscript"),
+    (["eql_seesaw.data.check", "--help"], 0, "--config-file"),
+    ([*PREDICT, "--batch-size", "0"], 2, "--batch-size must be at least 1"),
+]
 
 
-@pytest.mark.parametrize(
-    "arguments, status, said",
-    [
-        (["train_net.py", "--help"], 0, "--config-file"),
-        (["train_net.py", "--num-gpus", "two"], 2, "invalid int value: 'two'"),
-        (["train_net.py", "--config-file", "no.yaml"], 2, "no such file: no.yaml"),
-        (["eql_seesaw.tables", "--help"], 0, "collect"),
-        (["eql_seesaw.tables", "list", "--output", "no folder"], 0, "seesaw_2"),
-        (["eql_seesaw.tables", "show", "seesaw_2"], 0, "APr"),
-        (["eql_seesaw.tables", "show", "seesaw_20"], 1, "no table 'seesaw_20'; there are eql_1"),
-        (["eql_seesaw.tables", "plan", "seesaw_2", "--scale", "tiny"], 2, "invalid choice: 'tiny'"),
-        (["eql_seesaw.predict", "--help"], 0, "--score-threshold"),
-        (["eql_seesaw.export", "--help"], 0, "torchscript"),
-        (["eql_seesaw.data.check", "--help"], 0, "--config-file"),
-        ([*PREDICT, "--batch-size", "0"], 2, "--batch-size must be at least 1"),
-    ],
-)
-def test_nothing_heavy_is_imported(arguments, status, said):
+def test_nothing_heavy_is_imported():
+    commands = json.dumps([arguments for arguments, *_ in COMMANDS])
     result = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", RUN, commands], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    *_, last = result.stdout.splitlines()
-    ended = last.removeprefix("ended ").removesuffix(" []")
-    assert last.endswith(" []"), last
-    # sys.exit takes a status, None for 0, or the line to end with.
-    assert {0: "0", 1: "error", 2: "2"}[status] == ended.partition(":")[0].replace("None", "0")
-    assert said in result.stdout + result.stderr
+    ended = map(json.loads, result.stdout.splitlines())
+    for (arguments, expected, text), (status, said, heavy) in zip(COMMANDS, ended, strict=True):
+        assert heavy == [], arguments
+        # sys.exit takes a status, or the line to end with.
+        assert str(status).startswith(str(expected)) and text in said, (arguments, status, said)
 
 
 def test_arguments_of_detectron2s_programs(tmp_path, monkeypatch):

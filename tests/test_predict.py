@@ -111,11 +111,10 @@ def assert_same(instances, expected, **tolerance):
     assert torch.equal(instances.pred_masks, expected.pred_masks)
 
 
-@pytest.mark.parametrize("image_format", ["BGR", "RGB"])
-def test_single_images_equal_default_predictor(model, config, photos, image_format):
+def test_single_images_equal_default_predictor(model, config, photos):
     cfg = config.clone()
     cfg.defrost()
-    cfg.INPUT.FORMAT = image_format
+    cfg.INPUT.FORMAT = "RGB"  # in the tests below it is BGR
     cfg.DATASETS.CLASS_STATISTICS = ""
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     cfg.MODEL.WEIGHTS = str(model / "model_final.pth")
@@ -126,28 +125,18 @@ def test_single_images_equal_default_predictor(model, config, photos, image_form
         assert_same(instances, default(image)["instances"], rtol=0, atol=0)
 
 
-def test_batch_equals_single_images(model, config):
-    predictor = BatchPredictor(config, str(model / "model_final.pth"))
+def test_batch_equals_single_images_and_the_threshold_only_leaves_out(model, config):
+    weights = str(model / "model_final.pth")
+    predictor = BatchPredictor(config, weights)
     images = [np.asarray(noise_image((64, 64), seed)) for seed in range(3)]
     for image, instances in zip(images, predictor(images), strict=True):
-        assert_same(instances, predictor([image])[0], rtol=1e-4, atol=1e-4)
+        (everything,) = predictor([image])
+        assert_same(instances, everything, rtol=1e-4, atol=1e-4)
     assert predictor([]) == []
-
-
-def test_score_threshold_only_leaves_out(model, config):
-    weights = str(model / "model_final.pth")
-    image = np.asarray(noise_image((64, 64)))
-    (everything,) = BatchPredictor(config, weights)([image])
     threshold = everything.scores.median().item()
     (some,) = BatchPredictor(config, weights, threshold)([image])
     assert len(some) < len(everything)
     assert_same(some, everything[everything.scores > threshold], rtol=0, atol=0)
-
-
-def test_threshold_of_the_config_holds_where_it_is_higher(predict, photos, tmp_path):
-    override = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.9"]
-    assert predict(photos, *THRESHOLD, *override) == 0
-    assert read_results(tmp_path / "out")[0] == []
 
 
 def test_files(predict, photos, tmp_path, capsys):
@@ -182,14 +171,10 @@ def test_files(predict, photos, tmp_path, capsys):
         assert 0 <= x <= x + w <= width + 1e-3 and 0 <= y <= y + h <= height + 1e-3
         assert result["segmentation"]["size"] == [height, width]
     assert f"{len(results)} detections in 4 images" in capsys.readouterr().out
-
-
-def test_files_open_in_coco_and_lvis_tools(predict, photos, tmp_path):
-    assert predict(photos, *THRESHOLD) == 0
-    images, predictions = (str(tmp_path / "out" / f) for f in ("images.json", "predictions.json"))
-    num_results = len(json.load(open(predictions)))
-    assert len(COCO(images).loadRes(predictions).getAnnIds()) == num_results > 0
-    assert len(LVISResults(LVIS(images), predictions).get_ann_ids()) == num_results
+    # They open in the tools of COCO and LVIS.
+    images, predictions = (str(output / f) for f in ("images.json", "predictions.json"))
+    assert len(COCO(images).loadRes(predictions).getAnnIds()) == len(results) > 0
+    assert len(LVISResults(LVIS(images), predictions).get_ann_ids()) == len(results)
 
 
 def test_pictures_show_what_the_results_say(predict, photos, tmp_path, monkeypatch):
@@ -211,7 +196,9 @@ def test_pictures_show_what_the_results_say(predict, photos, tmp_path, monkeypat
 
 
 def test_high_threshold_leaves_pictures_plain(predict, photos, tmp_path):
-    assert predict(photos / "a.png", "--score-threshold", "1") == 0
+    """That of the config holds where it is higher."""
+    override = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.9"]
+    assert predict(photos / "a.png", *THRESHOLD, *override) == 0
     assert read_results(tmp_path / "out")[0] == []
     with Image.open(tmp_path / "out" / "a.png") as picture:
         assert picture.tobytes() == Image.open(photos / "a.png").tobytes()
@@ -243,13 +230,12 @@ def test_folders_give_their_visible_images(photos):
     assert find_images([str(photos / "notes.txt")]) == [str(photos / "notes.txt")]
 
 
-@pytest.mark.parametrize("batch_size", ["1", "3"])
-def test_broken_file_among_others(predict, photos, tmp_path, warnings, batch_size):
+def test_broken_file_among_others(predict, photos, tmp_path, warnings):
     (photos / "aa.jpg").write_text("no image")
     whole = (photos / "b.jpg").read_bytes()
     (photos / "b.jpg").write_bytes(whole[: len(whole) // 2])
     Image.new("RGB", (1, 5000)).save(photos / "line.png")
-    assert predict(photos, *THRESHOLD, "--batch-size", batch_size) == 1
+    assert predict(photos, *THRESHOLD, "--batch-size", "3") == 1
     images = read_results(tmp_path / "out")[1]["images"]
     assert [(image["id"], image["picture"]) for image in images] == [
         *((1, "a.png"), (4, "c.JPG"), (5, "d.jpg"))
@@ -324,21 +310,16 @@ def test_inputs_called_like_a_config_key(predict, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "photo.png").exists()
 
 
-def test_no_dataset_is_needed(predict, photos, tmp_path):
-    """Neither those of the config, nor the statistics that training read, nor a GPU for AMP."""
-    names = ["DATASETS.TRAIN", "('gone_train',)", "DATASETS.TEST", "('gone_val',)"]
-    statistics = ["DATASETS.CLASS_STATISTICS", "gone.json"]
-    assert predict(photos / "a.png", *THRESHOLD, *names, *statistics) == 0
-    assert read_results(tmp_path / "out")[1]["categories"][0] == {"id": 3, "name": "cat"}
-
-
-def test_model_trained_with_amp_predicts_on_a_cpu(model, photos, tmp_path):
+def test_no_dataset_and_no_gpu_are_needed(model, predict, photos, tmp_path):
+    """Neither datasets of the config, nor the statistics that training read, nor a GPU for AMP."""
     text = (model / "config.yaml").read_text()
     amp = tmp_path / "amp.yaml"
     amp.write_text(text.replace("AMP:\n    ENABLED: false", "AMP:\n    ENABLED: true"))
     assert amp.read_text() != text
-    arguments = ["--config-file", amp, "--weights", model / "model_final.pth", photos / "a.png"]
-    assert main([*map(str, arguments), "--output", str(tmp_path / "out"), *THRESHOLD]) == 0
+    names = ["DATASETS.TRAIN", "('gone_train',)", "DATASETS.TEST", "('gone_val',)"]
+    statistics = ["DATASETS.CLASS_STATISTICS", "gone.json"]
+    assert predict("--config-file", amp, photos / "a.png", *THRESHOLD, *names, *statistics) == 0
+    assert read_results(tmp_path / "out")[1]["categories"][0] == {"id": 3, "name": "cat"}
 
 
 class TestCheckpointWithoutNames:
@@ -416,9 +397,8 @@ class TestVideo:
             frames.append(frame)
         return frames
 
-    @pytest.mark.parametrize("batch_size", ["1", "2"])
-    def test_annotated_video_and_results(self, predict, clip, tmp_path, capsys, batch_size):
-        assert predict(clip, *THRESHOLD, "--batch-size", batch_size) == 0
+    def test_annotated_video_and_results(self, predict, clip, tmp_path, capsys):
+        assert predict(clip, *THRESHOLD, "--batch-size", "2") == 0
         output = tmp_path / "out"
         assert sorted(os.listdir(output)) == ["clip.mp4", "images.json", "predictions.json"]
         before, after = self.frames(clip), self.frames(output / "clip.mp4")

@@ -2,7 +2,7 @@
 
 import json
 import random
-from signal import SIGKILL, SIGTERM, SIGUSR1
+from signal import SIGKILL, SIGUSR1
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from tests.crash_test import (
     plan_kills,
 )
 
-KILLS = [Kill(3, "checkpoint"), Kill(7, "evaluation"), Kill(14, "step")]
+KILLS = [Kill(3, "checkpoint"), Kill(7, "evaluation"), Kill(10, "step")]
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ KILLS = [Kill(3, "checkpoint"), Kill(7, "evaluation"), Kill(14, "step")]
     "weights, optimizer, statistics, metrics and results of an undisturbed run, bit for bit",
 )
 def test_sigkill(tmp_path):
-    rows, differing = crash_test(tmp_path, KILLS, num_steps=24)
+    rows, differing = crash_test(tmp_path, KILLS, num_steps=15)
     assert differing == []
     assert [row["exit status"] for row in rows] == [-SIGKILL] * 3
     assert rows[0]["killed while"].startswith("writing") and rows[-1]["resumed from step"] >= 4
@@ -35,18 +35,18 @@ def test_sigkill(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these are processes without a GPU")
 @pytest.mark.fault(
-    "SIGTERM, then SIGUSR1 (Slurm's warning), to a run of two processes, each time resumed",
+    "SIGUSR1 (Slurm's warning) to a run of two processes, which is resumed",
     "exit status 75 after a checkpoint of the step; the end is that of an undisturbed run, bit for "
     "bit",
 )
-def test_stop_signals(tmp_path):
-    kills = [Kill(1, "step"), Kill(5, "step")]
+def test_stop_signal(tmp_path):
+    """SIGTERM and SIGINT are in tests/engine/test_launch_processes.py."""
     rows, differing = crash_test(
-        tmp_path, kills, num_steps=9, num_ranks=2, signals=(SIGTERM, SIGUSR1)
+        tmp_path, [Kill(5, "step")], num_steps=9, num_ranks=2, signals=(SIGUSR1,)
     )
     assert differing == []
-    assert [row["exit status"] for row in rows] == [STOPPED] * 2
-    assert rows[1]["resumed from step"] == rows[0]["newest checkpoint"] > 0
+    assert [row["exit status"] for row in rows] == [STOPPED]
+    assert rows[0]["newest checkpoint"] >= 5
 
 
 def test_plan():

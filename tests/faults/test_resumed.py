@@ -1,7 +1,9 @@
 """What can have happened to a run before it is resumed."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from signal import SIGTERM, raise_signal
 
@@ -19,12 +21,30 @@ RESUME = [*RUN, "--resume"]
 LONGER = ["SOLVER.MAX_ITER", "5"]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the run that is resumed is kept for the next test."""
+    return tmp_path_factory.mktemp("finished") / "output"
+
+
 @pytest.fixture
-def finished(train_net, overrides, symbols, tmp_path):
-    """Overrides of a run of 3 steps that is done, with annotations of its own; and its folder."""
-    annotations = own_annotations(symbols, tmp_path / "train.json")
-    assert train_net(*RUN, *overrides, *annotations, "SOLVER.CHECKPOINT_PERIOD", "1") is None
-    return [*overrides, *annotations], tmp_path / "output"
+def finished(train_net, overrides, symbols, tmp_path, kept):
+    """
+    Overrides of a run of 3 steps that is done, with annotations of its own; and its folder. It was
+    started with --resume, with nothing there to resume.
+    """
+    settings = [*overrides, *own_annotations(symbols, tmp_path / "train.json")]
+    output = tmp_path / "output"
+    if not kept.exists():
+        assert train_net(*RESUME, *settings, "SOLVER.CHECKPOINT_PERIOD", "1") is None
+        output.rename(kept)
+    # Checkpoints are replaced, never written into.
+    shutil.copytree(kept, output, copy_function=copy_or_link)
+    return settings, output
+
+
+def copy_or_link(source, target):
+    (os.link if source.endswith(".pth") else shutil.copy2)(source, target)
 
 
 def metrics(output):
@@ -109,25 +129,26 @@ def test_last_checkpoint_is_empty(train_net, finished):
     "`--resume` with an `OUTPUT_DIR` without any checkpoint",
     "training starts at the beginning, and the log says so",
 )
-def test_nothing_to_resume(train_net, overrides, tmp_path):
-    assert train_net(*RESUME, *overrides) is None
-    check_checkpoint(tmp_path / "output" / "model_final.pth", 3)
+def test_nothing_to_resume(finished):
+    _, output = finished
+    check_checkpoint(output / "model_final.pth", 3)
+    assert "Starting training from iteration 0" in (output / "log.txt").read_text()
 
 
 @pytest.mark.fault(
     "SIGTERM during an evaluation, and the run is resumed",
     "exit status 75 at once; the evaluation is made again, with the results of an undisturbed run",
 )
-def test_interrupted_evaluation(train_net, overrides, tmp_path, monkeypatch):
-    undisturbed = tmp_path / "undisturbed"
-    assert train_net(*RUN, *overrides, "OUTPUT_DIR", str(undisturbed)) is None
+def test_interrupted_evaluation(train_net, finished, tmp_path, monkeypatch):
+    settings, undisturbed = finished
+    output = tmp_path / "interrupted"
+    settings = [*settings, "OUTPUT_DIR", str(output)]
     with monkeypatch.context() as patch:
         patch.setattr(LongTailLVISEvaluator, "evaluate", lambda *_: raise_signal(SIGTERM))
-        assert train_net(*RUN, *overrides) == STOPPED
-    output = tmp_path / "output"
+        assert train_net(*RUN, *settings) == STOPPED
     folder = Path("inference", "symbols_val")
     assert not list((output / folder).glob("*"))
-    assert train_net(*RESUME, *overrides) is None
+    assert train_net(*RESUME, *settings) is None
     for name in ("per_category.csv", "lvis_instances_results.json"):
         assert (output / folder / name).read_bytes() == (undisturbed / folder / name).read_bytes()
 

@@ -67,7 +67,7 @@ def test_promised_numbers_of_logits():
     counts = [5] * 1203
     assert build_loss("eql", 1203, image_counts=counts, num_images=100_170).num_logits == 1203
     assert build_loss("softmax_ce", 1203).num_logits == 1204
-    assert build_loss("seesaw", num_classes=1203, p=0.8, q=2.0, objectness=True).num_logits == 1205
+    assert build_loss("seesaw", num_classes=1203).num_logits == 1205
     assert build_loss("seesaw", num_classes=1203, objectness=False).num_logits == 1204
     assert build_loss("seesaw", num_classes=1203, background=False).num_logits == 1203
     assert build_loss("softmax_ce", 1203, objectness=True).num_logits == 1205
@@ -87,16 +87,6 @@ def test_classifier_of_another_size_is_refused(name):
 
 
 @every_loss
-def test_losses_are_named_finite_scalars(name):
-    loss = build(name)
-    losses = loss(*batch(loss, 20))
-    assert all(key.startswith("loss_cls") for key in losses)
-    assert all(
-        value.dim() == 0 and torch.isfinite(value) and value > 0 for value in losses.values()
-    )
-
-
-@every_loss
 @pytest.mark.parametrize("gt_classes", [[], [K, K, K]])
 def test_no_samples_and_no_foreground(name, gt_classes):
     """The same names, finite values, and a gradient (maybe zero) for every parameter."""
@@ -104,7 +94,8 @@ def test_no_samples_and_no_foreground(name, gt_classes):
     classifier = torch.nn.Linear(4, loss.num_logits)
     losses = loss(classifier(torch.ones(len(gt_classes), 4)), torch.tensor(gt_classes).long())
     assert list(losses) == list(loss(*batch(loss, 5)))
-    assert all(torch.isfinite(value) for value in losses.values())
+    assert all(key.startswith("loss_cls") for key in losses)
+    assert all(value.dim() == 0 and torch.isfinite(value) for value in losses.values())
     if not gt_classes:
         assert all(value == 0 for value in losses.values())
     for value in losses.values():  # each term must reach the classifier on its own
@@ -138,7 +129,7 @@ def test_perfect_classifier_predicts_its_labels(name):
 
 
 @every_loss
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), num_samples=st.integers(1, 12))
 def test_order_of_samples_does_not_matter(name, seed, num_samples):
     loss = without_chance(build(name)).eval()
@@ -151,7 +142,7 @@ def test_order_of_samples_does_not_matter(name, seed, num_samples):
 
 # BAGS divides by the numbers of samples in its groups.
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "bags"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), first=st.integers(1, 8), second=st.integers(1, 8))
 def test_a_batch_is_the_mean_of_its_parts(name, seed, first, second):
     loss = without_chance(build(name)).eval()
@@ -166,7 +157,7 @@ def test_a_batch_is_the_mean_of_its_parts(name, seed, first, second):
 
 
 @every_loss
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_names_of_classes_do_not_matter(name, seed):
     """Permuting classes in statistics, logits and labels leaves the loss unchanged."""
@@ -188,13 +179,13 @@ def test_names_of_classes_do_not_matter(name, seed):
 
 
 @every_loss
-@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
-def test_huge_logits_stay_finite(name, scale):
+def test_huge_logits_stay_finite(name):
     loss = build(name)
-    logits, gt_classes = batch(loss, 30, scale=scale)
-    value = total(loss, logits, gt_classes)
-    value.backward()
-    assert torch.isfinite(value) and torch.isfinite(logits.grad).all()
+    for scale in (1e2, 1e4, 1e30):
+        logits, gt_classes = batch(loss, 30, scale=scale)
+        value = total(loss, logits, gt_classes)
+        value.backward()
+        assert torch.isfinite(value) and torch.isfinite(logits.grad).all()
 
 
 @every_loss

@@ -1,19 +1,15 @@
 """What losses accumulate over several processes: Seesaw's counts, EQL v2's gradients."""
 
-import datetime
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from eql_seesaw.losses import SoftmaxCrossEntropy, build_loss, summed_together
 from eql_seesaw.losses.step_statistics import sum_over_ranks
-
-pytestmark = pytest.mark.slow
+from tests.ranks import run_on_ranks
 
 K = 5
-WORLD_SIZES = (4, 2)
+RANKS = range(3)
 STAGES = range(3)
 STEPS = range(4)
 
@@ -133,37 +129,22 @@ def run_loss(name, rank, all_reduces):
     return result
 
 
-def run_rank(rank, folder):
-    torch.set_num_threads(1)
+def run_losses_on_rank(rank, folder):
     all_reduces = AllReduces()
-    for world_size in WORLD_SIZES:
-        if rank >= world_size:
-            return
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{folder}/store_{world_size}",
-            rank=rank,
-            world_size=world_size,
-            timeout=datetime.timedelta(seconds=60),
-        )
-        results = {name: run_loss(name, rank, all_reduces) for name in BUILD}
-        # A big integer and a float, for which float32 would be too small.
-        numbers = [torch.tensor([2**40 + rank]), torch.tensor([[0.1, 2.0**-40]]).double()]
-        results["sums"] = sum_over_ranks(numbers)
-        assert all_reduces.since_last() == 1
-        torch.save(results, folder / f"{world_size}_{rank}.pt")
-        dist.destroy_process_group()
+    results = {name: run_loss(name, rank, all_reduces) for name in BUILD}
+    # A big integer and a float, for which float32 would be too small.
+    numbers = [torch.tensor([2**40 + rank]), torch.tensor([[0.1, 2.0**-40]]).double()]
+    results["sums"] = sum_over_ranks(numbers)
+    assert all_reduces.since_last() == 1
+    torch.save(results, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """By world size, what each rank has seen. All in one set of processes, which start slowly."""
+    """What each rank has seen."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, args=(folder,), nprocs=max(WORLD_SIZES))
-    return {
-        world_size: [torch.load(folder / f"{world_size}_{rank}.pt") for rank in range(world_size)]
-        for world_size in WORLD_SIZES
-    }
+    run_on_ranks(len(RANKS), run_losses_on_rank, folder)
+    return [torch.load(folder / f"{rank}.pt") for rank in RANKS]
 
 
 def assert_same_sums(actual, expected):
@@ -174,25 +155,18 @@ def assert_same_sums(actual, expected):
         torch.testing.assert_close(actual[key], tensor, rtol=1e-12, atol=0)
 
 
-every_loss = pytest.mark.parametrize("name", BUILD)
-every_world_size = pytest.mark.parametrize("world_size", WORLD_SIZES)
-
-
 @pytest.mark.slow
-@every_world_size
-@every_loss
-def test_ranks_accumulate_as_one_process(results, name, world_size):
+@pytest.mark.parametrize("name", BUILD)
+def test_ranks_accumulate_as_one_process(results, name):
     """
     Statistics are the same on all ranks and in one process that sees all batches: sums, not
     means. Losses and gradients are its own too, each rank's weighted with its number of samples.
     """
-    ranks = [result[name] for result in results[world_size]]
     losses = [BUILD[name]() for _ in STAGES]
     for step in STEPS:
-        records = [rank["steps"][step] for rank in ranks]
+        records = [result[name]["steps"][step] for result in results]
         parts = [
-            [batch(step, stage, rank, losses[0].num_logits) for rank in range(world_size)]
-            for stage in STAGES
+            [batch(step, stage, rank, losses[0].num_logits) for rank in RANKS] for stage in STAGES
         ]
         sizes = torch.tensor([len(gt_classes) for _, gt_classes in parts[0]])
         share = sizes / sizes.sum(dtype=torch.float64)
@@ -217,33 +191,24 @@ def test_ranks_accumulate_as_one_process(results, name, world_size):
 
 
 @pytest.mark.slow
-@every_world_size
-@every_loss
-def test_a_loss_by_itself_sums_by_itself(results, name, world_size):
-    for result in results[world_size]:
+@pytest.mark.parametrize("name", BUILD)
+def test_one_all_reduce_for_all_stages_and_for_a_loss_by_itself(results, name):
+    for result in results:
+        counts = [step["all_reduces"] for step in result[name]["steps"]]
+        assert counts == [ALL_REDUCES[name]] * len(STEPS)
         assert_same_sums(result[name]["alone"], result[name]["steps"][-1]["statistics"][0])
         assert result[name]["alone_all_reduces"] == len(STEPS) * ALL_REDUCES[name]
 
 
 @pytest.mark.slow
-@every_world_size
-@every_loss
-def test_one_all_reduce_for_all_stages(results, name, world_size):
-    for result in results[world_size]:
-        counts = [step["all_reduces"] for step in result[name]["steps"]]
-        assert counts == [ALL_REDUCES[name]] * len(STEPS)
-
-
-@pytest.mark.slow
-@every_world_size
-def test_integers_and_floats_in_one_sum_stay_exact(results, world_size):
-    for result in results[world_size]:
+def test_integers_and_floats_in_one_sum_stay_exact(results):
+    for result in results:
         integers, floats = result["sums"]
-        assert integers.tolist() == [world_size * 2**40 + sum(range(world_size))]
+        assert integers.tolist() == [len(RANKS) * 2**40 + sum(RANKS)]
         assert floats.dtype == torch.float64 and floats.shape == (1, 2)
         assert floats[0].tolist() == [
-            pytest.approx(world_size * torch.tensor(0.1).item(), rel=1e-15),
-            world_size * 2.0**-40,
+            pytest.approx(len(RANKS) * torch.tensor(0.1).item(), rel=1e-15),
+            len(RANKS) * 2.0**-40,
         ]
 
 

@@ -63,20 +63,6 @@ def losses_of(predictor, predictions, proposals):
         return predictor.losses(predictions, proposals)
 
 
-@pytest.mark.parametrize(
-    "name, num_logits",
-    [
-        ("softmax_ce", K + 1),
-        ("sigmoid_ce", K),
-        ("eql", K),
-        ("softmax_eql", K + 1),
-        ("seesaw", K + 2),
-    ],
-)
-def test_number_of_logits(name, num_logits):
-    assert build(name)(torch.zeros(2, 8))[0].shape == (2, num_logits)
-
-
 @every_loss
 @pytest.mark.parametrize("agnostic", [True, False])
 def test_forward_shapes(name, agnostic):
@@ -107,10 +93,14 @@ def test_losses_are_the_loss_and_detectron2s_box_loss(name):
         torch.testing.assert_close(losses[key], value)
 
 
-@pytest.mark.parametrize("agnostic", [True, False])
-@pytest.mark.parametrize("box_reg_loss_type", ["smooth_l1", "giou"])
 @pytest.mark.parametrize(
-    "gt_classes", [[[0, 3, K], [5, K]], [None, [2, K]], [[K, K], None]], ids=str
+    "agnostic, box_reg_loss_type, gt_classes",
+    [
+        (True, "smooth_l1", [[0, 3, K], [5, K]]),
+        (False, "giou", [None, [2, K]]),
+        (False, "smooth_l1", [[K, K], None]),
+    ],
+    ids=str,
 )
 def test_softmax_ce_is_detectron2s_predictor(agnostic, box_reg_loss_type, gt_classes):
     settings = dict(
@@ -152,8 +142,8 @@ def test_softmax_ce_is_detectron2s_predictor(agnostic, box_reg_loss_type, gt_cla
 @every_loss
 @pytest.mark.parametrize(
     "gt_classes",
-    [[], [[], []], [[], [0, K]], [None], [None, [0, 5, K]], [[K, K, K]]],
-    ids=["no images", "no proposals", "one empty image", "no truth", "some truth", "background"],
+    [[], [[], []], [None, [], [0, 5, K]], [[K, K, K]]],
+    ids=["no images", "no proposals", "images without", "background"],
 )
 def test_unusual_batches(name, gt_classes):
     """The same keys, finite values, and a gradient for every parameter."""
@@ -177,11 +167,6 @@ def test_predict_probs(name):
     probabilities = predictor.predict_probs((logits, deltas), proposals)
     assert [p.shape for p in probabilities] == [(3, K + 1), (0, K + 1), (1, K + 1)]
     torch.testing.assert_close(torch.cat(probabilities), predictor.loss.probabilities(logits))
-
-
-@every_loss
-def test_predict_probs_without_images(name):
-    predictor = build(name)
     assert len(predictor.predict_probs(predictor(torch.empty(0, 8)), [])) == 0
 
 
@@ -209,11 +194,7 @@ def test_inference_finds_every_class(name):
 @every_loss
 @pytest.mark.parametrize(
     "loss_weight, cls_weight, box_weight",
-    [
-        (0.5, 0.5, 0.5),
-        ({"loss_cls": 3.0, "loss_box_reg": 2.0}, 3, 2),
-        ({"loss_box_reg": 2.0}, 1, 2),
-    ],
+    [(0.5, 0.5, 0.5), ({"loss_cls": 3.0, "loss_box_reg": 2.0}, 3, 2)],
     ids=str,
 )
 def test_loss_weight(name, loss_weight, cls_weight, box_weight):
@@ -242,19 +223,6 @@ def test_initial_bias(name, normed):
         assert (bias == 0).all()
 
 
-def test_sigmoid_loss_starts_low():
-    """1,203 classes with zero bias would start at 1203 log 2 = 834."""
-    predictor = LongTailFastRCNNOutputLayers(
-        SHAPE,
-        box2box_transform=TRANSFORM,
-        num_classes=1203,
-        loss=build_loss("sigmoid_ce", 1203),
-    )
-    proposals = sampled_proposals([1203] * 3)
-    losses = losses_of(predictor, predictor(features(proposals)), proposals)
-    assert 1 < losses["loss_cls"] < 3
-
-
 @every_loss
 @pytest.mark.parametrize("choice", [None, True, False])
 def test_normed_classifier(name, choice):
@@ -265,7 +233,7 @@ def test_normed_classifier(name, choice):
         assert predictor.cls_score.temperature == 7
 
 
-@every_loss
+@pytest.mark.parametrize("name", ["eql", "seesaw"])
 @pytest.mark.parametrize("value, normed", [("auto", None), ("true", True), (False, False)])
 def test_normed_classifier_from_config(tmp_path, name, value, normed):
     cfg = tiny_config(
@@ -381,28 +349,19 @@ def test_annotated_classes_reach_the_loss(keep_annotated):
     assert pushed_down == [False, False, keep_annotated, *background, False]
 
 
-def test_annotated_classes_are_optional():
-    predictor = build("eql")
-    proposals = sampled_proposals([5, 0, K])
-    predictions = predictor(features(proposals))
-    expected = losses_of(predictor, predictions, proposals)
-    proposals[0].gt_annotated_classes = torch.ones(3, K, dtype=torch.bool)
-    losses = losses_of(predictor, predictions, proposals)
-    torch.testing.assert_close(losses, expected)  # keep_annotated is off
-
-
-def test_seesaw_counts_are_saved_and_loaded():
-    predictor, resumed = build("seesaw"), build("seesaw")
+@every_loss
+def test_what_a_loss_adds_to_checkpoints(name):
+    """What it accumulates, under names that stay, and nothing else."""
+    of_loss = {
+        "seesaw": {"loss.cumulative_counts"},
+        "eql_v2": {"loss.positive_gradients", "loss.negative_gradients"},
+    }.get(name, set())
+    predictor, resumed = build(name), build(name)
+    layers = {"cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias"}
+    assert set(predictor.state_dict()) == layers | of_loss
     proposals = sampled_proposals([0, 5, 5, K])
     losses_of(predictor, predictor(features(proposals)), proposals)
-    counts = [1, 0, 0, 0, 0, 2]
-    assert predictor.state_dict()["loss.cumulative_counts"].tolist() == counts
     resumed.load_state_dict(predictor.state_dict())
-    assert resumed.loss.cumulative_counts.tolist() == counts
-
-
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("seesaw", "eql_v2")])
-def test_other_losses_add_nothing_to_checkpoints(name):
-    assert set(build(name).state_dict()) == {
-        *("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias")
-    }
+    for key in of_loss:
+        assert resumed.state_dict()[key].any()
+        assert torch.equal(resumed.state_dict()[key], predictor.state_dict()[key])

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from detectron2.export import TracingAdapter
 from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from hypothesis import given, settings
@@ -76,8 +75,8 @@ def assert_same_as_detectron2(*args, **kwargs):
 
 
 @agnostic_or_not
-@pytest.mark.parametrize("score_thresh", [0.0, 0.3, 0.9, 0.99])
-@pytest.mark.parametrize("topk", [1, 20, 300, -1])
+@pytest.mark.parametrize("score_thresh", [0.0, 0.9, 0.99])
+@pytest.mark.parametrize("topk", [1, 300, -1])
 def test_same_as_detectron2(agnostic, score_thresh, topk):
     """From 30 to 6,000 candidates, on both sides of Detectron2's change of method."""
     for seed in range(3):
@@ -100,10 +99,9 @@ def test_same_as_detectron2_at_the_size_of_lvis(agnostic):
     assert len(detections) == 300
 
 
-@pytest.mark.parametrize("num_proposals", [999, 1000, 1001, 1002])
-def test_same_as_detectron2_where_it_changes_its_method(num_proposals):
-    boxes, scores = image(num_proposals, 1)
-    assert_same_as_detectron2(boxes, scores, topk=10)
+def test_same_as_detectron2_where_it_changes_its_method():
+    for num_proposals in (999, 1000, 1001, 1002):
+        assert_same_as_detectron2(*image(num_proposals, 1), topk=10)
 
 
 def classes_far_apart(num_proposals):
@@ -116,13 +114,10 @@ def classes_far_apart(num_proposals):
     return boxes, all_scores
 
 
-def test_offsets_of_few_candidates_round_as_in_detectron2():
+def test_few_candidates_have_offsets_that_round_and_many_have_none_as_in_detectron2():
     boxes, scores = classes_far_apart(500)
     _, rows = assert_same_as_detectron2(boxes, scores, 0.5, topk=-1)
     assert len(rows) != num_kept_without_offsets(boxes, scores)
-
-
-def test_many_candidates_have_no_offsets_as_in_detectron2():
     boxes, scores = classes_far_apart(501)
     scores[0, 1201] = 0.5
     assert (scores > 0.5).sum() == 1001
@@ -192,13 +187,11 @@ def test_rows_that_are_not_finite_are_left_out(agnostic, num_proposals, value):
     assert_same_as_detectron2(boxes * float("nan"), scores)
 
 
-def test_opposite_infinities_do_not_cancel():
+def test_infinite_sums():
+    """Opposite infinities do not cancel; finite rows whose sum is infinite stay."""
     boxes, scores = image(300, 10)
     boxes[4, 1], boxes[4, 2] = float("-inf"), float("inf")
     assert_same_as_detectron2(boxes, scores, topk=20)
-
-
-def test_finite_rows_of_infinite_sum_stay():
     boxes, scores = image(200, 10)
     boxes[:2, 2:] = 3e38
     _, rows = assert_same_as_detectron2(boxes, scores, topk=-1)
@@ -218,15 +211,10 @@ def test_no_proposals_and_no_candidates(agnostic):
     assert fast_rcnn_inference_topk([], [], [], 0.0, 0.5, 100) == ([], [])
 
 
-def test_one_class():
-    assert_same_as_detectron2(*image(1500, 1), topk=20)
-
-
-@pytest.mark.parametrize("shape", [(0, 0), (1, 1), (480, 100)])
-def test_boxes_are_clipped_to_the_image(shape):
-    boxes, scores = image(300, 5)
-    detections, _ = assert_same_as_detectron2(boxes, scores, topk=50, shape=shape)
-    assert (detections.pred_boxes.tensor <= torch.tensor([*shape[::-1], *shape[::-1]])).all()
+def test_boxes_are_clipped_to_the_image():
+    for shape in ((0, 0), (1, 1), (480, 100)):
+        detections, _ = assert_same_as_detectron2(*image(300, 5), topk=50, shape=shape)
+        assert (detections.pred_boxes.tensor <= torch.tensor([*shape[::-1], *shape[::-1]])).all()
 
 
 def test_images_of_a_batch_stay_apart():
@@ -240,15 +228,11 @@ def test_images_of_a_batch_stay_apart():
         assert_equal(*pair)
 
 
-def test_negative_threshold_and_scores():
+def test_negative_scores_and_arguments_that_are_left_as_they_are():
     boxes, scores = image(300, 10)
-    assert_same_as_detectron2(boxes, scores - 0.5, score_thresh=-1.0, topk=-1)
-
-
-def test_arguments_are_left_as_they_are():
-    boxes, scores = image(300, 10)
+    scores -= 0.5
     before = boxes.clone(), scores.clone()
-    run(fast_rcnn_inference_topk, boxes, scores)
+    assert_same_as_detectron2(boxes, scores, score_thresh=-1.0, topk=-1)
     assert torch.equal(boxes, before[0]) and torch.equal(scores, before[1])
 
 
@@ -257,15 +241,6 @@ def test_boxes_of_other_precision_become_float32(dtype):
     boxes, scores = image(300, 10)
     detections, _ = assert_same_as_detectron2(boxes.to(dtype), scores, topk=50)
     assert detections.pred_boxes.tensor.dtype == torch.float32
-
-
-@pytest.mark.parametrize("num_proposals", [30, 300])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_scores_that_nms_refuses(dtype, num_proposals):
-    boxes, scores = image(num_proposals, 10)
-    for function in (fast_rcnn_inference, fast_rcnn_inference_topk):
-        with pytest.raises(RuntimeError, match="same type"):
-            run(function, boxes, scores.to(dtype))
 
 
 def test_scores_of_low_precision_under_autocast():
@@ -447,20 +422,3 @@ def test_detections_of_every_model(tmp_path, monkeypatch, num_examined, roi_head
     for detections, expected in zip(ours, theirs):
         assert len(detections) == 30
         assert_equal((detections, detections.pred_masks), (expected, expected.pred_masks))
-
-
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("roi_heads", ROI_HEADS)
-def test_models_can_be_traced(tmp_path, roi_heads):
-    model = tiny_model(tmp_path, roi_heads)
-    batch = [{"image": x["image"]} for x in training_batch()[:1]]
-    with torch.no_grad():
-        adapter = TracingAdapter(
-            model, batch, inference_func=lambda m, x: m.inference(x, do_postprocess=False)
-        )
-        traced = torch.jit.trace(adapter, adapter.flattened_inputs, check_trace=False)
-        (detections,) = adapter.outputs_schema(traced(*adapter.flattened_inputs))
-        (expected,) = model.inference(batch, do_postprocess=False)
-    assert torch.equal(detections.pred_boxes.tensor, expected.pred_boxes.tensor)
-    assert torch.equal(detections.scores, expected.scores)
-    assert torch.equal(detections.pred_classes, expected.pred_classes)
