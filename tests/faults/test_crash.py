@@ -1,7 +1,6 @@
 """Runs that are killed; tests/crash_test.py kills them more often."""
 
 import json
-import random
 from signal import SIGKILL, SIGUSR1
 
 import pytest
@@ -9,12 +8,10 @@ import torch
 
 from eql_seesaw.engine.stop_signals import STOPPED
 from tests.crash_test import (
-    MOMENTS,
     Kill,
     crash_test,
     differences,
     first_difference,
-    plan_kills,
 )
 
 KILLS = [Kill(3, "checkpoint"), Kill(7, "evaluation"), Kill(10, "step")]
@@ -47,15 +44,6 @@ def test_stop_signal(tmp_path):
     assert differing == []
     assert [row["exit status"] for row in rows] == [STOPPED]
     assert rows[0]["newest checkpoint"] >= 5
-
-
-def test_plan():
-    kills = plan_kills(20, 60, random.Random(0))
-    assert len(kills) == 20 and kills == sorted(kills)
-    assert {kill.moment for kill in kills} == set(MOMENTS)
-    assert all(0 <= kill.step < 60 for kill in kills)
-    assert {kill.step for kill in kills if kill.moment == "evaluation"} <= {19, 39, 59}
-    assert kills == plan_kills(20, 60, random.Random(0)) != plan_kills(20, 60, random.Random(1))
 
 
 @pytest.fixture

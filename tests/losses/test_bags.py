@@ -106,16 +106,3 @@ def test_one_group():
     assert loss(torch.zeros(1, 5), torch.tensor([0]))["loss_cls"].item() == pytest.approx(
         math.log(3)
     )
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"group_bounds": (10, 10)}, "group_bounds must ascend"),
-        ({"others_ratio": -1}, "others_ratio"),
-        ({"instance_counts": None}, "instance_counts"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        BalancedGroupSoftmax(K, **{"instance_counts": COUNTS, **arguments})

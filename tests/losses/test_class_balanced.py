@@ -56,17 +56,3 @@ def test_towards_one_weights_near_the_inverse_counts():
 def test_a_class_without_instances_counts_as_one_with_one():
     weights = build(instance_counts=[0, 1, 20, 500]).sample_weights
     assert weights[0] == weights[1] and torch.isfinite(weights).all()
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"beta": 1.0}, "beta"),
-        ({"beta": -0.1}, "beta"),
-        ({"instance_counts": None}, "instance_counts"),
-        ({"instance_counts": [1]}, "1 entries for num_classes=4"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        build(**arguments)

@@ -121,23 +121,3 @@ def test_precision_at_small_probabilities():
     loss = SigmoidCrossEntropy(1203)
     single, double = (loss(z, gt_classes)["loss_cls"].item() for z in (logits, logits.double()))
     assert single == pytest.approx(double, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"image_counts": None}, "image_counts"),
-        ({"image_counts": [1, 2]}, "2 entries for num_classes=6"),
-        ({"image_counts": [1, 2, 3, 4, 5, -6]}, "not negative"),
-        ({"lambda_": 0.1, "num_images": None}, "num_images"),
-        ({"lambda_": 0.1, "num_images": 10}, "smaller than the 5000 images"),
-        ({"lambda_": -0.1}, "lambda"),
-        ({"max_image_count": -1}, "max_image_count"),
-        ({"threshold_function": "linear"}, "threshold_function must be one of"),
-        ({"prior_probability": 1}, "prior_probability"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    arguments = {"image_counts": IMAGE_COUNTS, "num_images": NUM_IMAGES, **arguments}
-    with pytest.raises(ValueError, match=message):
-        EqualizationLoss(K, **arguments)

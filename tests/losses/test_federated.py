@@ -84,16 +84,3 @@ def test_draws_follow_the_image_counts():
     loss = build(num_sampled=1, frequency_power=0.0)
     counts = sum(loss.sample_classes(empty).double() for _ in range(4000))
     assert counts[0] == 0 and (counts[1:] / 4000 - 1 / (K - 1)).abs().max() < 0.03
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"num_sampled": 0}, "num_sampled"),
-        ({"frequency_power": -1}, "frequency_power"),
-        ({"image_counts": None}, "image_counts"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        build(**arguments)

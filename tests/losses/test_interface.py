@@ -314,11 +314,45 @@ def test_wrong_inputs(name):
             loss(logits, torch.tensor([0, 1, 2, label]))
 
 
-def test_unknown_name_and_argument():
-    with pytest.raises(ValueError, match="unknown loss 'sesaw'; known losses: softmax_ce, "):
-        build_loss("sesaw", K)
-    with pytest.raises(ValueError, match="'seesaw' takes no argument 'gamma'; it takes .*p, q"):
-        build_loss("seesaw", K, gamma=1)
+@pytest.mark.parametrize(
+    "name, arguments, message",
+    [
+        ("seesaw", {"p": -1}, "p and q"),
+        ("seesaw", {"eps": 0}, "eps"),
+        ("seesaw", {"counts": "guessed"}, "counts must be one of"),
+        ("seesaw", {"counts": "fixed", "instance_counts": None}, "instance_counts"),
+        ("seesaw", {"counts": "fixed", "instance_counts": [1, 2]}, "2 entries for num_classes=6"),
+        ("seesaw", {"counts": "fixed", "objectness": False}, "objectness"),
+        ("eql", {"image_counts": None}, "image_counts"),
+        ("eql", {"image_counts": [1, 2, 3, 4, 5, -6]}, "not negative"),
+        ("eql", {"lambda_": 0.1, "num_images": None}, "num_images"),
+        ("eql", {"lambda_": 0.1, "num_images": 10}, "smaller than the 9000 images"),
+        ("eql", {"lambda_": -0.1}, "lambda"),
+        ("eql", {"max_image_count": -1}, "max_image_count"),
+        ("eql", {"threshold_function": "linear"}, "threshold_function must be one of"),
+        ("eql", {"prior_probability": 1}, "prior_probability"),
+        ("softmax_eql", {"gamma": 1.5}, "gamma"),
+        ("eql_v2", {"gamma": 0}, "gamma"),
+        ("eql_v2", {"mu": -1}, "mu"),
+        ("eql_v2", {"mu": 100}, "mu"),
+        ("eql_v2", {"alpha": -1}, "alpha"),
+        ("bags", {"group_bounds": (10, 10)}, "group_bounds must ascend"),
+        ("bags", {"others_ratio": -1}, "others_ratio"),
+        ("bags", {"instance_counts": None}, "instance_counts"),
+        ("federated", {"num_sampled": 0}, "num_sampled"),
+        ("federated", {"frequency_power": -1}, "frequency_power"),
+        ("class_balanced", {"beta": 1.0}, "beta"),
+        ("class_balanced", {"beta": -0.1}, "beta"),
+        ("focal", {"alpha": 1.5}, "alpha"),
+        ("focal", {"alpha": -1}, "alpha"),
+        ("focal", {"gamma": -1}, "gamma"),
+        ("seesaw", {"gamma": 1}, "'seesaw' takes no argument 'gamma'; it takes .*p, q"),
+        ("sesaw", {}, "unknown loss 'sesaw'; known losses: softmax_ce, "),
+    ],
+)
+def test_bad_arguments(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_loss(name, K, **{**STATISTICS, **arguments})
 
 
 def test_losses_need_torch_only():

@@ -147,19 +147,3 @@ def test_extreme_count_ratios_stay_finite(ratio, p):
     value = loss(logits, torch.tensor([0, 1]))["loss_cls"]
     value.backward()
     assert torch.isfinite(value) and torch.isfinite(logits.grad).all()
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ({"p": -1}, "p and q"),
-        ({"eps": 0}, "eps"),
-        ({"counts": "guessed"}, "counts must be one of"),
-        ({"counts": "fixed"}, "instance_counts"),
-        ({"counts": "fixed", "instance_counts": [1, 2]}, "2 entries"),
-        ({"counts": "fixed", "objectness": False, "instance_counts": [1, 2, 3]}, "objectness"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        SeesawLoss(3, **arguments)

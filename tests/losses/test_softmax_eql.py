@@ -51,8 +51,3 @@ def test_background_is_never_left_out():
     logits = torch.zeros(1, K + 1, requires_grad=True)
     build(1.0)(logits, torch.tensor([0]))["loss_cls"].backward()
     assert logits.grad[0, K] > 0
-
-
-def test_bad_gamma():
-    with pytest.raises(ValueError, match="gamma"):
-        build(1.5)
