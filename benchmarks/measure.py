@@ -48,19 +48,22 @@ def interleaved_seconds(
     """
     Seconds of each function, one number a round, after a round that is not counted. They take
     turns, each round beginning with another one, so that what disturbs the machine disturbs all.
+    On one thread of a CPU this is process time, which leaves out what else the machine did.
     """
+    one_thread = device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if one_thread else time.perf_counter
     seconds: list[list[float]] = [[] for _ in functions]
     for round_ in range(-1, rounds):
         for place in range(len(functions)):
             index = (place + round_) % len(functions)
             if device == "cuda":
                 torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = clock()
             functions[index]()
             if device == "cuda":
                 torch.cuda.synchronize()
             if round_ >= 0:
-                seconds[index].append(time.perf_counter() - start)
+                seconds[index].append(clock() - start)
     return seconds
 
 
@@ -124,7 +127,7 @@ def row(
         _time(np.median(seconds)),
         _time(np.median(peer_seconds)),
         f"{median:.3g} ({low:.3g} to {high:.3g})",
-        f"{memory / peer_memory:.2f}" if has_memory else "",
+        f"{memory / peer_memory:.2f} of {peer_memory / 1e6:.0f} MB" if has_memory else "",
         note,
     ]
 

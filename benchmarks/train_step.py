@@ -1,7 +1,8 @@
 """
 A training step, forward, backward and optimizer, with each loss, beside Detectron2's own step with
-its softmax head: Mask R-CNN R-50-FPN, 512 proposals an image, random weights and images. All draw
-the same proposals and share all weights but those of the box predictor. Loading images is left out.
+its softmax head: Mask R-CNN R-50-FPN, 512 proposals an image, random weights and images. As of a
+trained RPN, a quarter of the proposals are around objects. All draw the same proposals and share
+all weights but those of the box predictor. Loading images is left out.
 
     python -m benchmarks.train_step
 """
@@ -31,14 +32,26 @@ CONFIG_FILE = str(Path(__file__).parents[1] / "configs" / "Base-mask_rcnn_FPN.ya
 # LVIS v1: 1.27 M annotations in 100,170 images.
 OBJECTS_PER_IMAGE, NUM_TRAIN_IMAGES = 13, 100_170
 # Images, height, width of a step.
-GPU_BATCH, CPU_BATCH, QUICK_BATCH = (2, 800, 1333), (1, 320, 320), (1, 64, 64)
-# Classes, losses, rounds. One model at a time where they are large: with several in memory, equal
-# steps differed by a tenth.
-CASES = (
-    (1203, tuple(LOSSES), 9),
-    *((k, (loss,), 5) for k in (80, 13_000) for loss in ("softmax_ce", "eql", "seesaw")),
+GPU_BATCH, CPU_BATCH, LARGE_BATCH, QUICK_BATCH = (
+    (2, 800, 1333),
+    (1, 320, 320),
+    (1, 800, 800),
+    (1, 64, 64),
 )
-QUICK_CASES = ((6, ("seesaw",), 1),)
+DETECTRON2_HEADS = (
+    *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
+    *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"),
+)
+# Classes, losses, rounds, images on a CPU. One model at a time where they are large: with several
+# in memory, equal steps differed by a tenth.
+CASES = (
+    (1203, tuple(LOSSES), 9, CPU_BATCH),
+    (1203, ("softmax_ce", "seesaw"), 5, LARGE_BATCH),
+    *((k, (loss,), 5, CPU_BATCH) for k in (80, 13_000) for loss in ("softmax_ce", "eql", "seesaw")),
+)
+QUICK_CASES = ((6, ("seesaw",), 1, QUICK_BATCH),)
+# Proposals around each object, besides those of the RPN.
+PROPOSALS_PER_OBJECT = 20
 QUICK_MODEL = (
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "16"),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", "4", "MODEL.FPN.OUT_CHANNELS", "16"),
@@ -84,6 +97,25 @@ def random_image(rng: np.random.Generator, height: int, width: int, num_classes:
     return {"file_name": "noise", "image": pixels, **size, "instances": instances}
 
 
+class TrainedRPN(nn.Module):
+    """An RPN whose proposals begin with some around each object."""
+
+    def __init__(self, rpn: nn.Module):
+        super().__init__()
+        self.rpn = rpn
+
+    def forward(self, images, features, gt_instances):
+        proposals, losses = self.rpn(images, features, gt_instances)
+        for index, (found, objects) in enumerate(zip(proposals, gt_instances, strict=True)):
+            boxes = objects.gt_boxes.tensor.repeat(PROPOSALS_PER_OBJECT, 1)
+            sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+            around = Instances(found.image_size)
+            around.proposal_boxes = Boxes(boxes + 0.05 * sides * torch.randn_like(boxes))
+            around.objectness_logits = torch.zeros_like(boxes[:, 0])
+            proposals[index] = Instances.cat([around, found])
+        return proposals, losses
+
+
 class Step:
     """One step of a trainer over the same batch, with the same random numbers each time."""
 
@@ -109,21 +141,24 @@ class Step:
 def main() -> None:
     args = arguments(__doc__)
     device = args.device
-    batch_shape = QUICK_BATCH if args.quick else GPU_BATCH if device == "cuda" else CPU_BATCH
-    num_images, height, width = batch_shape
     options = ["MODEL.DEVICE", device, *(QUICK_MODEL if args.quick else ())]
     rows = []
     for mixed in (False, True) if device == "cuda" else (False,):
-        for num_classes, losses, rounds in QUICK_CASES if args.quick else CASES:
+        for num_classes, losses, rounds, shape in QUICK_CASES if args.quick else CASES:
+            if device == "cuda" and shape == CPU_BATCH:
+                shape = GPU_BATCH
+            num_images, height, width = shape
             rng = np.random.default_rng(0)
             batch = [random_image(rng, height, width, num_classes) for _ in range(num_images)]
-            peer = random_model(num_classes, *options, "MODEL.ROI_HEADS.NAME", "StandardROIHeads")
+            peer = random_model(num_classes, *options, *DETECTRON2_HEADS)
+            peer.proposal_generator = TrainedRPN(peer.proposal_generator)
             steps = []
             for loss in losses:
                 model = random_model(num_classes, *options, "MODEL.ROI_BOX_HEAD.CLS_LOSS", loss)
                 model.backbone, model.proposal_generator = peer.backbone, peer.proposal_generator
                 model.roi_heads.box_head = peer.roi_heads.box_head
-                model.roi_heads.mask_head = peer.roi_heads.mask_head
+                for name, layer in peer.roi_heads.mask_head.named_children():
+                    setattr(model.roi_heads.mask_head, name, layer)
                 steps.append(Step(model, batch, is_peer=False, mixed=mixed))
             steps.append(Step(peer, batch, is_peer=True, mixed=mixed))
             *seconds, peer_seconds = interleaved_seconds(steps, rounds, device)

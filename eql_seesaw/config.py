@@ -41,7 +41,10 @@ NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
 def add_long_tail_config(cfg: CN) -> None:
-    """Add this project's keys, with their defaults, to a Detectron2 config (in place)."""
+    """
+    Add this project's keys, with their defaults, to a Detectron2 config (in place). One of
+    Detectron2's own gets another default, MODEL.ROI_MASK_HEAD.NAME.
+    """
     datasets = cfg.DATASETS
     # Own datasets, COCO or LVIS format: {name: {JSON: annotation file, IMAGES: image folder}}.
     datasets.REGISTER = CN(new_allowed=True)
@@ -132,6 +135,8 @@ def add_long_tail_config(cfg: CN) -> None:
     # Further classes are drawn in proportion to image counts to this power.
     federated.FREQUENCY_POWER = 0.5
 
+    # Detectron2's mask head, computing only the masks that are used.
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "OwnClassMaskRCNNConvUpsampleHead"
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.
     cfg.MODEL.ROI_MASK_HEAD.TEMPERATURE = 20.0
 

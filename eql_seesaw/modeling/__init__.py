@@ -8,7 +8,7 @@ from .fast_rcnn import (
     SeesawFastRCNNOutputLayers,
     SoftmaxEQLFastRCNNOutputLayers,
 )
-from .mask_head import NormedMaskRCNNConvUpsampleHead
+from .mask_head import NormedMaskRCNNConvUpsampleHead, OwnClassMaskRCNNConvUpsampleHead
 from .normed_layers import NormedConv2d, NormedLinear
 from .roi_heads import LongTailCascadeROIHeads, LongTailRes5ROIHeads, LongTailROIHeads
 from .scaled_linear import ScaledLinear, ScaledNormedLinear
@@ -24,6 +24,7 @@ __all__ = [
     "NormedConv2d",
     "NormedLinear",
     "NormedMaskRCNNConvUpsampleHead",
+    "OwnClassMaskRCNNConvUpsampleHead",
     "ScaledLinear",
     "ScaledNormedLinear",
     "SeesawFastRCNNOutputLayers",

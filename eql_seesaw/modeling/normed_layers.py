@@ -57,9 +57,15 @@ class NormedConv2d(nn.Conv2d):
         self.temperature = temperature
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = F.normalize(self.weight, dim=1, eps=EPS)
-        x = self.temperature * F.normalize(x, dim=1, eps=EPS)
+        x, weight = self.normalised(x, self.weight)
         return self._conv_forward(x, weight, self.bias)
+
+    def normalised(
+        self, x: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input and weight, or some of its rows, whose product is the scaled cosine similarity."""
+        x = self.temperature * F.normalize(x, dim=1, eps=EPS)
+        return x, F.normalize(weight, dim=1, eps=EPS)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, temperature={self.temperature}"

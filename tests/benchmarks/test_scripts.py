@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
     [
         "losses",
         "train_step",
+        "mask_head",
         "post_processing",
         "lvis_results",
         "class_statistics",

@@ -71,7 +71,6 @@ def tiny_config(folder, roi_heads="LongTailROIHeads", *overrides):
         *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16),
         *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0),
         *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 4),
-        *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"),
         *("MODEL.ROI_MASK_HEAD.NUM_CONV", 1),
         *("MODEL.ROI_MASK_HEAD.CONV_DIM", 8),
         *("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 4),
