@@ -18,16 +18,20 @@ from ..data.class_statistics import ClassStatistics
 from ..data.training_set import class_statistics
 from ..losses import ClassificationLoss, build_loss
 from .class_gradients import ClassGradients
+from .class_specific_boxes import ClassSpecificDeltas, EncodedBoxes
 from .classification_accuracy import ClassificationAccuracy
 from .fast_rcnn_inference import fast_rcnn_inference_topk
 from .normed_layers import NormedLinear
 from .scaled_linear import ScaledLinear, ScaledNormedLinear
 
+# Logits and box deltas.
+Predictions = tuple[torch.Tensor, torch.Tensor | ClassSpecificDeltas]
+
 
 class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
     """
-    Box predictor with any loss of :data:`eql_seesaw.losses.LOSSES`. Box regression is Detectron2's
-    own; inference gives Detectron2's detections, in less time where there are many classes.
+    Box predictor with any loss of :data:`eql_seesaw.losses.LOSSES`. Box regression and detections
+    are Detectron2's; where there are many classes, they take less time and memory.
     """
 
     # The loss of a predictor that stands for one; None to read MODEL.ROI_BOX_HEAD.CLS_LOSS.
@@ -116,12 +120,30 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             "gradient_statistics": cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS,
         }
 
+    @property
+    def has_class_specific_boxes(self) -> bool:
+        return self.bbox_pred.out_features > len(self.box2box_transform.weights)
+
+    def forward(self, x: torch.Tensor) -> Predictions:
+        """
+        Args:
+            x: (R, D) or (R, D, H, W) features.
+
+        Returns:
+            (R, L) logits, and box deltas, (R, 4) or (R, K * 4). Class-specific deltas are not yet
+            computed in training, where only those of each proposal's own class are needed.
+        """
+        if self.training and self.has_class_specific_boxes:
+            x = x.flatten(1)
+            return self.cls_score(x), ClassSpecificDeltas(x, self.bbox_pred, self.num_classes)
+        return super().forward(x)
+
     def losses(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+        self, predictions: Predictions, proposals: list[Instances]
     ) -> dict[str, torch.Tensor]:
         """
         Args:
-            predictions: (R, L) logits and box deltas, as :meth:`forward` returns them.
+            predictions: of :meth:`forward`.
             proposals: per-image sampled proposals with ``proposal_boxes``, ``gt_classes`` and,
                 where the image has ground truth, ``gt_boxes``; optionally
                 ``gt_annotated_classes``, bool (Ri, K).
@@ -129,7 +151,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         Returns:
             The terms of the classification loss and ``loss_box_reg``.
         """
-        logits, proposal_deltas = predictions
+        logits, deltas = predictions
         if proposals:
             gt_classes = torch.cat([p.gt_classes for p in proposals])
             proposal_boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
@@ -149,13 +171,27 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         # One weight for all terms of the classification, whatever their names.
         weight = self.loss_weight.get("loss_cls", 1.0)
         losses = {name: value * weight for name, value in losses.items()}
+        if isinstance(deltas, ClassSpecificDeltas):
+            deltas = deltas.of_own_classes(gt_classes)
         losses["loss_box_reg"] = self.box_reg_loss(
-            proposal_boxes, gt_boxes, proposal_deltas, gt_classes
+            proposal_boxes, gt_boxes, deltas, gt_classes
         ) * self.loss_weight.get("loss_box_reg", 1.0)
         return losses
 
+    def predict_boxes(
+        self, predictions: Predictions, proposals: list[Instances]
+    ) -> tuple[torch.Tensor, ...]:
+        """Boxes of all classes, as the base class."""
+        return super().predict_boxes(_computed(predictions), proposals)
+
+    def predict_boxes_for_gt_classes(
+        self, predictions: Predictions, proposals: list[Instances]
+    ) -> tuple[torch.Tensor, ...]:
+        """As the base class."""
+        return super().predict_boxes_for_gt_classes(_computed(predictions), proposals)
+
     def predict_probs(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+        self, predictions: Predictions, proposals: list[Instances]
     ) -> tuple[torch.Tensor, ...]:
         """
         Args:
@@ -171,7 +207,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         )
 
     def inference(
-        self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: list[Instances]
+        self, predictions: Predictions, proposals: list[Instances]
     ) -> tuple[list[Instances], list[torch.Tensor]]:
         """
         Args:
@@ -180,14 +216,31 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         Returns:
             As :func:`~eql_seesaw.modeling.fast_rcnn_inference.fast_rcnn_inference_topk`.
         """
+        boxes: Sequence[torch.Tensor | EncodedBoxes]
+        if self.has_class_specific_boxes:
+            boxes = self._encoded_boxes(predictions, proposals)
+        else:
+            boxes = self.predict_boxes(predictions, proposals)
         return fast_rcnn_inference_topk(
-            self.predict_boxes(predictions, proposals),
+            boxes,
             self.predict_probs(predictions, proposals),
             [p.image_size for p in proposals],
             self.test_score_thresh,
             self.test_nms_thresh,
             self.test_topk_per_image,
         )
+
+    def _encoded_boxes(
+        self, predictions: Predictions, proposals: list[Instances]
+    ) -> list[EncodedBoxes]:
+        _, deltas = _computed(predictions)
+        proposal_boxes = [p.proposal_boxes.tensor for p in proposals]
+        return [
+            EncodedBoxes(of_image, boxes, self.box2box_transform)
+            for of_image, boxes in zip(
+                deltas.split([boxes.shape[0] for boxes in proposal_boxes]), proposal_boxes
+            )
+        ]
 
     def _annotated_classes(self, proposals: list[Instances]) -> torch.Tensor | None:
         """(R, K) from the proposals' field, if any image has it; no class where one has not."""
@@ -201,6 +254,13 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
                 for p in proposals
             ]
         )
+
+
+def _computed(predictions: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
+    logits, deltas = predictions
+    if isinstance(deltas, ClassSpecificDeltas):
+        deltas = deltas.of_all_classes()
+    return logits, deltas
 
 
 class EQLFastRCNNOutputLayers(LongTailFastRCNNOutputLayers):

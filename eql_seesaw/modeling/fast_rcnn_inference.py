@@ -7,6 +7,8 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import batched_nms, nms
 
+from .class_specific_boxes import EncodedBoxes
+
 # Up to this many candidates batched_nms may move the classes apart by an offset that depends on
 # all candidates and rounds their boxes; beyond, it goes through the classes one by one. Never
 # below torchvision's own limits, so that the classes are never taken one by one only here.
@@ -23,7 +25,7 @@ _batched_nms = torch.jit.script_if_tracing(batched_nms)
 
 
 def fast_rcnn_inference_topk(
-    boxes: Sequence[torch.Tensor],
+    boxes: Sequence[torch.Tensor | EncodedBoxes],
     scores: Sequence[torch.Tensor],
     image_shapes: Sequence[tuple[int, int]],
     score_thresh: float,
@@ -43,7 +45,8 @@ def fast_rcnn_inference_topk(
     a compiled one uses Detectron2's function.
 
     Args:
-        boxes: for each image (Ri, K * 4) or class-agnostic (Ri, 4) boxes x0, y0, x1, y1 in pixels.
+        boxes: for each image (Ri, K * 4) or class-agnostic (Ri, 4) boxes x0, y0, x1, y1 in pixels;
+            or :class:`EncodedBoxes`, of which only candidates that are looked at are decoded.
         scores: for each image (Ri, K + 1) probabilities, background last; float32, or any type
             that ``torchvision.ops.nms`` takes together with float32 boxes.
         image_shapes: (height, width) of each image, to which its boxes are clipped.
@@ -56,6 +59,9 @@ def fast_rcnn_inference_topk(
         score first, and an int64 tensor of the row of ``scores`` that each comes from. As in
         Detectron2, rows with a box or score that is not finite are left out, also of the count.
     """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # Neither allows a choice that depends on values.
+        boxes = [x.decode_all() if isinstance(x, EncodedBoxes) else x for x in boxes]
     if torch.compiler.is_compiling():
         # The compiler would unroll the loop over the classes, which takes minutes.
         return fast_rcnn_inference(
@@ -69,7 +75,7 @@ def fast_rcnn_inference_topk(
 
 
 def _inference_single_image(
-    boxes: torch.Tensor,
+    boxes: torch.Tensor | EncodedBoxes,
     scores: torch.Tensor,
     image_shape: tuple[int, int],
     score_thresh: float,
@@ -115,7 +121,13 @@ def _inference_single_image(
         num_highest *= GROWTH_PER_ROUND
 
 
-def _finite_rows(boxes: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _finite_rows(
+    boxes: torch.Tensor | EncodedBoxes, scores: torch.Tensor
+) -> tuple[torch.Tensor | EncodedBoxes, torch.Tensor]:
+    if isinstance(boxes, EncodedBoxes):
+        if boxes.are_finite() & torch.isfinite(scores.sum()):
+            return boxes, scores
+        boxes = boxes.decode_all()
     # A finite sum has finite terms; looking at each of them takes far longer. A trace has no ifs.
     if not torch.jit.is_tracing() and torch.isfinite(boxes.sum() + scores.sum()):
         return boxes, scores
@@ -124,14 +136,16 @@ def _finite_rows(boxes: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tenso
 
 
 def _detections(
-    boxes: torch.Tensor,
+    boxes: torch.Tensor | EncodedBoxes,
     scores: torch.Tensor,
     candidates: torch.Tensor,
     num_classes: int,
     image_shape: tuple[int, int],
 ) -> Instances:
     rows, classes = candidates // num_classes, candidates % num_classes
-    if boxes.shape[1] == 4:
+    if isinstance(boxes, EncodedBoxes):
+        boxes = boxes.decode(rows, classes)
+    elif boxes.shape[1] == 4:
         boxes = boxes[rows]
     else:
         boxes = boxes.unflatten(1, (-1, 4))[rows, classes]

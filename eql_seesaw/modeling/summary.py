@@ -47,7 +47,6 @@ def protection_doubts(model: nn.Module) -> list[str]:
 
 def _box_predictor(predictor: LongTailFastRCNNOutputLayers) -> str:
     loss, classifier = predictor.loss, predictor.cls_score
-    box_dim = len(predictor.box2box_transform.weights)
     parts = [
         f"{loss.num_classes} classes, {loss.num_logits} logits",
         f"loss {type(loss).__name__}({loss.extra_repr()})",
@@ -71,7 +70,7 @@ def _box_predictor(predictor: LongTailFastRCNNOutputLayers) -> str:
         parts.append("linear classifier")
     if hasattr(classifier, "scale"):
         parts.append("learnable scale per logit")
-    parts.append(_per_class("boxes", predictor.bbox_pred.out_features == box_dim))
+    parts.append(_per_class("boxes", not predictor.has_class_specific_boxes))
     return "; ".join(parts)
 
 

@@ -66,7 +66,7 @@ def losses_of(predictor, predictions, proposals):
 @every_loss
 @pytest.mark.parametrize("agnostic", [True, False])
 def test_forward_shapes(name, agnostic):
-    predictor = build(name, cls_agnostic_bbox_reg=agnostic)
+    predictor = build(name, cls_agnostic_bbox_reg=agnostic).eval()
     logits, deltas = predictor(torch.randn(5, 8, 1, 1))
     assert logits.shape == (5, predictor.loss.num_logits)
     assert deltas.shape == (5, 4 if agnostic else 4 * K)

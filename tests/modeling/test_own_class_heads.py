@@ -9,6 +9,8 @@ import torch.multiprocessing as mp
 from detectron2.export.torchscript_patch import freeze_training_mode, patch_instances
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -16,7 +18,12 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eql_seesaw.modeling import NormedMaskRCNNConvUpsampleHead, OwnClassMaskRCNNConvUpsampleHead
+from eql_seesaw.losses import build_loss
+from eql_seesaw.modeling import (
+    LongTailFastRCNNOutputLayers,
+    NormedMaskRCNNConvUpsampleHead,
+    OwnClassMaskRCNNConvUpsampleHead,
+)
 from eql_seesaw.modeling.mask_head import BOXES_AT_A_TIME
 
 from .tiny_model import ROI_HEADS, tiny_config, training_batch
@@ -203,6 +210,111 @@ def test_class_agnostic_masks_are_detectron2s(monkeypatch):
     ours, theirs = ours_and_theirs(OwnClassMaskRCNNConvUpsampleHead, num_classes=1)
     found, expected = (train_step(head, *boxes_of_images()) for head in (ours, theirs))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def box_predictors(num_classes=K, **kwargs):
+    """Ours and Detectron2's box predictor with the same random parameters."""
+    torch.manual_seed(0)
+    kwargs = {"box2box_transform": Box2BoxTransform((10.0, 10.0, 5.0, 5.0)), **kwargs}
+    kwargs = {"num_classes": num_classes, "test_topk_per_image": 20, **kwargs}
+    theirs = FastRCNNOutputLayers(ShapeSpec(channels=16), **kwargs)
+    loss = build_loss("softmax_ce", num_classes)
+    ours = LongTailFastRCNNOutputLayers(ShapeSpec(channels=16), loss=loss, **kwargs)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def proposals_of_images(num_proposals, num_classes=K):
+    """Features of all proposals, and each image's proposals with random boxes and classes."""
+    torch.manual_seed(1)
+    images = []
+    for number in num_proposals:
+        corners, sides = 50 * torch.rand(number, 2), 5 + 40 * torch.rand(number, 2)
+        boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
+        classes = torch.randint(num_classes + 1, (number,))
+        images.append(Instances((90, 100), proposal_boxes=boxes, gt_boxes=boxes.clone()))
+        images[-1].gt_boxes.tensor += torch.rand(number, 4)
+        images[-1].gt_classes = classes
+    return torch.randn(sum(num_proposals), 16), images
+
+
+@pytest.mark.parametrize("box_reg_loss_type", ["smooth_l1", "giou"])
+@pytest.mark.parametrize("num_classes", [K, 1])
+def test_box_losses(box_reg_loss_type, num_classes):
+    results = []
+    for predictor in box_predictors(num_classes, box_reg_loss_type=box_reg_loss_type):
+        x, proposals = proposals_of_images((30, 0, 10), num_classes)
+        x.requires_grad_()
+        with EventStorage():
+            losses = predictor.losses(predictor(x), proposals)
+        sum(losses.values()).backward()
+        gradients = {name: p.grad for name, p in predictor.named_parameters()}
+        results.append({**losses, "x": x.grad, **gradients})
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+
+
+def test_box_losses_in_mixed_precision():
+    results = []
+    for predictor in box_predictors():
+        x, proposals = proposals_of_images((40,))
+        with torch.autocast("cpu", torch.bfloat16), EventStorage():
+            loss = predictor.losses(predictor(x), proposals)["loss_box_reg"]
+        loss.backward()
+        results.append((loss, predictor.bbox_pred.weight.grad, predictor.bbox_pred.bias.grad))
+    torch.testing.assert_close(*results, rtol=0.02, atol=1e-3)
+
+
+def test_deltas_of_all_classes_never_exist_in_training():
+    sizes = []
+    for predictor in box_predictors(num_classes=500):
+        x, proposals = proposals_of_images((40,), 500)
+        with LargestTensor() as largest, EventStorage():
+            predictor.losses(predictor(x), proposals)["loss_box_reg"].backward()
+        sizes.append(largest.numel)
+    assert sizes[1] >= 40 * 500 * 4 > sizes[0]
+
+
+def test_boxes_of_predictions_in_training():
+    """As MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES asks for them."""
+    x, proposals = proposals_of_images((6, 3))
+    found, expected = (
+        [*p.predict_boxes(p(x), proposals), *p.predict_boxes_for_gt_classes(p(x), proposals)]
+        for p in box_predictors()
+    )
+    torch.testing.assert_close(found, expected)
+
+
+# Of the last only some classes' boxes are decoded.
+@pytest.mark.parametrize("num_proposals, num_classes", [((0,), K), ((30, 0, 10), K), ((200,), 300)])
+def test_detections_are_detectron2s_to_the_bit(num_proposals, num_classes):
+    x, proposals = proposals_of_images(num_proposals, num_classes)
+    results = []
+    with torch.no_grad():
+        for predictor in (p.eval() for p in box_predictors(num_classes)):
+            results.append(predictor.inference(predictor(x), proposals))
+    (detections, rows), (expected, expected_rows) = results
+    for own, their in zip(detections, expected, strict=True):
+        assert torch.equal(own.pred_boxes.tensor, their.pred_boxes.tensor)
+        assert torch.equal(own.scores, their.scores)
+        assert torch.equal(own.pred_classes, their.pred_classes)
+    assert all(torch.equal(*pair) for pair in zip(rows, expected_rows, strict=True))
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 3e38])
+def test_rows_with_a_box_that_is_not_finite(value):
+    """Detectron2 leaves out the proposal, also where another class is detected."""
+    x, proposals = proposals_of_images((30,))
+    logits = 20 * torch.eye(K + 1)[torch.arange(30) % K]
+    deltas = torch.zeros(30, 4 * K)
+    deltas[3, 4 * 7] = value  # its class is 3
+    settings = {"test_nms_thresh": 1.0, "test_score_thresh": 0.5, "test_topk_per_image": -1}
+    ours, theirs = (p.eval() for p in box_predictors(**settings))
+    (found,), (rows,) = ours.inference((logits, deltas), proposals)
+    (expected,), (expected_rows,) = theirs.inference((logits, deltas), proposals)
+    assert len(rows) == 29 and torch.equal(rows, expected_rows)
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
 
 
 def run_rank(rank, port, folder):
