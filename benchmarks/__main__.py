@@ -11,7 +11,14 @@ from pathlib import Path
 
 from .measure import arguments
 
-ON_ANY_DEVICE = ("losses", "train_step", "mask_head", "post_processing", "lvis_results")
+ON_ANY_DEVICE = (
+    "losses",
+    "train_step",
+    "mask_head",
+    "box_predictor",
+    "post_processing",
+    "lvis_results",
+)
 ON_CPU = ("class_statistics", "first_batch", "lvis_evaluation")
 FOLDER = Path("output/benchmarks")
 

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
         "losses",
         "train_step",
         "mask_head",
+        "box_predictor",
         "post_processing",
         "lvis_results",
         "class_statistics",
