@@ -23,13 +23,11 @@ from tqdm import tqdm
 
 from ..config import load_config
 from .annotation_file import AnnotationFile, Needs, image_file_name
-from .dataset_checks import CHECKS, Columns, read_columns
+from .dataset_checks import CHECKS, SHARE_REFUSED, Columns, read_columns
 from .findings import NUM_EXAMPLES, Findings
+from .pictures import did_you_mean, oddity, read_size
 from .register import find_dataset, names_from_coco_url
 from .training_set import check_num_classes, check_same_categories, check_same_classes
-
-# EXIF orientations that swap width and height; Detectron2 applies them when it reads an image.
-_EXIF_ORIENTATION, _EXIF_SWAPPED = 0x0112, (5, 6, 7, 8)
 
 
 class Report:
@@ -51,6 +49,11 @@ class Report:
     def add(self, source: str, severity: str, kind: str, example: str) -> None:
         """Add a finding about a dataset or key."""
         self.findings.setdefault(source, Findings(source)).add(severity, kind, example)
+
+    def num_examples(self, source: str, severity: str, kind: str) -> int:
+        """Number of examples of a kind so far."""
+        finding = self.findings[source].found.get((severity, kind))
+        return len(finding.examples) if finding else 0
 
     @property
     def num_errors(self) -> int:
@@ -142,13 +145,16 @@ def _check_dataset(cfg: CfgNode, name: str, report: Report) -> None:
     if is_train and columns.is_crowd.all() and not file.findings.of("error"):
         report.add(name, "error", "no annotations", f"{json_file}: no annotations to train on")
     for check in CHECKS:
-        kind, is_suspect, describe = check(columns)
+        kind, is_suspect, describe, cannot_be_meant = check(columns)
         rows = np.flatnonzero(is_suspect).tolist()
+        is_refused = is_train and cannot_be_meant and len(rows) >= SHARE_REFUSED * len(is_suspect)
         for place, row in enumerate(rows):
-            report.add(name, "warning", kind, describe(row) if place < NUM_EXAMPLES else "")
+            text = describe(row) if place < NUM_EXAMPLES else ""
+            report.add(name, "error" if is_refused else "warning", kind, text)
     report.paths[name] = _image_paths(file, image_root, needs.from_coco_url)
     is_skipped = cfg.DATALOADER.UNREADABLE_IMAGES == "skip" and name not in cfg.DATASETS.TEST
-    _check_image_files(name, columns, report, "warning" if is_skipped else "error")
+    severity = "warning" if is_skipped else "error"
+    _check_image_files(name, columns, report, severity)
 
 
 def _needs(cfg: CfgNode, name: str) -> Needs:
@@ -182,37 +188,50 @@ def _check_image_files(name: str, columns: Columns, report: Report, severity: st
         report.notes[name].append(f"and images from {more} more folders")
     missing = {folder for folder in folders if not os.path.isdir(folder)}
     for folder in missing:
-        text = f"{folder}, for {folders[folder]} images"
+        first = next(path for path in paths.values() if os.path.dirname(path) == folder)
+        text = f"{folder}, for {folders[folder]} images{did_you_mean(first)}"
         report.add(name, severity, "missing image folders", text)
-    files = sorted({path for path in paths.values() if os.path.dirname(path) not in missing})
+    sizes = dict(zip(columns.image_ids.tolist(), columns.sizes.tolist(), strict=True))
+    files = {
+        path: (path, *sizes[image_id])
+        for image_id, path in paths.items()
+        if os.path.dirname(path) not in missing
+    }
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
-        looks = tqdm(pool.map(_look_at, files), name, len(files), unit="image", disable=None)
-        seen = dict(zip(files, looks, strict=True))
-    for image_id, (width, height) in zip(columns.image_ids.tolist(), columns.sizes, strict=True):
+        looks = pool.map(_look_at, *zip(*files.values(), strict=True)) if files else ()
+        seen = dict(zip(files, tqdm(looks, name, len(files), unit="image", disable=None)))
+    for image_id, (width, height) in sizes.items():
         path = paths.get(image_id)
         if path not in seen:
             continue
-        kind, text, size = seen[path]
+        kind, text, size, odd = seen[path]
         if size is not None and size != (width, height):
             kind = "images of another size"
             text = f"{path} is {size[0]} x {size[1]}, annotated as {width} x {height}"
+        if kind == "missing images" and report.num_examples(name, severity, kind) < NUM_EXAMPLES:
+            text += did_you_mean(path)
         if kind:
-            report.add(name, severity, kind, f"image {image_id}: {text}")
+            reason = f"; {odd}" if odd else ""
+            report.add(name, severity, kind, f"image {image_id}: {text}{reason}")
+        elif odd:
+            kind = "pictures that are not read as they look"
+            report.add(name, "warning", kind, f"image {image_id}: {path}: {odd}")
 
 
-def _look_at(path: str) -> tuple[str, str, tuple[int, int] | None]:
-    """Kind of error and its text, or the size of an image, decoded as Detectron2 does."""
+def _look_at(path: str, width: int, height: int) -> tuple[str, str, tuple[int, int] | None, str]:
+    """
+    Kind of error and its text, or the size of an image, decoded as Detectron2 does, and a line
+    where it is read differently than it looks.
+    """
     if not os.path.isfile(path):
-        return "missing images", path, None
+        return "missing images", path, None, ""
     try:
         with Image.open(path) as picture:
+            odd = oddity(picture, width, height)
             picture.convert("RGB")
-            width, height = picture.size
-            if picture.getexif().get(_EXIF_ORIENTATION) in _EXIF_SWAPPED:
-                width, height = height, width
+            return "", "", read_size(picture), odd
     except Exception as error:  # Pillow's decoders raise many kinds
-        return "unreadable images", f"{path}: {error}", None
-    return "", "", (width, height)
+        return "unreadable images", f"{path}: {error}", None, ""
 
 
 def _check_shared_images(cfg: CfgNode, report: Report) -> None:

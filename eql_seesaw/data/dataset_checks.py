@@ -1,39 +1,52 @@
 """
-Checks for data that are well-formed but suspicious. Each is a function of a dataset's columns and
-stands in ``CHECKS``; what it finds is a warning of ``python -m eql_seesaw.data.check``.
+Checks for data that are well-formed but suspicious, as exporters write them. Each is a function of
+a dataset's columns and stands in ``CHECKS``. ``python -m eql_seesaw.data.check`` looks at all of a
+dataset, the start of a training at a sample.
 """
 
+import logging
+import random
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pycocotools.mask as mask_util
 
+from .annotation_entries import compressed_rle
 from .annotation_file import AnnotationFile
 from .findings import shorten
+from .pictures import suspicious_picture
 
 # Boxes and polygons outside the image by at most this many pixels are rounding.
 ROUNDING = 1.0
+# Images that the start of a training looks at; of the files of some of them, too.
+NUM_SAMPLED_IMAGES, NUM_SAMPLED_FILES = 500, 32
+# Share of suspicious rows in the sample from which a training mentions them, and from which those
+# that cannot be meant end it.
+SHARE_MENTIONED, SHARE_REFUSED = 0.05, 0.9
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
     """
-    Columns of an annotation file: A annotations and N images in its order, K categories in
-    ascending order of id.
+    Columns of an annotation file, or of a sample of images: A annotations and N images in its
+    order, K categories in ascending order of id.
 
     Attributes:
         is_train: whether the dataset is trained on.
-        ids: (A,) int64, of the annotations.
+        ids: (A,) int64, of the annotations; in a sample, their places in the image.
         images: (A,) int64, index of each annotation's image.
         classes: (A,) int64, contiguous class ids.
         is_crowd: (A,) bool.
         boxes: (A, 4) float64 x, y, width, height in pixels.
-        extents: (A, 4) float64, smallest x and y, largest x and y of the polygons; NaN without.
+        extents: (A, 4) float64, smallest x and y, largest x and y of the masks; NaN without.
+        areas: (A,) float64, as given; NaN without.
         image_ids: (N,) int64.
         sizes: (N, 2) int64, width and height.
+        file_names: N names.
         category_ids: K ids.
         class_names: K names.
     """
@@ -45,8 +58,10 @@ class Columns:
     is_crowd: np.ndarray
     boxes: np.ndarray
     extents: np.ndarray
+    areas: np.ndarray
     image_ids: np.ndarray
     sizes: np.ndarray
+    file_names: list[Any]
     category_ids: list[int]
     class_names: list[str]
 
@@ -56,13 +71,22 @@ class Columns:
         image_id = self.image_ids[self.images[row]]
         return f"annotation {self.ids[row]} in image {image_id} of {width} x {height}"
 
+    def box(self, row: int) -> str:
+        """The same, with its box."""
+        return f"{self.annotation(row)}: bbox {np.round(self.boxes[row], 4).tolist()}"
+
 
 class Suspects(NamedTuple):
-    """Outcome of a check: a kind, in the plural, the rows of that kind, and one row in words."""
+    """
+    Outcome of a check: a kind, in the plural, the rows of that kind, and one row in words. Rows are
+    annotations, images or categories. Where nearly all are of a kind that cannot be meant, training
+    is refused.
+    """
 
     kind: str
     is_suspect: np.ndarray  # bool, one for each row
     describe: Callable[[int], str]
+    cannot_be_meant: bool = False
 
 
 def empty_boxes(columns: Columns) -> Suspects:
@@ -70,7 +94,7 @@ def empty_boxes(columns: Columns) -> Suspects:
     return Suspects(
         "empty boxes",
         columns.boxes[:, 2:].min(axis=1) <= 0,
-        lambda row: f"{columns.annotation(row)}: bbox {columns.boxes[row].tolist()}",
+        columns.box,
     )
 
 
@@ -79,11 +103,14 @@ def boxes_outside(columns: Columns) -> Suspects:
     corners = np.hstack([columns.boxes[:, :2], columns.boxes[:, :2] + columns.boxes[:, 2:]])
 
     def describe(row: int) -> str:
-        x, y, w, h = box = columns.boxes[row].tolist()
+        x, y, w, h = columns.boxes[row].tolist()
         width, height = columns.sizes[columns.images[row]]
-        would_fit = 0 <= x < w <= width and 0 <= y < h <= height
-        hint = ", which would fit as [x0, y0, x1, y1]" if would_fit else ""
-        return f"{columns.annotation(row)}: bbox {box} [x, y, width, height]{hint}"
+        hint = ""
+        if 0 <= x < w <= width and 0 <= y < h <= height:
+            hint = ", which would fit as [x0, y0, x1, y1]"
+        elif w / 2 <= x <= width - w / 2 and h / 2 <= y <= height - h / 2:
+            hint = ", which would fit as [center x, center y, width, height]"
+        return f"{columns.box(row)} [x, y, width, height]{hint}"
 
     return Suspects("boxes outside the image", _overshoot(columns, corners) > ROUNDING, describe)
 
@@ -98,13 +125,103 @@ def polygons_outside(columns: Columns) -> Suspects:
     )
 
 
+def fractions(columns: Columns) -> Suspects:
+    """Boxes in shares of the image, from 0 to 1."""
+    corners = columns.boxes[:, :2] + columns.boxes[:, 2:]
+    is_small: np.ndarray = (corners <= 1).all(axis=1) & (columns.boxes[:, 2:] > 0).all(axis=1)
+    return Suspects(
+        "boxes of less than a pixel, as with coordinates from 0 to 1",
+        is_small & (columns.sizes[columns.images] > 8).all(axis=1),
+        columns.box,
+        cannot_be_meant=True,
+    )
+
+
+def masks_elsewhere(columns: Columns) -> Suspects:
+    """Masks that lie elsewhere than their boxes: polygons of y, x, or RLE in rows."""
+    first = np.maximum(columns.extents[:, :2], columns.boxes[:, :2])
+    last = np.minimum(columns.extents[:, 2:], columns.boxes[:, :2] + columns.boxes[:, 2:])
+    common = (last - first).clip(min=0).prod(axis=1)
+    mask = (columns.extents[:, 2:] - columns.extents[:, :2]).prod(axis=1)
+    box = columns.boxes[:, 2:].clip(min=0).prod(axis=1)
+
+    def describe(row: int) -> str:
+        x0, y0, x1, y1 = columns.extents[row].tolist()
+        extent = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
+        return f"{columns.box(row)}, but its mask lies in {extent}"
+
+    # Not of small objects, whose box may be rounded.
+    is_large = np.minimum(mask, box) > 64
+    return Suspects(
+        "masks that lie elsewhere than their boxes", is_large & (common < 0.5 * box), describe
+    )
+
+
+def odd_areas(columns: Columns) -> Suspects:
+    """Areas larger than the box, or next to nothing: APs, APm and APl would be others."""
+    box = columns.boxes[:, 2:].clip(min=0).prod(axis=1)
+    is_odd = (columns.areas > 1.05 * box + 16) | ((columns.areas < 1e-3 * box) & (box > 1024))
+    return Suspects(
+        "areas that do not fit their boxes",
+        is_odd,
+        lambda row: f"{columns.box(row)}, but its area is {columns.areas[row]:g}",
+    )
+
+
+def whole_images(columns: Columns) -> Suspects:
+    """Boxes of the whole image, where most are: labels of images, not of objects."""
+    is_whole = (columns.boxes[:, 2:] >= 0.99 * columns.sizes[columns.images]).all(axis=1)
+    return _if_most("boxes of the whole image", is_whole, columns.box)
+
+
+def crowds(columns: Columns) -> Suspects:
+    """Crowds, on which nothing is trained, where most objects are."""
+    kind = "crowds (iscrowd), which training leaves out"
+    return _if_most(kind, columns.is_crowd & columns.is_train, columns.annotation)
+
+
+def repeated_objects(columns: Columns) -> Suspects:
+    """Objects that are listed twice: image, class, box and mask are the same."""
+    rows = np.column_stack(
+        [columns.images, columns.classes, columns.boxes, np.nan_to_num(columns.extents, nan=-1)]
+    )
+    _, first = np.unique(rows, axis=0, return_index=True)
+    is_repeated = np.ones(len(rows), dtype=bool)
+    is_repeated[first] = False
+    return Suspects("objects that are listed twice", is_repeated, columns.box)
+
+
+def repeated_images(columns: Columns) -> Suspects:
+    """Images whose file another image has, too."""
+    counts = Counter(map(str, columns.file_names))
+    return Suspects(
+        "images that are listed twice",
+        np.array([counts[str(name)] > 1 and bool(name) for name in columns.file_names], bool),
+        lambda index: f"image {columns.image_ids[index]}: {shorten(columns.file_names[index])}",
+    )
+
+
 def unlearnable_classes(columns: Columns) -> Suspects:
     """Classes of a training set without any object: the model can never learn to find them."""
-    counts = np.bincount(columns.classes, minlength=len(columns.category_ids))
+    num_classes = len(columns.category_ids)
+    counts = np.bincount(columns.classes, minlength=num_classes)
+    learnt = np.bincount(columns.classes[~columns.is_crowd], minlength=num_classes)
+
+    def describe(k: int) -> str:
+        what = "crowds only" if counts[k] else "no annotation"
+        return f"category {columns.category_ids[k]}: {columns.class_names[k]} has {what}"
+
+    is_unlearnable = (learnt == 0) & columns.is_train
+    return Suspects("categories that cannot be learnt", is_unlearnable, describe)
+
+
+def background_classes(columns: Columns) -> Suspects:
+    """Categories that are meant to be no object, which would be learnt like one."""
+    names = [name.strip("_ ").lower() for name in columns.class_names]
     return Suspects(
-        "categories that cannot be learnt",
-        counts == (0 if columns.is_train else -1),
-        lambda k: f"category {columns.category_ids[k]}: {columns.class_names[k]} has no annotation",
+        "categories of the background",
+        np.array([name in ("background", "bg") for name in names], bool),
+        lambda k: f"category {columns.category_ids[k]}: {shorten(columns.class_names[k])}",
     )
 
 
@@ -113,55 +230,170 @@ def repeated_class_names(columns: Columns) -> Suspects:
     counts = Counter(columns.class_names)
     return Suspects(
         "repeated category names",
-        np.array([counts[name] > 1 for name in columns.class_names]),
+        np.array([counts[name] > 1 for name in columns.class_names], bool),
         lambda k: f"category {columns.category_ids[k]}: {shorten(columns.class_names[k])}",
     )
 
 
-CHECKS = (
+ANNOTATION_CHECKS = (
     empty_boxes,
+    fractions,
     boxes_outside,
     polygons_outside,
+    masks_elsewhere,
+    odd_areas,
+    whole_images,
+    crowds,
+    repeated_objects,
+)
+CHECKS = (
+    *ANNOTATION_CHECKS,
+    repeated_images,
     unlearnable_classes,
+    background_classes,
     repeated_class_names,
 )
+
+
+class _Columns:
+    """Columns of annotations, one after the other."""
+
+    def __init__(self) -> None:
+        self.ids, self.images, self.classes = array("q"), array("q"), array("q")
+        self.is_crowd, self.boxes, self.extents = array("b"), array("d"), array("d")
+        self.areas = array("d")
+
+    def add(
+        self,
+        annotation_id: int,
+        image: int,
+        class_id: int,
+        is_crowd: int,
+        box: Sequence[float],
+        segmentation: Any,
+        area: float | None,
+    ) -> None:
+        self.ids.append(annotation_id)
+        self.images.append(image)
+        self.classes.append(class_id)
+        self.is_crowd.append(is_crowd)
+        self.boxes.extend(box)
+        self.areas.append(np.nan if area is None else area)
+        if not segmentation:
+            self.extents.extend([np.nan] * 4)
+        elif isinstance(segmentation, list):
+            x = [x for polygon in segmentation for x in polygon[::2]]
+            y = [y for polygon in segmentation for y in polygon[1::2]]
+            self.extents.extend((min(x), min(y), max(x), max(y)))
+        else:
+            rle = compressed_rle(segmentation, *segmentation["size"])
+            x, y, width, height = mask_util.toBbox(rle).tolist()
+            self.extents.extend((x, y, x + width, y + height))
+
+    def build(
+        self,
+        is_train: bool,
+        images: Sequence[Mapping[str, Any]],
+        category_ids: list[int],
+        class_names: list[str],
+    ) -> Columns:
+        sizes = [(image["width"], image["height"]) for image in images]
+        return Columns(
+            is_train=is_train,
+            ids=np.array(self.ids, dtype=np.int64),
+            images=np.array(self.images, dtype=np.int64),
+            classes=np.array(self.classes, dtype=np.int64),
+            is_crowd=np.array(self.is_crowd, dtype=bool),
+            boxes=np.array(self.boxes, dtype=np.float64).reshape(-1, 4),
+            extents=np.array(self.extents, dtype=np.float64).reshape(-1, 4),
+            areas=np.array(self.areas, dtype=np.float64),
+            image_ids=np.array([image["id"] for image in images], dtype=np.int64),
+            sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+            file_names=[image.get("file_name") or image.get("coco_url") for image in images],
+            category_ids=category_ids,
+            class_names=class_names,
+        )
 
 
 def read_columns(file: AnnotationFile, is_train: bool) -> Columns:
     """Columns of the annotations that are well-formed; the others become the file's findings."""
     index_of = {image_id: index for index, image_id in enumerate(file.images)}
     class_of = {category_id: k for k, category_id in enumerate(file.categories)}
-    ids, images, classes = array("q"), array("q"), array("q")
-    is_crowd, boxes, extents = array("b"), array("d"), array("d")
-    without_polygons = [np.nan] * 4
+    columns = _Columns()
     for _, annotation in file.annotations():
         image = file.images[annotation.image_id]
-        ids.append(annotation.id)
-        images.append(index_of[annotation.image_id])
-        classes.append(class_of[annotation.category_id])
-        is_crowd.append(annotation.iscrowd)
-        boxes.extend(annotation.box(image["height"], image["width"]))
-        if annotation.segmentation and isinstance(annotation.segmentation, list):
-            x = [x for polygon in annotation.segmentation for x in polygon[::2]]
-            y = [y for polygon in annotation.segmentation for y in polygon[1::2]]
-            extents.extend((min(x), min(y), max(x), max(y)))
-        else:
-            extents.extend(without_polygons)
-    return Columns(
-        is_train=is_train,
-        ids=np.frombuffer(ids, dtype=np.int64),
-        images=np.frombuffer(images, dtype=np.int64),
-        classes=np.frombuffer(classes, dtype=np.int64),
-        is_crowd=np.frombuffer(is_crowd, dtype=np.int8).astype(bool),
-        boxes=np.frombuffer(boxes).reshape(-1, 4),
-        extents=np.frombuffer(extents).reshape(-1, 4),
-        image_ids=np.array(list(file.images), dtype=np.int64),
-        sizes=np.array(
-            [(image["width"], image["height"]) for image in file.images.values()], dtype=np.int64
-        ).reshape(-1, 2),
-        category_ids=list(file.categories),
-        class_names=[category["name"] for category in file.categories.values()],
+        columns.add(
+            annotation.id,
+            index_of[annotation.image_id],
+            class_of[annotation.category_id],
+            annotation.iscrowd,
+            annotation.box(image["height"], image["width"]),
+            annotation.segmentation,
+            annotation.area,
+        )
+    class_names = [category["name"] for category in file.categories.values()]
+    return columns.build(is_train, list(file.images.values()), list(file.categories), class_names)
+
+
+def check_sample(name: str, images: Sequence[Mapping[str, Any]], logger: logging.Logger) -> None:
+    """
+    Look at a sample of a training set's images, and log in one line what is suspicious.
+
+    Args:
+        name: of the dataset.
+        images: in Detectron2's standard format, boxes as XYWH.
+
+    Raises:
+        ValueError: of nearly all of them, a model could learn nothing that is meant. One line.
+    """
+    generator = random.Random(0)
+    indices = sorted(generator.sample(range(len(images)), min(len(images), NUM_SAMPLED_IMAGES)))
+    sample = [images[index] for index in indices]
+    columns = _Columns()
+    for index, image in enumerate(sample):
+        for place, annotation in enumerate(image["annotations"]):
+            columns.add(
+                place,
+                index,
+                annotation["category_id"],
+                annotation.get("iscrowd", 0),
+                annotation["bbox"],
+                annotation.get("segmentation"),
+                None,
+            )
+    found = columns.build(True, [{**image, "id": image["image_id"]} for image in sample], [], [])
+    outcomes = [check(found) for check in ANNOTATION_CHECKS]
+    files = generator.sample(sample, min(len(sample), NUM_SAMPLED_FILES))
+    texts = [suspicious_picture(image) for image in files]
+    outcomes.append(
+        Suspects(
+            "pictures that are not read as they look",
+            np.array([bool(text) for text in texts]),
+            lambda row: f"image {files[row]['image_id']}: {texts[row]}",
+            cannot_be_meant=True,
+        )
     )
+    lines = []
+    for kind, is_suspect, describe, cannot_be_meant in outcomes:
+        share = is_suspect.mean() if len(is_suspect) else 0.0
+        if share < SHARE_MENTIONED:
+            continue
+        rows = np.flatnonzero(is_suspect)
+        line = f"{len(rows)} of {len(is_suspect)} are {kind}, such as {describe(int(rows[0]))}"
+        if cannot_be_meant and share >= SHARE_REFUSED:
+            raise ValueError(f"DATASETS.TRAIN: dataset '{name}': {line}")
+        lines.append(line)
+    if lines:
+        logger.warning(
+            f"dataset '{name}', in a sample of {len(sample)} images: {'; '.join(lines)}. "
+            "python -m eql_seesaw.data.check looks at all of it"
+        )
+
+
+def _if_most(kind: str, is_suspect: np.ndarray, describe: Callable[[int], str]) -> Suspects:
+    """Suspects, if they are more than half of the rows."""
+    is_most = len(is_suspect) > 0 and is_suspect.mean() > 0.5
+    return Suspects(kind, is_suspect & is_most, describe)
 
 
 def _overshoot(columns: Columns, corners: np.ndarray) -> np.ndarray:

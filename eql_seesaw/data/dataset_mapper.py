@@ -10,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from .findings import shorten
+from .pictures import did_you_mean
 
 
 class NamedImageDatasetMapper(DatasetMapper):
@@ -49,6 +50,8 @@ def unreadable_message(dataset_dict: dict[str, Any], error: Exception) -> str:
     """One line that names the image and says what is wrong; that of ``error`` if it does so."""
     name = f"image {dataset_dict.get('image_id')}, {dataset_dict.get('file_name')}: "
     reason = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        reason = f"no such file{did_you_mean(str(dataset_dict.get('file_name')))}"
     # Pillow raises SyntaxError for some broken files.
     if not reason or not isinstance(error, (OSError, ValueError, SyntaxError)):
         reason = ": ".join(filter(None, (type(error).__name__, reason)))

@@ -24,6 +24,7 @@ from .class_statistics import (
     read_class_statistics,
     summed_statistics,
 )
+from .dataset_checks import check_sample
 from .register import class_metadata, is_own_dataset, read_dataset
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSe
     if statistics_only and given_file:
         parts = []
     else:
-        parts = [_load_dataset(cfg, index, statistics_only) for index in range(len(names))]
+        parts = [_load_dataset(cfg, name, statistics_only) for name in names]
     metadata = [class_metadata(name) or {} for name in names]
     classes = {
         name: of_dataset.get("thing_classes")
@@ -90,6 +91,10 @@ def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSe
     for name, thing_classes in classes.items():
         check_num_classes(name, thing_classes, num_classes)
     check_same_classes(classes)
+    if not statistics_only:
+        for name, part in zip(names, parts, strict=True):
+            if isinstance(part, AnnotatedImages):
+                check_sample(name, part, logger)
 
     if given_file:
         try:
@@ -211,18 +216,13 @@ def check_same_classes(classes: Mapping[str, Sequence[str] | None]) -> None:
             )
 
 
-def _load_dataset(cfg: CfgNode, index: int, statistics_only: bool) -> Sequence[dict[str, Any]]:
-    name = cfg.DATASETS.TRAIN[index]
-    keypoints, proposals = cfg.MODEL.KEYPOINT_ON, cfg.MODEL.LOAD_PROPOSALS
-    if is_own_dataset(name) and not (keypoints or proposals):
+def _load_dataset(cfg: CfgNode, name: str, statistics_only: bool) -> Sequence[dict[str, Any]]:
+    if is_own_dataset(name):
         return read_dataset(name, NO_NEEDS if statistics_only else Needs.of(cfg, is_train=True))
     if statistics_only:
         return DatasetCatalog.get(name)
-    min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if keypoints else 0
-    proposal_files = cfg.DATASETS.PROPOSAL_FILES_TRAIN[index : index + 1] if proposals else None
-    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     try:
-        images = get_detection_dataset_dicts(name, filter_empty, min_keypoints, proposal_files)
+        images = get_detection_dataset_dicts(name, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     except AssertionError as error:  # it is empty, or all of its images are
         raise ValueError(f"DATASETS.TRAIN: {str(error).splitlines()[0]}") from None
     if MetadataCatalog.get(name).get("evaluator_type") == "lvis" and not is_own_dataset(name):

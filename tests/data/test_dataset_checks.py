@@ -67,7 +67,9 @@ def test_rounding_is_not(project):
 
 def test_all_are_counted_and_three_are_shown(project):
     broken = {**project.train["annotations"][0], "bbox": [1, 2, 0, 0]}
-    project.train["annotations"][1:] = [{**broken, "id": i, "category_id": 2} for i in range(5)]
+    project.train["annotations"][1:] = [
+        {**broken, "id": i, "category_id": 2, "bbox": [1, i, 0, 0]} for i in range(5)
+    ]
     report = project.check()
     assert found(report) == {("train", "warning", "empty boxes"): 5}
     (finding,) = report.findings["train"].found.values()

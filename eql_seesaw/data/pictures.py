@@ -1,0 +1,98 @@
+"""Pictures as Detectron2 reads them, and where that is not what they look like."""
+
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+EXIF_ORIENTATION = 0x0112
+# Orientations that swap width and height; Detectron2 applies them when it reads an image.
+EXIF_SWAPPED = (5, 6, 7, 8)
+# Of 16 or 32 bits, which become white or black as 8 bits.
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def read_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height after EXIF has turned the picture."""
+    width, height = picture.size
+    is_swapped = picture.getexif().get(EXIF_ORIENTATION) in EXIF_SWAPPED
+    return (height, width) if is_swapped else (width, height)
+
+
+def oddity(picture: Image.Image, width: int, height: int) -> str:
+    """
+    Line about a picture that a model sees differently than people do, or "".
+
+    Args:
+        picture: its file; the pixels are not looked at.
+        width, height: pixels, of the annotation file.
+    """
+    if picture.mode in DEEP_MODES:
+        return f"its pixels have more than 8 bits (mode {picture.mode}); the model would see white"
+    orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
+    if orientation in EXIF_SWAPPED and picture.size == (width, height) and width != height:
+        return (
+            f"it is turned by EXIF (orientation {orientation}), but annotated as it is stored, "
+            f"{width} x {height}"
+        )
+    is_turned = orientation not in (0, 1) and (orientation not in EXIF_SWAPPED or width == height)
+    if is_turned:
+        return (
+            f"it is turned by EXIF (orientation {orientation}); the annotations must be those of "
+            "the turned picture"
+        )
+    return ""
+
+
+def did_you_mean(path: str) -> str:
+    """
+    End of a message on a picture that is not there: the file that is most likely meant, in the last
+    of its folders that is there, or "".
+    """
+    root = os.path.dirname(path)
+    while not os.path.isdir(root) and root != os.path.dirname(root):
+        root = os.path.dirname(root)
+    for candidate in _other_names(os.path.relpath(path, root)):
+        folder = os.path.join(root, os.path.dirname(candidate))
+        wanted = _plain(os.path.basename(candidate))
+        try:
+            entries = os.listdir(folder)
+        except OSError:
+            continue
+        for entry in sorted(entries):
+            if wanted in (_plain(entry), os.path.splitext(_plain(entry))[0]):
+                found = os.path.normpath(os.path.join(folder, entry))
+                return f"; did you mean {found}?"
+    return ""
+
+
+def _other_names(name: str) -> Iterator[str]:
+    """As other systems, browsers and servers write them, with ever fewer of their folders."""
+    url = urlsplit(name.replace("\\", "/"))
+    for text in dict.fromkeys([url.path, url.query.partition("=")[2]]):
+        parts = [part for part in unquote(text).split("/") if part not in ("", ".", "..")]
+        yield from ("/".join(parts[start:]) for start in range(len(parts)))
+    yield name  # with ? and # in it
+
+
+def _plain(name: str) -> str:
+    """A name without differences of case and of Unicode's forms."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
+
+
+def suspicious_picture(image: Mapping[str, Any]) -> str:
+    """
+    The same of an image's file; "" also where it cannot be read, which is said when it is drawn.
+
+    Args:
+        image: in Detectron2's standard format.
+    """
+    try:
+        with PathManager.open(image["file_name"], "rb") as f, Image.open(f) as picture:
+            return oddity(picture, image["width"], image["height"])
+    except Exception:  # Pillow's decoders raise many kinds
+        return ""
