@@ -25,7 +25,7 @@ from ..config import load_config
 from .annotation_file import AnnotationFile, Needs, image_file_name
 from .dataset_checks import CHECKS, SHARE_REFUSED, Columns, read_columns
 from .findings import NUM_EXAMPLES, Findings
-from .pictures import did_you_mean, oddity, read_size
+from .pictures import DEEP, TURNED, did_you_mean, oddity, read_size
 from .register import find_dataset, names_from_coco_url
 from .training_set import check_num_classes, check_same_categories, check_same_classes
 
@@ -200,38 +200,44 @@ def _check_image_files(name: str, columns: Columns, report: Report, severity: st
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
         looks = pool.map(_look_at, *zip(*files.values(), strict=True)) if files else ()
         seen = dict(zip(files, tqdm(looks, name, len(files), unit="image", disable=None)))
+    num_deep = sum(odd_kind == DEEP for _, _, _, (odd_kind, _) in seen.values())
     for image_id, (width, height) in sizes.items():
         path = paths.get(image_id)
         if path not in seen:
             continue
-        kind, text, size, odd = seen[path]
+        kind, text, size, (odd_kind, odd) = seen[path]
         if size is not None and size != (width, height):
             kind = "images of another size"
             text = f"{path} is {size[0]} x {size[1]}, annotated as {width} x {height}"
         if kind == "missing images" and report.num_examples(name, severity, kind) < NUM_EXAMPLES:
             text += did_you_mean(path)
         if kind:
-            reason = f"; {odd}" if odd else ""
+            reason = f"; EXIF: {odd}" if odd_kind == TURNED else ""
             report.add(name, severity, kind, f"image {image_id}: {text}{reason}")
         elif odd:
-            kind = "pictures that are not read as they look"
-            report.add(name, "warning", kind, f"image {image_id}: {path}: {odd}")
+            is_refused = (
+                columns.is_train and odd_kind == DEEP and num_deep >= SHARE_REFUSED * len(seen)
+            )
+            odd_severity = "error" if is_refused else "warning"
+            report.add(name, odd_severity, odd_kind, f"image {image_id}: {path}: {odd}")
 
 
-def _look_at(path: str, width: int, height: int) -> tuple[str, str, tuple[int, int] | None, str]:
+def _look_at(
+    path: str, width: int, height: int
+) -> tuple[str, str, tuple[int, int] | None, tuple[str, str]]:
     """
     Kind of error and its text, or the size of an image, decoded as Detectron2 does, and a line
     where it is read differently than it looks.
     """
     if not os.path.isfile(path):
-        return "missing images", path, None, ""
+        return "missing images", path, None, ("", "")
     try:
         with Image.open(path) as picture:
             odd = oddity(picture, width, height)
             picture.convert("RGB")
             return "", "", read_size(picture), odd
     except Exception as error:  # Pillow's decoders raise many kinds
-        return "unreadable images", f"{path}: {error}", None, ""
+        return "unreadable images", f"{path}: {error}", None, ("", "")
 
 
 def _check_shared_images(cfg: CfgNode, report: Report) -> None:

@@ -18,7 +18,7 @@ import pycocotools.mask as mask_util
 from .annotation_entries import compressed_rle
 from .annotation_file import AnnotationFile
 from .findings import shorten
-from .pictures import suspicious_picture
+from .pictures import DEEP, TURNED, oddity_of_file
 
 # Boxes and polygons outside the image by at most this many pixels are rounding.
 ROUNDING = 1.0
@@ -151,10 +151,8 @@ def masks_elsewhere(columns: Columns) -> Suspects:
         return f"{columns.box(row)}, but its mask lies in {extent}"
 
     # Not of small objects, whose box may be rounded.
-    is_large = np.minimum(mask, box) > 64
-    return Suspects(
-        "masks that lie elsewhere than their boxes", is_large & (common < 0.5 * box), describe
-    )
+    is_elsewhere = (np.minimum(mask, box) > 64) & (common < 0.5 * (mask + box - common))
+    return Suspects("masks that lie elsewhere than their boxes", is_elsewhere, describe)
 
 
 def odd_areas(columns: Columns) -> Suspects:
@@ -364,15 +362,16 @@ def check_sample(name: str, images: Sequence[Mapping[str, Any]], logger: logging
     found = columns.build(True, [{**image, "id": image["image_id"]} for image in sample], [], [])
     outcomes = [check(found) for check in ANNOTATION_CHECKS]
     files = generator.sample(sample, min(len(sample), NUM_SAMPLED_FILES))
-    texts = [suspicious_picture(image) for image in files]
-    outcomes.append(
-        Suspects(
-            "pictures that are not read as they look",
-            np.array([bool(text) for text in texts]),
-            lambda row: f"image {files[row]['image_id']}: {texts[row]}",
-            cannot_be_meant=True,
+    oddities = [oddity_of_file(image) for image in files]
+    for kind in (DEEP, TURNED):
+        outcomes.append(
+            Suspects(
+                kind,
+                np.array([found_kind == kind for found_kind, _ in oddities], bool),
+                lambda row: f"image {files[row]['image_id']}: {oddities[row][1]}",
+                cannot_be_meant=kind == DEEP,
+            )
         )
-    )
     lines = []
     for kind, is_suspect, describe, cannot_be_meant in outcomes:
         share = is_suspect.mean() if len(is_suspect) else 0.0

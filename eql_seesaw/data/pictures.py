@@ -12,8 +12,10 @@ from PIL import Image
 EXIF_ORIENTATION = 0x0112
 # Orientations that swap width and height; Detectron2 applies them when it reads an image.
 EXIF_SWAPPED = (5, 6, 7, 8)
-# Of 16 or 32 bits, which become white or black as 8 bits.
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+# Kinds of oddities.
+DEEP = "pictures of more than 8 bits that become white or black"
+TURNED = "pictures turned by EXIF"
 
 
 def read_size(picture: Image.Image) -> tuple[int, int]:
@@ -23,29 +25,38 @@ def read_size(picture: Image.Image) -> tuple[int, int]:
     return (height, width) if is_swapped else (width, height)
 
 
-def oddity(picture: Image.Image, width: int, height: int) -> str:
+def oddity(picture: Image.Image, width: int, height: int) -> tuple[str, str]:
     """
-    Line about a picture that a model sees differently than people do, or "".
+    Kind of a picture that a model sees differently than people do, and a line about it; ("", "")
+    for others.
 
     Args:
-        picture: its file; the pixels are not looked at.
+        picture: its file.
         width, height: pixels, of the annotation file.
     """
     if picture.mode in DEEP_MODES:
-        return f"its pixels have more than 8 bits (mode {picture.mode}); the model would see white"
+        counts = picture.convert("RGB").convert("L").histogram()
+        if counts[0] + counts[255] > 0.9 * sum(counts):
+            return DEEP, f"mode {picture.mode}; save it with 8 bits"
     orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
     if orientation in EXIF_SWAPPED and picture.size == (width, height) and width != height:
-        return (
-            f"it is turned by EXIF (orientation {orientation}), but annotated as it is stored, "
-            f"{width} x {height}"
-        )
-    is_turned = orientation not in (0, 1) and (orientation not in EXIF_SWAPPED or width == height)
-    if is_turned:
-        return (
-            f"it is turned by EXIF (orientation {orientation}); the annotations must be those of "
-            "the turned picture"
-        )
-    return ""
+        return TURNED, f"orientation {orientation}, but annotated as it is stored"
+    # Whether the size is that of the turned picture cannot be seen.
+    if orientation not in (0, 1) and (orientation not in EXIF_SWAPPED or width == height):
+        return TURNED, f"orientation {orientation}; the annotations must be those of it as turned"
+    return "", ""
+
+
+def oddity_of_file(image: Mapping[str, Any]) -> tuple[str, str]:
+    """
+    The same of an image in Detectron2's standard format; ("", "") also where its file cannot be
+    read, which is said when it is drawn.
+    """
+    try:
+        with PathManager.open(image["file_name"], "rb") as f, Image.open(f) as picture:
+            return oddity(picture, image["width"], image["height"])
+    except Exception:  # Pillow's decoders raise many kinds
+        return "", ""
 
 
 def did_you_mean(path: str) -> str:
@@ -82,17 +93,3 @@ def _other_names(name: str) -> Iterator[str]:
 def _plain(name: str) -> str:
     """A name without differences of case and of Unicode's forms."""
     return unicodedata.normalize("NFC", name).casefold().strip()
-
-
-def suspicious_picture(image: Mapping[str, Any]) -> str:
-    """
-    The same of an image's file; "" also where it cannot be read, which is said when it is drawn.
-
-    Args:
-        image: in Detectron2's standard format.
-    """
-    try:
-        with PathManager.open(image["file_name"], "rb") as f, Image.open(f) as picture:
-            return oddity(picture, image["width"], image["height"])
-    except Exception:  # Pillow's decoders raise many kinds
-        return ""
