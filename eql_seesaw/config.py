@@ -140,6 +140,9 @@ def add_long_tail_config(cfg: CN) -> None:
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.
     cfg.MODEL.ROI_MASK_HEAD.TEMPERATURE = 20.0
 
+    # Largest pictures that are read; the default is Pillow's, against files made to fill memory.
+    cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970
+
     # Stop at a training image or annotation that cannot be read, or skip it: another image takes
     # its place, and skipped_images.csv and the end of the log say which were skipped.
     cfg.DATALOADER.UNREADABLE_IMAGES = "stop"
@@ -349,6 +352,10 @@ def _validate_loading(cfg: CN) -> None:
         raise ValueError(
             f"DATALOADER.REPEAT_THRESHOLD is {threshold}, with which {sampler} repeats nothing; "
             "it must be positive, for LVIS 0.001"
+        )
+    if cfg.INPUT.MAX_IMAGE_PIXELS < 1:
+        raise ValueError(
+            f"INPUT.MAX_IMAGE_PIXELS is {cfg.INPUT.MAX_IMAGE_PIXELS}; it must be positive"
         )
     polygons = cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
     if cfg.INPUT.CROP.ENABLED and polygons and importlib.util.find_spec("shapely") is None:

@@ -23,6 +23,16 @@ from .annotation_file import (
 logger = logging.getLogger(__name__)
 
 
+class DecodedImage(dict):
+    """
+    An image in Detectron2's standard format, decoded for one mapping: Detectron2's mapper, which
+    changes the annotations of its copy, need not copy them.
+    """
+
+    def __deepcopy__(self, memo: dict) -> dict[str, Any]:
+        return dict(self)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class AnnotatedImages(Sequence):
     """

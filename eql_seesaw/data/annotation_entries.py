@@ -12,8 +12,8 @@ import pycocotools.mask as mask_util
 
 from .findings import MAX_LENGTH, shorten
 
-# Beyond this, a coordinate is junk.
-MAX_COORDINATE = 10**9
+# Beyond this, a coordinate is junk, which the code of masks would take gigabytes for.
+MAX_COORDINATE = 10**6
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 2)]
 Side = Annotated[int, msgspec.Meta(gt=0, lt=MAX_COORDINATE)]

@@ -33,6 +33,13 @@ from .annotation_entries import (
 from .findings import Findings, shorten
 
 SECTIONS = ("images", "annotations", "categories")
+# First bytes of files that are called .json, too.
+DISGUISES = {
+    b"PK\x03\x04": "a ZIP archive; unpack it, and name the JSON file that is in it",
+    b"\x1f\x8b": "compressed with gzip; unpack it with gunzip",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+    b"<": "an HTML or XML page, as a failed download leaves behind",
+}
 
 
 class Needs(NamedTuple):
@@ -46,6 +53,7 @@ class Needs(NamedTuple):
         polygons: masks are polygons.
         whole_rles: compressed masks are looked into, which takes time.
         max_size: pixels to which the longer side of an image is reduced; 0 for no limit.
+        max_pixels: of an image; 0 for no limit.
     """
 
     file_names: bool = False
@@ -54,6 +62,7 @@ class Needs(NamedTuple):
     polygons: bool = False
     whole_rles: bool = False
     max_size: int = 0
+    max_pixels: int = 0
 
     @classmethod
     def of(cls, cfg: CfgNode, is_train: bool, from_coco_url: bool = False) -> "Needs":
@@ -64,6 +73,7 @@ class Needs(NamedTuple):
         sides = cfg.INPUT.MIN_SIZE_TRAIN if is_train else (cfg.INPUT.MIN_SIZE_TEST,)
         max_size = cfg.INPUT.MAX_SIZE_TRAIN if is_train else cfg.INPUT.MAX_SIZE_TEST
         return names._replace(
+            max_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
             masks=cfg.MODEL.MASK_ON,
             polygons=is_train and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon",
             max_size=max_size if any(sides) else 0,
@@ -138,7 +148,7 @@ class AnnotationFile:
 
     def spans(self, section: str) -> np.ndarray:
         """(N, 2) int64, start and end in ``text`` of each entry of "images" or "annotations"."""
-        raw_entries = getattr(self._sections, section)
+        raw_entries = getattr(self._sections, section) or []
         spans = np.empty((len(raw_entries), 2), dtype=np.int64)
         if not raw_entries:
             return spans
@@ -196,6 +206,12 @@ class AnnotationFile:
             except ValueError as error:
                 return "images without a usable file name", str(error)
         short, long = sorted((image["height"], image["width"]))
+        max_pixels = self._needs.max_pixels
+        if max_pixels and short * long > max_pixels:
+            return "images that are too large", (
+                f"{image['width']} x {image['height']} pixels, more than INPUT.MAX_IMAGE_PIXELS, "
+                f"{max_pixels}"
+            )
         max_size = self._needs.max_size
         if max_size and 2 * max_size * short < long:
             return "images that are too narrow", (
@@ -312,7 +328,8 @@ def paused_garbage_collector() -> Iterator[None]:
 
 class _Sections(msgspec.Struct):
     images: list[msgspec.Raw] | None = None
-    annotations: list[msgspec.Raw] | None = None
+    # A set to be tested on a server has none.
+    annotations: list[msgspec.Raw] | None = []
     categories: list[msgspec.Raw] | None = None
 
 
@@ -332,12 +349,20 @@ def _in_strict_json(text: bytes, json_file: str) -> bytes:
     """
     try:
         content = json.loads(text, parse_constant=str, parse_float=_finite_or_text)
-        if isinstance(content, dict):
-            lists = {key: content[key] for key in SECTIONS if isinstance(content.get(key), list)}
-            return json.dumps(lists, ensure_ascii=False).encode("utf-8", "surrogatepass")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
-    raise ValueError(f"{json_file}: holds no object but a {type(content).__name__}")
+        reason = next((DISGUISES[start] for start in DISGUISES if text.startswith(start)), "")
+        if isinstance(error, UnicodeDecodeError) and not reason:
+            reason = f"its text is not UTF-8 ({error}); if it is Latin-1: iconv -f latin1 -t utf8"
+        reason = reason or f"not JSON, or not complete: {error}"
+        raise ValueError(f"{json_file}: {reason}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{json_file}: holds no object but a {type(content).__name__}")
+    lists = {
+        key: content[key] if isinstance(content[key], list) else None
+        for key in SECTIONS
+        if key in content
+    }
+    return json.dumps(lists, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _finite_or_text(number: str) -> float | str:

@@ -25,7 +25,7 @@ from ..config import load_config
 from .annotation_file import AnnotationFile, Needs, image_file_name
 from .dataset_checks import CHECKS, SHARE_REFUSED, Columns, read_columns
 from .findings import NUM_EXAMPLES, Findings
-from .pictures import DEEP, TURNED, did_you_mean, oddity, read_size
+from .pictures import DEEP, TURNED, allow_pixels, did_you_mean, oddity, read_size, reading_error
 from .register import find_dataset, names_from_coco_url
 from .training_set import check_num_classes, check_same_categories, check_same_classes
 
@@ -83,6 +83,7 @@ def check_datasets(cfg: CfgNode) -> Report:
     Args:
         cfg: a config with this project's keys. Nothing needs to be registered.
     """
+    allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
     report, train, test = Report(), cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
     if not train:
         report.add("DATASETS.TRAIN", "error", "no dataset", "DATASETS.TRAIN is empty")
@@ -237,7 +238,7 @@ def _look_at(
             picture.convert("RGB")
             return "", "", read_size(picture), odd
     except Exception as error:  # Pillow's decoders raise many kinds
-        return "unreadable images", f"{path}: {error}", None, ("", "")
+        return "unreadable images", f"{path}: {reading_error(error)}", None, ("", "")
 
 
 def _check_shared_images(cfg: CfgNode, report: Report) -> None:

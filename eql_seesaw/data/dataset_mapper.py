@@ -10,7 +10,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from .findings import shorten
-from .pictures import did_you_mean
+from .pictures import did_you_mean, reading_error
 
 
 class NamedImageDatasetMapper(DatasetMapper):
@@ -26,7 +26,7 @@ class NamedImageDatasetMapper(DatasetMapper):
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         try:
-            _check_file(dataset_dict["file_name"])
+            _check_file(dataset_dict)
             if self.is_train:
                 self._check_annotations(dataset_dict)
             return super().__call__(dataset_dict)
@@ -49,20 +49,27 @@ class NamedImageDatasetMapper(DatasetMapper):
 def unreadable_message(dataset_dict: dict[str, Any], error: Exception) -> str:
     """One line that names the image and says what is wrong; that of ``error`` if it does so."""
     name = f"image {dataset_dict.get('image_id')}, {dataset_dict.get('file_name')}: "
-    reason = " ".join(str(error).split())
+    reason = reading_error(error)
     if isinstance(error, FileNotFoundError):
         reason = f"no such file{did_you_mean(str(dataset_dict.get('file_name')))}"
     # Pillow raises SyntaxError for some broken files.
-    if not reason or not isinstance(error, (OSError, ValueError, SyntaxError)):
+    known = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+    if not reason or not isinstance(error, known):
         reason = ": ".join(filter(None, (type(error).__name__, reason)))
     return reason if reason.startswith(name) else name + reason
 
 
-def _check_file(file_name: str) -> None:
+def _check_file(dataset_dict: dict[str, Any]) -> None:
     # Where a PNG breaks while its EXIF data are read, Detectron2 goes on with a black picture.
-    with PathManager.open(file_name, "rb") as f, Image.open(f) as image:
+    with PathManager.open(dataset_dict["file_name"], "rb") as f, Image.open(f) as image:
+        width, height = image.size
         if image.format == "PNG":
             image.verify()
+    expected = dataset_dict.get("width", width), dataset_dict.get("height", height)
+    # Before masks are decoded at the size that was annotated; EXIF, which may turn the picture, is
+    # Detectron2's matter.
+    if sorted(expected) != sorted((width, height)):
+        raise ValueError(f"{width} x {height} pixels, annotated as {expected[0]} x {expected[1]}")
 
 
 def _check_segmentation(segmentation: Any, dataset_dict: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Pictures as Detectron2 reads them, and where that is not what they look like."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,20 @@ DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 # Kinds of oddities.
 DEEP = "pictures of more than 8 bits that become white or black"
 TURNED = "pictures turned by EXIF"
+
+
+def allow_pixels(max_pixels: int) -> None:
+    """Let Pillow, in this process and those forked from it, read pictures of as many pixels."""
+    # Pillow warns from here on, and refuses from twice as many.
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
+
+
+def reading_error(error: Exception) -> str:
+    """Line on why a picture cannot be read."""
+    found = re.search(r"Image size \((\d+) pixels\) exceeds limit of (\d+)", str(error))
+    if isinstance(error, Image.DecompressionBombError) and found:
+        return f"{found[1]} pixels, more than INPUT.MAX_IMAGE_PIXELS, {found[2]}"
+    return " ".join(str(error).split())
 
 
 def read_size(picture: Image.Image) -> tuple[int, int]:

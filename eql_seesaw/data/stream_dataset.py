@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .annotated_images import AnnotatedImages, DecodedImage, JoinedImages
 from .dataset_mapper import unreadable_message
 
 # A mapper that fails for so many images in a row fails for all of them.
@@ -38,6 +39,7 @@ class StreamDataset(Dataset):
         self.dataset = dataset
         self.mapper = mapper
         self.seed = seed
+        self._is_decoded_anew = isinstance(dataset, AnnotatedImages | JoinedImages)
         self.max_failures = MAX_FAILURES if skip_unreadable else 1
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
@@ -58,6 +60,8 @@ class StreamDataset(Dataset):
         unreadable: list[str] = []
         while True:
             dataset_dict = self.dataset[index]
+            if self._is_decoded_anew:
+                dataset_dict = DecodedImage(dataset_dict)
             try:
                 with seeded_generators(_random_words(self.seed, position, 1 + len(unreadable))):
                     mapped = self.mapper(dataset_dict)

@@ -48,11 +48,7 @@ def evaluate(setup: Setup, model: nn.Module) -> dict:
             fixed_ap=cfg.TEST.FIXED_AP,
             boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
-        try:
-            results[name] = inference_on_dataset(with_rles(model), loader, evaluator)
-        except Exception:
-            logger.exception("Exception during evaluation:")
-            raise
+        results[name] = inference_on_dataset(with_rles(model), loader, evaluator)
         evaluated[name] = evaluator.result
         if comm.is_main_process():
             logger.info(f"Evaluation results for {name} in csv format:")

@@ -16,8 +16,10 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from ..atomic_write import atomic_file
+from ..command_line import EXPECTED_ERRORS, last_line
 from ..config import load_config, merge_config
 from ..data.annotation_file import Needs
+from ..data.pictures import allow_pixels
 from ..data.register import (
     find_dataset,
     is_own_dataset,
@@ -92,6 +94,7 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
             f"MODEL.ROI_BOX_HEAD.DECOUPLED {cfg.MODEL.ROI_BOX_HEAD.DECOUPLED} starts with a "
             "trained detector: name its checkpoint in MODEL.WEIGHTS"
         )
+    allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
     register_datasets(cfg)
     training_set = load_training_set(cfg, statistics_only=eval_only)
     groups = None if training_set is None else training_set.statistics.groups
@@ -129,6 +132,7 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
     cfg, rank = setup.cfg, comm.get_rank()
     for name in ("fvcore", "detectron2", "eql_seesaw"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_without_expected_traceback)
     logger.info(f"Environment info:\n{collect_env_info()}")
     logger.info(f"Command line arguments: {args}")
     logger.info(f"The config:\n{cfg.dump()}")
@@ -156,6 +160,14 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
             "MODEL.DEVICE is cpu, but several processes on a machine with GPUs talk over NCCL; "
             "hide the GPUs with CUDA_VISIBLE_DEVICES="
         )
+
+
+def _without_expected_traceback(record: logging.LogRecord) -> bool:
+    """Of errors that a user can act on, Detectron2 would log the traceback all the same."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, EXPECTED_ERRORS):
+        record.msg, record.args, record.exc_info = f"Training ends: {last_line(error)}", (), None
+    return True
 
 
 def _without_missing_training_set(cfg: CfgNode) -> CfgNode:

@@ -381,7 +381,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             self._logger.warning("The model gave no detections at all, so every AP is 0.")
         if not self.ground_truth["annotations"]:
             self._logger.warning(
-                f"{self._metadata.json_file} has no annotations, so every AP is n/a."
+                f"{self._metadata.json_file} has no annotations, so every AP is n/a; "
+                f"{RESULTS} has the detections, as a server for a test set takes them."
             )
 
     @cached_property

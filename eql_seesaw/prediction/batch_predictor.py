@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 
+from ..data.pictures import allow_pixels
 from ..data.register import class_metadata, find_dataset, register_instances
 from ..engine.checkpoint import build_checkpointer
 from ..engine.start_and_resume import load_trained
@@ -54,6 +55,7 @@ class BatchPredictor:
         """
         if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
             raise ValueError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; it must be BGR or RGB")
+        allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
         self._is_rgb = cfg.INPUT.FORMAT == "RGB"
         self._resize = T.ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..atomic_write import atomic_file
+from ..data.pictures import reading_error
 from .batch_predictor import BatchPredictor
 from .results import PredictionsWriter
 
@@ -86,7 +87,8 @@ def predict_images(
                 except Exception as error:  # Pillow's readers raise all sorts over broken files
                     num_unreadable += 1
                     is_other = isinstance(error, UnidentifiedImageError)
-                    reason = "not an image" if is_other else error or type(error).__name__
+                    reason = reading_error(error) or type(error).__name__
+                    reason = "not an image" if is_other else reason
                     logger.warning(f"left out {image[1]}: {reason}")
             detections = predictor.predict([model_input for *_, model_input in batch])
             for (image_id, path, name, pixels, _), instances in zip(batch, detections, strict=True):

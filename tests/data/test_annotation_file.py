@@ -1,6 +1,7 @@
 """What is accepted of annotation files: the same in training, in an evaluation and by the check."""
 
 import copy
+import gzip
 import json
 import logging
 import math
@@ -54,6 +55,11 @@ ELSEWHERE = {
     "polygons outside the image",
     "empty boxes",
     "boxes outside the image",
+    "boxes of the whole image",
+    "masks that lie elsewhere than their boxes",
+    "areas that do not fit their boxes",
+    "objects that are listed twice",
+    "images that are listed twice",
     "repeated category names",
     "missing images",
     "images of another size",
@@ -270,7 +276,10 @@ def test_junk_is_one_line_or_the_same_for_all(project, caplog):
         (b'{"images": [', "not JSON, or not complete"),
         (b"", "not JSON, or not complete"),
         (b"[" * 100_000, "not JSON, or not complete"),
-        (b'{"images": [{"note": "\xe9"}]}', "not JSON, or not complete"),
+        (b'{"images": [{"note": "\xe9"}]}', "its text is not UTF-8"),
+        (b"PK\x03\x04...", "a ZIP archive"),
+        (gzip.compress(b"{}"), "compressed with gzip"),
+        (b"<!DOCTYPE html>", "an HTML or XML page"),
         (b"[]", "holds no object but a list"),
     ],
 )
@@ -308,3 +317,43 @@ def test_file_name_comes_from_coco_url_where_there_is_none():
 def test_text_of_a_value_stays_short():
     assert shorten("ab") == '"ab"'
     assert shorten(list(range(1000))) == repr(list(range(1000)))[:37] + "..."
+
+
+@pytest.mark.fault(
+    "Masks of sizes that nobody means: an RLE of 65,000 x 65,000, a polygon at 9e8",
+    "One line, before anything of that size is made",
+)
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({"segmentation": [[1, 2, 9e8, 2, 4, 6]]}, "900000000.0"),
+        ({"segmentation": {"size": [65_000] * 2, "counts": "04"}}, "segmentation.size is [65000"),
+        ({"segmentation": {"size": [20, 30], "counts": [0, 2**33]}}, "counts are 8589934592 pix"),
+        ({"bbox": [0, 0, 9e8, 3]}, "900000000.0"),
+    ],
+)
+def test_sizes_that_nobody_means(project, caplog, change, expected):
+    project.cfg.INPUT.MASK_FORMAT = "bitmask"
+    project.train["annotations"][0].update(change)
+    said = three_ways(project, caplog)
+    assert all(expected in line and line.startswith("error") for line in said)
+
+
+def test_images_that_are_too_large(project, caplog):
+    project.train["images"][0].update(width=20_000, height=20_000)
+    expected = "20000 x 20000 pixels, more than INPUT.MAX_IMAGE_PIXELS, 178956970"
+    said = three_ways(project, caplog)
+    assert all(expected in line and line.startswith("error") for line in said)
+    project.cfg.INPUT.MAX_IMAGE_PIXELS = 400_000_000
+    training, evaluation, _ = three_ways(project, caplog)
+    assert training == evaluation == []
+
+
+@pytest.mark.parametrize("annotations", [None, []])
+def test_set_for_a_server_has_no_annotations(project, annotations):
+    del project.train["annotations"]
+    if annotations is not None:
+        project.train["annotations"] = annotations
+    project.write()
+    ground_truth = load_ground_truth(project.cfg.DATASETS.REGISTER.train.JSON, ["r", "c"])
+    assert ground_truth["annotations"] == [] and len(ground_truth["images"]) == 2

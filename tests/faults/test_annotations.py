@@ -104,9 +104,9 @@ def test_of_no_consequence(train_net, overrides, symbols, tmp_path):
     [
         fault(
             "the HTML page of a failed download",
-            "one line: not JSON",
+            "one line that says so, as for a ZIP archive, gzip, Git LFS and Latin-1",
             "<!DOCTYPE html><title>404</title>",
-            "train.json: not JSON, or not complete",
+            "train.json: an HTML or XML page, as a failed download leaves behind",
             "html",
         ),
         fault(
