@@ -30,7 +30,7 @@ from .annotation_entries import (
     rle_error,
     segmentation_error,
 )
-from .findings import Findings, shorten
+from .findings import Findings, one_line, shorten
 
 SECTIONS = ("images", "annotations", "categories")
 # First bytes of files that are called .json, too.
@@ -178,6 +178,10 @@ class AnnotationFile:
                 text = f"name is {shorten(name)}, so that it is called {category_id}"
                 note("categories without a name", text)
                 entry["name"] = str(category_id)
+            elif (clean := one_line(name)) != name:
+                text = f"name is {shorten(name)}, so that it is called {clean}"
+                note("categories with an odd name", text)
+                entry["name"] = clean
             categories[category_id] = entry
         return dict(sorted(categories.items()))
 

@@ -9,7 +9,7 @@ from detectron2.data import DatasetMapper
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from .findings import shorten
+from .findings import one_line, shorten
 from .pictures import did_you_mean, reading_error
 
 
@@ -48,7 +48,8 @@ class NamedImageDatasetMapper(DatasetMapper):
 
 def unreadable_message(dataset_dict: dict[str, Any], error: Exception) -> str:
     """One line that names the image and says what is wrong; that of ``error`` if it does so."""
-    name = f"image {dataset_dict.get('image_id')}, {dataset_dict.get('file_name')}: "
+    file_name = one_line(str(dataset_dict.get("file_name")))
+    name = f"image {dataset_dict.get('image_id')}, {file_name}: "
     reason = reading_error(error)
     if isinstance(error, FileNotFoundError):
         reason = f"no such file{did_you_mean(str(dataset_dict.get('file_name')))}"

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,14 @@ class Findings:
             raise ValueError(f"{self.source}: {error}")
         for warning in self.of("warning"):
             logger.warning(f"{self.source}: {warning}")
+
+
+def one_line(name: str) -> str:
+    """A name without line breaks, control characters and halves of surrogate pairs."""
+    letters = " ".join(name.split()) if len(name.splitlines()) > 1 else name
+    return "".join(
+        f"\\u{ord(x):04x}" if unicodedata.category(x) in ("Cc", "Cs") else x for x in letters
+    )
 
 
 def shorten(value: Any) -> str:

@@ -298,7 +298,10 @@ def test_file_that_is_no_json_object(tmp_path, text, expected):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_encodings(tmp_path, encoding):
     json_file = tmp_path / "x.json"
-    categories = [{"id": 1, "name": "é\ud800"}, {"id": 2, "area": math.nan, "x": 10**400}]
+    categories = [
+        {"id": 1, "name": "é", "note": "\ud800"},
+        {"id": 2, "area": math.nan, "x": 10**400},
+    ]
     json_file.write_text(json.dumps({"categories": categories}), encoding)
     assert list(AnnotationFile(str(json_file)).categories.values()) == [
         categories[0],
@@ -347,6 +350,26 @@ def test_images_that_are_too_large(project, caplog):
     project.cfg.INPUT.MAX_IMAGE_PIXELS = 400_000_000
     training, evaluation, _ = three_ways(project, caplog)
     assert training == evaluation == []
+
+
+@pytest.mark.fault(
+    "A class is named with a line break, a control character or half of a surrogate pair",
+    "A warning; it is called otherwise",
+)
+@pytest.mark.parametrize(
+    "name, called",
+    [("line\nbreak", "line break"), ("bell\a", "bell\\u0007"), ("half \ud83e", "half \\ud83e")],
+)
+def test_odd_names_of_classes(project, caplog, name, called):
+    project.train["categories"][0]["name"] = name
+    training, evaluation, check = three_ways(project, caplog)
+    assert training == evaluation == check and f"so that it is called {called}" in training[0]
+    assert load_training_set(project.cfg).class_names[0] == called
+
+
+def test_names_with_joiners_stay(project, caplog):
+    project.train["categories"][0]["name"] = "\N{MAN}\N{ZERO WIDTH JOINER}\N{ROCKET} \u4eba"
+    assert three_ways(project, caplog) == [[], [], []]
 
 
 @pytest.mark.parametrize("annotations", [None, []])
