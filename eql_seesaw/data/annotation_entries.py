@@ -64,7 +64,7 @@ class Annotation(msgspec.Struct, gc=False):
     category_id: Id
     bbox: tuple[Number, Number, Number, Number] | None = None
     segmentation: list[Polygon] | Rle | None = None
-    area: Number | None = None
+    area: int | float | None = None
     iscrowd: Literal[0, 1] | bool = 0
 
     def box(self, height: int, width: int) -> list[int | float]:

@@ -180,12 +180,14 @@ def crowds(columns: Columns) -> Suspects:
 
 def repeated_objects(columns: Columns) -> Suspects:
     """Objects that are listed twice: image, class, box and mask are the same."""
-    rows = np.column_stack(
-        [columns.images, columns.classes, columns.boxes, np.nan_to_num(columns.extents, nan=-1)]
-    )
-    _, first = np.unique(rows, axis=0, return_index=True)
-    is_repeated = np.ones(len(rows), dtype=bool)
-    is_repeated[first] = False
+    # Objects that are the same follow each other in this order.
+    order = np.lexsort((*columns.boxes.T, columns.classes, columns.images))
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for values in (columns.images, columns.classes, *columns.boxes.T, *columns.extents.T):
+        column = np.nan_to_num(values[order], nan=-1)
+        same &= column[1:] == column[:-1]
+    is_repeated = np.zeros(len(order), dtype=bool)
+    is_repeated[order[1:][same]] = True
     return Suspects("objects that are listed twice", is_repeated, columns.box)
 
 
@@ -298,13 +300,14 @@ class _Columns:
         sizes = [(image["width"], image["height"]) for image in images]
         return Columns(
             is_train=is_train,
-            ids=np.array(self.ids, dtype=np.int64),
-            images=np.array(self.images, dtype=np.int64),
-            classes=np.array(self.classes, dtype=np.int64),
-            is_crowd=np.array(self.is_crowd, dtype=bool),
-            boxes=np.array(self.boxes, dtype=np.float64).reshape(-1, 4),
-            extents=np.array(self.extents, dtype=np.float64).reshape(-1, 4),
-            areas=np.array(self.areas, dtype=np.float64),
+            # Not copied: there may be millions.
+            ids=np.frombuffer(self.ids, dtype=np.int64),
+            images=np.frombuffer(self.images, dtype=np.int64),
+            classes=np.frombuffer(self.classes, dtype=np.int64),
+            is_crowd=np.frombuffer(self.is_crowd, dtype=np.int8).astype(bool),
+            boxes=np.frombuffer(self.boxes).reshape(-1, 4),
+            extents=np.frombuffer(self.extents).reshape(-1, 4),
+            areas=np.frombuffer(self.areas),
             image_ids=np.array([image["id"] for image in images], dtype=np.int64),
             sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
             file_names=[image.get("file_name") or image.get("coco_url") for image in images],

@@ -342,6 +342,13 @@ def test_sizes_that_nobody_means(project, caplog, change, expected):
     assert all(expected in line and line.startswith("error") for line in said)
 
 
+def test_areas_of_large_objects(project, caplog):
+    project.train["images"][0].update(width=10_000, height=10_000)
+    large = {"bbox": [0, 0, 9000, 9000], "segmentation": [[0, 0, 9000, 0, 9000, 9000, 0, 9000]]}
+    project.train["annotations"][0].update(large, area=81_000_000)
+    assert three_ways(project, caplog) == [[], [], []]
+
+
 def test_images_that_are_too_large(project, caplog):
     project.train["images"][0].update(width=20_000, height=20_000)
     expected = "20000 x 20000 pixels, more than INPUT.MAX_IMAGE_PIXELS, 178956970"
