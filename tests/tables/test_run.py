@@ -200,6 +200,18 @@ def test_finished_with_the_recipes_batch_and_with_another(run):
         assert math.isnan(run.metrics["bbox/AP"]) and run.batch == (batch or 8)
 
 
+def test_run_of_before_there_were_own_class_heads_is_a_result(run):
+    """They give the same numbers."""
+    finish(run, bbox_AP=21.5)
+    config = Path(run.folder, "config.yaml")
+    ours = run.cfg.MODEL.ROI_MASK_HEAD.NAME
+    config.write_text(config.read_text().replace(ours, "MaskRCNNConvUpsampleHead"))
+    assert found(run)[0] is not None
+    other = config.read_text().replace("MaskRCNNConvUpsampleHead", "NormedMaskRCNNConvUpsampleHead")
+    config.write_text(other)
+    assert "its config differs in MODEL.ROI_MASK_HEAD.NAME" in found(run)[1]
+
+
 @pytest.mark.parametrize(
     "changes, difference",
     [
