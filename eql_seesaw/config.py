@@ -272,11 +272,6 @@ def _validate_model(cfg: CN) -> None:
                 f"MODEL.{node}.NORM is {norm!r}, which Detectron2 does not know; it knows BN, "
                 'SyncBN, FrozenBN, GN, LN and "" for none'
             ) from None
-        if norm == "SyncBN" and model.DEVICE == "cpu":
-            raise ValueError(
-                f"MODEL.{node}.NORM is SyncBN, which needs a GPU, but MODEL.DEVICE is cpu; use "
-                "FrozenBN, GN or BN"
-            )
     if cfg.TEST.AUG.ENABLED:
         raise ValueError(
             "TEST.AUG.ENABLED is true, but evaluation here does not augment its images; leave it "

@@ -14,7 +14,6 @@ REFUSED = [
     (["SOLVER.STEPS", "(5, 3)"], "SOLVER.STEPS is (5, 3); they must ascend"),
     (["MODEL.DEVICE", "mps"], "MODEL.DEVICE is 'mps'; it must be cuda or cpu"),
     (["MODEL.RESNETS.NORM", "LN2"], "MODEL.RESNETS.NORM is 'LN2', which Detectron2 does not know"),
-    (["MODEL.FPN.NORM", "SyncBN"], "MODEL.FPN.NORM is SyncBN, which needs a GPU"),
     (["MODEL.KEYPOINT_ON", "True"], "MODEL.KEYPOINT_ON is true, but here keypoints are neither"),
     (["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS is true, but"),
     (["MODEL.META_ARCHITECTURE", "RetinaNet"], "'RetinaNet', .* use GeneralizedRCNN"),

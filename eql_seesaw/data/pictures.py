@@ -92,7 +92,10 @@ def did_you_mean(path: str) -> str:
         for entry in sorted(entries):
             if wanted in (_plain(entry), os.path.splitext(_plain(entry))[0]):
                 found = os.path.normpath(os.path.join(folder, entry))
-                return f"; did you mean {found}?"
+                form = ""
+                if found != path and _plain(found) == _plain(path):
+                    form = " (the same letters, in another form of Unicode or case)"
+                return f"; did you mean {found}{form}?"
     return ""
 
 
