@@ -130,7 +130,8 @@ class Step:
         if is_peer:
             self.trainer = (AMPTrainer if mixed else SimpleTrainer)(model, batches, optimizer)
         else:
-            self.trainer = AccumulatingTrainer(model, batches, optimizer, mixed_precision=mixed)
+            precision = torch.float16 if mixed else None
+            self.trainer = AccumulatingTrainer(model, batches, optimizer, mixed_precision=precision)
 
     def __call__(self) -> None:
         torch.manual_seed(0)

@@ -30,6 +30,8 @@ TRAIN_SAMPLERS = (
     "RandomSubsetTrainingSampler",
 )
 UNREADABLE_IMAGES = ("stop", "skip")
+# Of mixed precision.
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 LVIS_ENGINES = ("hotcoco", "lvis")
 # Average precision of an IoU type: of all, at IoU 0.5 and 0.75, by object size, by class frequency.
 AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
@@ -147,6 +149,8 @@ def add_long_tail_config(cfg: CN) -> None:
     # its place, and skipped_images.csv and the end of the log say which were skipped.
     cfg.DATALOADER.UNREADABLE_IMAGES = "stop"
 
+    # Of SOLVER.AMP.ENABLED: float16, with a scaled loss, on a GPU; or bfloat16, also on a CPU.
+    cfg.SOLVER.AMP.PRECISION = "float16"
     # Forward and backward passes per step; each has IMS_PER_BATCH / ACCUMULATION_STEPS images.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Batch that the schedule was written for: with another IMS_PER_BATCH the learning rate is
@@ -229,6 +233,11 @@ def loss_arguments(cfg: CN, name: str) -> dict[str, Any]:
 def normed_classifier(cfg: CN) -> bool | None:
     """MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER as true, false, or None for the loss's own choice."""
     return NORMED_CLASSIFIER[str(cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER).lower()]
+
+
+def mixed_precision(cfg: CN) -> torch.dtype | None:
+    """The dtype of SOLVER.AMP, None where it is not enabled."""
+    return PRECISIONS[cfg.SOLVER.AMP.PRECISION] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def validate_config(cfg: CN) -> None:
@@ -389,9 +398,15 @@ def _validate_solver(cfg: CN) -> None:
             f"SOLVER.STEPS is {solver.STEPS}; they must ascend and be less than SOLVER.MAX_ITER, "
             f"{solver.MAX_ITER}"
         )
-    if solver.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+    if solver.AMP.PRECISION not in PRECISIONS:
         raise ValueError(
-            f"SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}"
+            f"SOLVER.AMP.PRECISION is {solver.AMP.PRECISION!r}; "
+            f"it must be {' or '.join(PRECISIONS)}"
+        )
+    if mixed_precision(cfg) == torch.float16 and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise ValueError(
+            f"SOLVER.AMP.ENABLED in float16 needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; "
+            "there set SOLVER.AMP.PRECISION bfloat16"
         )
 
 

@@ -64,14 +64,15 @@ def describe_scaling(cfg: CfgNode, scaled: CfgNode) -> str:
 
 
 def describe_step(cfg: CfgNode, images_per_pass: int) -> str:
-    """Parts of a step, for the log: images, processes, passes, learning rate."""
+    """Parts of a step, for the log: images, processes, passes, learning rate, precision."""
     solver = cfg.SOLVER
     passes = solver.ACCUMULATION_STEPS
     processes = solver.IMS_PER_BATCH // (passes * images_per_pass)
+    precision = f", {solver.AMP.PRECISION} where autocast allows" if solver.AMP.ENABLED else ""
     return (
         f"a step is {solver.IMS_PER_BATCH} images: {processes} process(es) x {passes} pass(es) x "
         f"{images_per_pass} image(s); learning rate {solver.BASE_LR:g}, {solver.MAX_ITER} "
-        "iterations"
+        f"iterations{precision}"
     )
 
 

@@ -196,7 +196,7 @@ class GradientStatistics(HookBase):
         self.loss_scale = self.trainer.loss_scale
 
     def after_step(self) -> None:
-        # Of the next step, read once. Mixed precision lowers it where it left out a step.
+        # Of the next step, read once. float16 lowers it where it left out a step.
         next_scale = self.trainer.loss_scale
         is_skipped = next_scale < self.loss_scale
         add_step(self.trainer.model, math.inf if is_skipped else self.loss_scale)

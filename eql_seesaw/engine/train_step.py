@@ -34,7 +34,8 @@ class AccumulatingTrainer(SimpleTrainer):
         data_loader: yields the images of one pass of this process.
         optimizer: of the model.
         num_passes: passes in a step.
-        mixed_precision: float16 where autocast allows, with scaled gradients; needs a GPU.
+        mixed_precision: float16 or bfloat16, used where autocast allows; None for float32. float16
+            needs a GPU, and its gradients are scaled.
 
     Attributes:
         asked_to_stop (bool): set it to ask all processes to stop; true in each of them after the
@@ -49,13 +50,13 @@ class AccumulatingTrainer(SimpleTrainer):
         data_loader: Iterable,
         optimizer: torch.optim.Optimizer,
         num_passes: int = 1,
-        mixed_precision: bool = False,
+        mixed_precision: torch.dtype | None = None,
     ):
         super().__init__(model, data_loader, optimizer)
         self.num_passes = num_passes
         self.mixed_precision = mixed_precision
-        # Without mixed precision it hands everything through.
-        self.grad_scaler = torch.amp.GradScaler("cuda", enabled=mixed_precision)
+        # Except with float16 it hands everything through: bfloat16 has the range of float32.
+        self.grad_scaler = torch.amp.GradScaler("cuda", enabled=mixed_precision == torch.float16)
         self.asked_to_stop = False
         self.unreadable: list[str] = []
         self.num_unreadable = 0
@@ -75,7 +76,7 @@ class AccumulatingTrainer(SimpleTrainer):
             data_time += time.perf_counter() - start
             images += batch
             with self._without_exchange(index + 1 < self.num_passes):
-                with torch.autocast("cuda", torch.float16, enabled=self.mixed_precision):
+                with self._autocast():
                     pass_losses = self._losses(batch, images)
                 for name, loss in pass_losses.items():
                     mean = loss.detach() / self.num_passes
@@ -92,7 +93,7 @@ class AccumulatingTrainer(SimpleTrainer):
 
     def state_dict(self) -> dict:
         state = super().state_dict()
-        if self.mixed_precision:
+        if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state
 
@@ -101,7 +102,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self.iter = state_dict["iteration"]
         if "optimizer" in state_dict:
             self.optimizer.load_state_dict(state_dict["optimizer"])
-        if self.mixed_precision and state_dict.get("grad_scaler"):
+        if self.grad_scaler.is_enabled() and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
     def _losses(self, batch: list[dict], images: list[dict]) -> dict[str, torch.Tensor]:
@@ -116,6 +117,12 @@ class AccumulatingTrainer(SimpleTrainer):
             reason = " ".join(str(error).split()).rstrip(".")
             reason += f"; losses of the step before: {', '.join(before) or 'none'}"
             raise self._error(f"{reason}; {_name_images(images)}") from error
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.mixed_precision is None:
+            return contextlib.nullcontext()
+        device = next(self.model.parameters()).device
+        return torch.autocast(device.type, self.mixed_precision)
 
     def _without_exchange(self, is_asked: bool) -> contextlib.AbstractContextManager:
         """Context in which, if asked for, gradients are not averaged over processes yet."""

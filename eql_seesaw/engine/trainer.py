@@ -16,7 +16,7 @@ from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from torch import nn
 
 from ..atomic_write import atomic_file
-from ..config import loss_arguments
+from ..config import loss_arguments, mixed_precision
 from ..data.annotated_classes import AnnotatedClassesMapper
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..data.train_loader import TrainLoader, build_train_loader
@@ -71,7 +71,7 @@ class LongTailTrainer(DefaultTrainer):
             data_loader,
             optimizer,
             num_passes=cfg.SOLVER.ACCUMULATION_STEPS,
-            mixed_precision=cfg.SOLVER.AMP.ENABLED,
+            mixed_precision=mixed_precision(cfg),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = build_checkpointer(
@@ -185,7 +185,7 @@ class LongTailTrainer(DefaultTrainer):
 
     @property
     def loss_scale(self) -> float:
-        """Factor that mixed precision multiplies the loss with; 1.0 without it."""
+        """Factor that float16 multiplies the loss with; 1.0 without it."""
         return self._trainer.grad_scaler.get_scale()
 
     def gather_unreadable(self) -> list[str]:

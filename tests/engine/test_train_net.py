@@ -196,7 +196,11 @@ BAD_VALUES = {
     ),
     "other heads": (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "does not read .*CLS_LOSS"),
     "detectron2's switch": (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"], "USE_SIGMOID_CE"),
-    "amp on cpu": (["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"], "SOLVER.AMP.ENABLED"),
+    "float16 on cpu": (
+        ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"],
+        "AMP.ENABLED in float16 needs a GPU, .* 'cpu'; there set SOLVER.AMP.PRECISION bfloat16",
+    ),
+    "unknown precision": (["SOLVER.AMP.PRECISION", "half"], "'half'; .* float16 or bfloat16"),
     "best metric": (["TEST.BEST_METRIC", "segm/ap"], "BEST_METRIC is 'segm/ap'; .*segm/AP"),
     "mask metric without masks": (["MODEL.MASK_ON", "False"], "TEST.BEST_METRIC is 'segm/AP'"),
     "no detections": (["TEST.LVIS_MAX_DETECTIONS", "0"], "LVIS_MAX_DETECTIONS is 0"),

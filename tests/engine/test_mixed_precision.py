@@ -1,0 +1,62 @@
+"""SOLVER.AMP in bfloat16 on CPUs, as users type it."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.crash_test import first_difference
+from tests.engine.conftest import ROOT
+from tests.engine.test_resume import CONFIG, load, metrics
+
+BFLOAT16 = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "bfloat16", "SEED", "1"]
+
+
+def losses_of_steps(output):
+    lines = [line for line in metrics(output) if "total_loss" in line]
+    losses = [value for line in lines for name, value in line.items() if "loss" in name]
+    assert losses and all(map(math.isfinite, losses))
+    return lines
+
+
+def test_training_is_in_bfloat16_and_evaluation_in_float32(train_net, overrides, tmp_path):
+    float32 = [*overrides, "SEED", "1", "OUTPUT_DIR", str(tmp_path / "float32")]
+    assert train_net(CONFIG, *float32, "DATASETS.TEST", "()") is None
+    assert train_net(CONFIG, *overrides, *BFLOAT16) is None
+    output = tmp_path / "output"
+    (line,), (expected,) = losses_of_steps(output), losses_of_steps(tmp_path / "float32")
+    assert line["total_loss"] != expected["total_loss"]
+    assert line["total_loss"] == pytest.approx(expected["total_loss"], rel=0.02)
+    assert "iterations, bfloat16 where autocast allows" in (output / "log.txt").read_text()
+    assert "grad_scaler" not in load(output)["trainer"]["_trainer"]
+    results = output / "inference" / "symbols_val" / "lvis_instances_results.json"
+    trained = results.read_bytes()
+    assert train_net(CONFIG, "--eval-only", "--resume", *overrides) is None
+    assert results.read_bytes() == trained
+
+
+@pytest.mark.slow
+def test_two_processes_are_resumed_exactly(overrides, tmp_path):
+    run = [*overrides, *BFLOAT16, "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    run += ["MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS", "True", "SOLVER.ACCUMULATION_STEPS", "2"]
+    run += ["SOLVER.IMS_PER_BATCH", "4", "DATASETS.TEST", "()"]
+
+    def train(output, *options):
+        command = [sys.executable, "train_net.py", "--config-file", f"configs/{CONFIG}"]
+        command += ["--num-gpus", "2", *options, *run, "OUTPUT_DIR", str(output)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr[-3000:]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(whole)
+    train(killed)
+    # As after a kill between the checkpoint of iteration 1 and that of iteration 3.
+    for name in ("model_final.pth", "model_0000003.pth"):
+        (killed / name).unlink()
+    (killed / "last_checkpoint").write_text("model_0000001.pth")
+    train(killed, "--resume")
+    assert not first_difference(load(whole), load(killed))
+    assert losses_of_steps(whole) == losses_of_steps(killed)
