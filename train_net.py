@@ -22,7 +22,9 @@ def main(args: argparse.Namespace) -> dict | None:
         if args.eval_only:
             model = engine.LongTailTrainer.build_model(cfg)
             checkpointer = engine.build_checkpointer(cfg, model)
-            engine.load_trained(checkpointer, cfg.MODEL.WEIGHTS, newest=args.resume)
+            engine.load_trained(
+                checkpointer, cfg.MODEL.WEIGHTS, args.resume, test_classes=setup.test_classes
+            )
             return engine.evaluate(setup, model)
         trainer = engine.LongTailTrainer(setup)
         trainer.resume_or_load(resume=args.resume)

@@ -36,7 +36,8 @@ class Report:
 
     Attributes:
         findings, notes: by dataset, or by key where it names none.
-        class_names: of each dataset that could be read.
+        class_names, category_ids: of each dataset that could be read.
+        objects: of each class, in each of them: all, and those that are no crowds.
         paths: of the images of each of them, by image id.
     """
 
@@ -44,6 +45,8 @@ class Report:
         self.findings: dict[str, Findings] = {}
         self.notes: defaultdict[str, list[str]] = defaultdict(list)
         self.class_names: dict[str, list[str]] = {}
+        self.category_ids: dict[str, list[int]] = {}
+        self.objects: dict[str, tuple[np.ndarray, ...]] = {}
         self.paths: dict[str, dict[int, str]] = {}
 
     def add(self, source: str, severity: str, kind: str, example: str) -> None:
@@ -104,8 +107,22 @@ def check_datasets(cfg: CfgNode) -> Report:
         if in_train and name in classes:
             first = in_train[0]
             _try(report, name, check_same_categories, first, classes[first], {name: classes[name]})
+    _check_learnable(in_train, report)
     _check_shared_images(cfg, report)
     return report
+
+
+def _check_learnable(names: list[str], report: Report) -> None:
+    """Find classes of which no training set has an object: the model can never learn them."""
+    objects = [report.objects[name] for name in names]
+    if not names or len({len(counts) for counts, _ in objects}) > 1:
+        return  # other classes, as was said
+    name = names[0]
+    counts, learnt = (np.sum(columns, axis=0) for columns in zip(*objects, strict=True))
+    for k in np.flatnonzero(learnt == 0).tolist():
+        what = "crowds only" if counts[k] else "no annotation"
+        text = f"category {report.category_ids[name][k]}: {report.class_names[name][k]} has {what}"
+        report.add(name, "warning", "categories that cannot be learnt", text)
 
 
 def _try(report: Report, name: str, check: Callable, *arguments: Any) -> None:
@@ -139,6 +156,11 @@ def _check_dataset(cfg: CfgNode, name: str, report: Report) -> None:
     report.findings[name] = file.findings
     columns = read_columns(file, is_train)
     report.class_names[name] = columns.class_names
+    report.category_ids[name] = columns.category_ids
+    report.objects[name] = tuple(
+        np.bincount(classes, minlength=len(columns.class_names))
+        for classes in (columns.classes, columns.classes[~columns.is_crowd])
+    )
     report.notes[name].append(
         f"{json_file}: {len(columns.image_ids)} images, {len(columns.ids)} annotations, "
         f"{len(columns.class_names)} categories"

@@ -65,15 +65,15 @@ class Columns:
     category_ids: list[int]
     class_names: list[str]
 
-    def annotation(self, row: int) -> str:
+    def describe(self, row: int) -> str:
         """Name of an annotation, for a person."""
         width, height = self.sizes[self.images[row]]
         image_id = self.image_ids[self.images[row]]
         return f"annotation {self.ids[row]} in image {image_id} of {width} x {height}"
 
-    def box(self, row: int) -> str:
+    def describe_box(self, row: int) -> str:
         """The same, with its box."""
-        return f"{self.annotation(row)}: bbox {np.round(self.boxes[row], 4).tolist()}"
+        return f"{self.describe(row)}: bbox {np.round(self.boxes[row], 4).tolist()}"
 
 
 class Suspects(NamedTuple):
@@ -94,7 +94,7 @@ def empty_boxes(columns: Columns) -> Suspects:
     return Suspects(
         "empty boxes",
         columns.boxes[:, 2:].min(axis=1) <= 0,
-        columns.box,
+        columns.describe_box,
     )
 
 
@@ -110,7 +110,7 @@ def boxes_outside(columns: Columns) -> Suspects:
             hint = ", which would fit as [x0, y0, x1, y1]"
         elif w / 2 <= x <= width - w / 2 and h / 2 <= y <= height - h / 2:
             hint = ", which would fit as [center x, center y, width, height]"
-        return f"{columns.box(row)} [x, y, width, height]{hint}"
+        return f"{columns.describe_box(row)} [x, y, width, height]{hint}"
 
     return Suspects("boxes outside the image", _overshoot(columns, corners) > ROUNDING, describe)
 
@@ -121,7 +121,7 @@ def polygons_outside(columns: Columns) -> Suspects:
     return Suspects(
         "polygons outside the image",
         overshoot > ROUNDING,
-        lambda row: f"{columns.annotation(row)}: polygon {overshoot[row]:.2f} pixels outside",
+        lambda row: f"{columns.describe(row)}: polygon {overshoot[row]:.2f} pixels outside",
     )
 
 
@@ -132,7 +132,7 @@ def fractions(columns: Columns) -> Suspects:
     return Suspects(
         "boxes of less than a pixel, as with coordinates from 0 to 1",
         is_small & (columns.sizes[columns.images] > 8).all(axis=1),
-        columns.box,
+        columns.describe_box,
         cannot_be_meant=True,
     )
 
@@ -148,7 +148,7 @@ def masks_elsewhere(columns: Columns) -> Suspects:
     def describe(row: int) -> str:
         x0, y0, x1, y1 = columns.extents[row].tolist()
         extent = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
-        return f"{columns.box(row)}, but its mask lies in {extent}"
+        return f"{columns.describe_box(row)}, but its mask lies in {extent}"
 
     # Not of small objects, whose box may be rounded.
     is_elsewhere = (np.minimum(mask, box) > 64) & (common < 0.5 * (mask + box - common))
@@ -162,33 +162,35 @@ def odd_areas(columns: Columns) -> Suspects:
     return Suspects(
         "areas that do not fit their boxes",
         is_odd,
-        lambda row: f"{columns.box(row)}, but its area is {columns.areas[row]:g}",
+        lambda row: f"{columns.describe_box(row)}, but its area is {columns.areas[row]:g}",
     )
 
 
 def whole_images(columns: Columns) -> Suspects:
     """Boxes of the whole image, where most are: labels of images, not of objects."""
     is_whole = (columns.boxes[:, 2:] >= 0.99 * columns.sizes[columns.images]).all(axis=1)
-    return _if_most("boxes of the whole image", is_whole, columns.box)
+    return _if_most("boxes of the whole image", is_whole, columns.describe_box)
 
 
 def crowds(columns: Columns) -> Suspects:
     """Crowds, on which nothing is trained, where most objects are."""
     kind = "crowds (iscrowd), which training leaves out"
-    return _if_most(kind, columns.is_crowd & columns.is_train, columns.annotation)
+    return _if_most(kind, columns.is_crowd & columns.is_train, columns.describe)
 
 
 def repeated_objects(columns: Columns) -> Suspects:
-    """Objects that are listed twice: image, class, box and mask are the same."""
+    """Objects that are listed twice: image, class, box and extent of the mask are the same."""
+    extents = np.nan_to_num(columns.extents, nan=-1)
+    values = [columns.images, columns.classes, *columns.boxes.T, *extents.T]
     # Objects that are the same follow each other in this order.
-    order = np.lexsort((*columns.boxes.T, columns.classes, columns.images))
+    order = np.lexsort(values)
     same = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for values in (columns.images, columns.classes, *columns.boxes.T, *columns.extents.T):
-        column = np.nan_to_num(values[order], nan=-1)
-        same &= column[1:] == column[:-1]
+    for column in values:
+        in_order = column[order]
+        same &= in_order[1:] == in_order[:-1]
     is_repeated = np.zeros(len(order), dtype=bool)
     is_repeated[order[1:][same]] = True
-    return Suspects("objects that are listed twice", is_repeated, columns.box)
+    return Suspects("objects that are listed twice", is_repeated, columns.describe_box)
 
 
 def repeated_images(columns: Columns) -> Suspects:
@@ -199,20 +201,6 @@ def repeated_images(columns: Columns) -> Suspects:
         np.array([counts[str(name)] > 1 and bool(name) for name in columns.file_names], bool),
         lambda index: f"image {columns.image_ids[index]}: {shorten(columns.file_names[index])}",
     )
-
-
-def unlearnable_classes(columns: Columns) -> Suspects:
-    """Classes of a training set without any object: the model can never learn to find them."""
-    num_classes = len(columns.category_ids)
-    counts = np.bincount(columns.classes, minlength=num_classes)
-    learnt = np.bincount(columns.classes[~columns.is_crowd], minlength=num_classes)
-
-    def describe(k: int) -> str:
-        what = "crowds only" if counts[k] else "no annotation"
-        return f"category {columns.category_ids[k]}: {columns.class_names[k]} has {what}"
-
-    is_unlearnable = (learnt == 0) & columns.is_train
-    return Suspects("categories that cannot be learnt", is_unlearnable, describe)
 
 
 def background_classes(columns: Columns) -> Suspects:
@@ -235,6 +223,7 @@ def repeated_class_names(columns: Columns) -> Suspects:
     )
 
 
+# Those of annotations, which need neither areas nor categories: a sample has none.
 ANNOTATION_CHECKS = (
     empty_boxes,
     fractions,
@@ -249,13 +238,12 @@ ANNOTATION_CHECKS = (
 CHECKS = (
     *ANNOTATION_CHECKS,
     repeated_images,
-    unlearnable_classes,
     background_classes,
     repeated_class_names,
 )
 
 
-class _Columns:
+class _ColumnsBuilder:
     """Columns of annotations, one after the other."""
 
     def __init__(self) -> None:
@@ -320,7 +308,7 @@ def read_columns(file: AnnotationFile, is_train: bool) -> Columns:
     """Columns of the annotations that are well-formed; the others become the file's findings."""
     index_of = {image_id: index for index, image_id in enumerate(file.images)}
     class_of = {category_id: k for k, category_id in enumerate(file.categories)}
-    columns = _Columns()
+    columns = _ColumnsBuilder()
     for _, annotation in file.annotations():
         image = file.images[annotation.image_id]
         columns.add(
@@ -350,7 +338,7 @@ def check_sample(name: str, images: Sequence[Mapping[str, Any]], logger: logging
     generator = random.Random(0)
     indices = sorted(generator.sample(range(len(images)), min(len(images), NUM_SAMPLED_IMAGES)))
     sample = [images[index] for index in indices]
-    columns = _Columns()
+    columns = _ColumnsBuilder()
     for index, image in enumerate(sample):
         for place, annotation in enumerate(image["annotations"]):
             columns.add(

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from .annotated_images import AnnotatedImages, JoinedImages
 from .dataset_mapper import NamedImageDatasetMapper
-from .loader_workers import held_signals, leave_signals_to_parent
 from .stream_dataset import StreamDataset
 from .train_sampler import build_train_sampler, sampler_settings
+from .worker_signals import held_signals, leave_signals_to_parent
 
 # Place of an image: its position in the stream of all processes, and its index in the dataset.
 Place = tuple[int, int]

@@ -55,7 +55,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
             model, save_dir, checkpointables: as for ``DetectionCheckpointer``.
             classifier: config keys that decide what the classifier's weights mean, and their
                 values.
-            metadata: of :func:`~eql_seesaw.data.class_names.class_metadata`, to be saved as
+            metadata: of :func:`~eql_seesaw.data.register.class_metadata`, to be saved as
                 "metadata" if it is known. :meth:`load` returns what the file has under this name.
             training_set: of :func:`.training_set_description`.
             max_checkpoints: SOLVER.MAX_CHECKPOINTS.

@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.dataset_mapper import NamedImageDatasetMapper
-from ..data.loader_workers import leave_signals_to_parent
+from ..data.worker_signals import leave_signals_to_parent
 from ..evaluation import LongTailLVISEvaluator
 from ..evaluation.rle_postprocessing import with_rles
 from ..evaluation.show import show_evaluation

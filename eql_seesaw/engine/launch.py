@@ -22,6 +22,7 @@ from .stop_signals import STOPPED, TrainingStopped, end_on_signals, heeded_signa
 
 Main = Callable[[argparse.Namespace], object]
 
+MAX_MINUTES = 365 * 24 * 60
 # A process that only says that another is lost lets that one's own end be seen first.
 _SECONDS_FOR_CAUSE = 5.0
 
@@ -48,14 +49,18 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
 
     Raises:
         ValueError: arguments, variables and machine do not fit together.
-        ProcessFailed: a process started here failed; names the rank and how it ended.
+        ProcessFailed: a process started here failed: its own line, or which rank ended how.
+        KeyboardInterrupt: a second SIGINT.
+        ConnectionError: the processes did not find each other.
         TrainingStopped: a signal stopped the processes in order.
         SystemExit: a signal ended them before they could handle it; with the shell's status, 128
             and the signal's number.
         RankLost: another rank has ended or stalls, where torchrun or srun started this one.
     """
-    if not args.timeout > 0:
-        raise ValueError(f"--timeout is {args.timeout:g} minutes; it must be more than 0")
+    if not 0 < args.timeout <= MAX_MINUTES:
+        raise ValueError(
+            f"--timeout is {args.timeout:g} minutes; it must be more than 0, and at most a year"
+        )
     placement = find_placement(args, os.environ)
     end_on_signals()
     if placement.is_started:

@@ -46,6 +46,7 @@ class Setup:
         ground_truths: of each dataset in DATASETS.TEST, by its name, as ``load_ground_truth``
             returns them.
         test_images: images of each of these datasets, for Detectron2's test loader.
+        test_classes: class names of each of these datasets.
         log: what was logged meanwhile, for the log in OUTPUT_DIR, which nobody has written to yet.
     """
 
@@ -53,6 +54,7 @@ class Setup:
     training_set: TrainingSet | None
     ground_truths: dict[str, dict[str, Any]]
     test_images: dict[str, list[dict[str, Any]]]
+    test_classes: dict[str, list[str]]
     log: list[logging.LogRecord]
 
 
@@ -112,7 +114,7 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
         classes[name] = [str(c.get("name", c["id"])) for c in categories]
     if training_set is not None and training_set.names:
         check_same_categories(training_set.names[0], training_set.class_names, classes)
-    return Setup(cfg, training_set, ground_truths, images, log)
+    return Setup(cfg, training_set, ground_truths, images, classes, log)
 
 
 def _images_to_evaluate(name: str, ground_truth: dict[str, Any]) -> list[dict]:

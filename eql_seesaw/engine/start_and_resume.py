@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -58,7 +58,7 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
 
     with _said_of("MODEL.WEIGHTS"):
         checkpointer.load(path, checkpointables=[], fit=fit)
-        if path:
+        if path and decoupled == "none":
             _check_backbone(checkpointer, path)
         for key in checkpointer.missing if decoupled != "none" else ():
             if not _is_classifier(key) and not _is_gradient_statistic(key):
@@ -108,11 +108,16 @@ def resume_run(checkpointer: LongTailCheckpointer, may_have_changed: bool = Fals
         if not path:
             return False
         checkpointer.load(path, fit=lambda c: _fit_resumed(checkpointer, c, path, may_have_changed))
+        if not may_have_changed:
+            _check_parameters(checkpointer, path)
     return True
 
 
 def load_trained(
-    checkpointer: LongTailCheckpointer, path: str, newest: bool = False
+    checkpointer: LongTailCheckpointer,
+    path: str,
+    newest: bool = False,
+    test_classes: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, list] | None:
     """
     Load a trained model's weights, to evaluate it or to predict with it.
@@ -120,13 +125,15 @@ def load_trained(
     Args:
         path: MODEL.WEIGHTS.
         newest: take the newest checkpoint in the checkpointer's folder instead, if there is one.
+        test_classes: class names of each dataset to evaluate on, by its name.
 
     Returns:
         {"thing_classes": names, "category_ids": ids of the annotation file}, K each; None where the
         file does not tell.
 
     Raises:
-        CheckpointError: no file is named, it cannot be read, or its classifier does not fit.
+        CheckpointError: no file is named, it cannot be read, it was trained on other classes, or a
+            part of the model is missing in it.
     """
 
     def fit(checkpoint: dict[str, Any]) -> None:
@@ -148,11 +155,21 @@ def load_trained(
     path = found or path
     with _said_of("--resume" if found else "MODEL.WEIGHTS"):
         checkpoint = checkpointer.load(path, checkpointables=[], fit=fit)
-        for key in checkpointer.missing:
-            # The loss's statistics are needed to go on training, not to evaluate.
-            if _is_classifier(key) and ".cls_score." in key:
-                raise CheckpointError(f"{path} {_without(key)}")
-    return _own_entry(checkpoint, "metadata", "thing_classes", "category_ids")
+        _check_parameters(checkpointer, path)
+        metadata = _own_entry(checkpoint, "metadata", "thing_classes", "category_ids")
+        for name, names in (test_classes or {}).items():
+            if metadata and not are_same_classes(metadata["thing_classes"], names):
+                difference = _other_classes(metadata["thing_classes"], names)
+                raise CheckpointError(f"{path} {difference} (dataset '{name}')")
+    return metadata
+
+
+def _check_parameters(checkpointer: LongTailCheckpointer, path: str) -> None:
+    """Refuse a file that leaves a part of the model as it was made, at random."""
+    parameters = {key.removeprefix("module.") for key, _ in checkpointer.model.named_parameters()}
+    for key in checkpointer.missing:
+        if key in parameters:
+            raise CheckpointError(f"{path} {_without(key)}")
 
 
 def _fit_resumed(
@@ -235,9 +252,13 @@ def _difference(
     if metadata and checkpointer.metadata:
         theirs, ours = metadata["thing_classes"], checkpointer.metadata["thing_classes"]
         if not are_same_classes(theirs, ours):
-            first = next(pair for pair in zip_longest(theirs, ours) if pair[0] != pair[1])
-            return f"was trained on other classes: {first[0]!r}, where here it is {first[1]!r}"
+            return _other_classes(theirs, ours)
     return ""
+
+
+def _other_classes(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    first = next(pair for pair in zip_longest(theirs, ours) if pair[0] != pair[1])
+    return f"was trained on other classes: {first[0]!r}, where here it is {first[1]!r}"
 
 
 def _own_entry(checkpoint: dict[str, Any], name: str, *keys: str) -> dict[str, Any] | None:
@@ -247,7 +268,8 @@ def _own_entry(checkpoint: dict[str, Any], name: str, *keys: str) -> dict[str, A
 
 
 def _without(key: str) -> str:
-    return f"has no {key} that fits this config; it was trained with another loss or other classes"
+    what = "another loss or other classes" if _is_classifier(key) else "another model"
+    return f"has no {key} that fits this config; it was trained with {what}"
 
 
 def _is_classifier(key: str) -> bool:
@@ -272,10 +294,14 @@ def _training_set_difference(found: dict[str, Any], expected: dict[str, Any]) ->
         return ""
     theirs, ours = map(_describe, (found, expected))
     if theirs == ours:
-        pairs = zip(found["instance_counts"], expected["instance_counts"], strict=False)
-        index = next((i for i, (before, now) in enumerate(pairs) if before != now), 0)
+        counted, index = next(
+            (counted, index)
+            for counted in ("instance", "image")
+            for index, count in enumerate(found[f"{counted}_counts"])
+            if [count] != expected[f"{counted}_counts"][index : index + 1]
+        )
         theirs, ours = (
-            f"{name} with {description['instance_counts'][index]} instances of class {index}"
+            f"{name} with {description[f'{counted}_counts'][index]} {counted}s of class {index}"
             for name, description in ((theirs, found), (ours, expected))
         )
     return f"was trained on {theirs}, but here it is {ours}"

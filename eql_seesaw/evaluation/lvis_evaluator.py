@@ -182,8 +182,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf",
             "AR", "ARs", "ARm", "ARl", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf"}};
             "segm" likewise if the model gave masks; and as asked for, without ECE, "bbox_fixed",
-            "segm_fixed" and "boundary". A metric without ground truth is left out. {} on ranks
-            that do not report.
+            "segm_fixed" and, without AR, "boundary". A metric without ground truth is left out. {}
+            on ranks that do not report.
         """
         if self._distributed:
             comm.synchronize()  # the ordinary one: a rank that stalls over its images is found
@@ -193,8 +193,9 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._writer.close()
         self._gather()
         num_results = sum(self._all_gather(self._writer.num_results))
-        for file_names in self._all_gather(self._file_names):
-            self._file_names.update(file_names)
+        if self._distributed:
+            for file_names in comm.gather(self._file_names, dst=0):
+                self._file_names.update(file_names)
         written = self._all_gather((self._writer.path, self._writer.num_bytes))
         self._check_own_file()
         self.result = self._report(num_results, written) if self._reports else None
@@ -221,8 +222,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
 
     def _iou_types_of_all_ranks(self):
         """A rank without images does not know them."""
-        own = self._iou_types if self._file_names else ("bbox",)
-        return max(self._all_gather(own), key=len)
+        found = set(self._all_gather(self._iou_types if self._file_names else None)) - {None}
+        if len(found) > 1:
+            raise ValueError("Either all images have masks, or none; ranks differ.")
+        return found.pop() if found else ("bbox",)
 
     def _all_gather(self, value):
         return comm.all_gather(value) if self._distributed else [value]
@@ -306,7 +309,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         except (OSError, ValueError, MemoryError) as error:
             self._logger.warning(f"no Fixed AP ({last_line(error)}); all other numbers are saved")
             return result
-        metrics = result.metrics | {f"{t}_fixed": _known(fixed[t].metrics) for t in fixed}
+        metrics = result.metrics | {f"{t}_fixed": _without_none(fixed[t].metrics) for t in fixed}
         in_order = {name: metrics[name] for name in ROW_NAMES if name in metrics}
         self._logger.info(f"with Fixed AP:\n{results_table(in_order)}")
         result = dataclasses.replace(result, metrics=in_order)
@@ -343,7 +346,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             num_images=len(self.ground_truth["images"]),
             num_processed_images=len(self._file_names),
             date=time.strftime("%Y-%m-%d %H:%M"),
-            metrics={name: _known(numbers) for name, numbers in metrics.items()},
+            metrics={name: _without_none(numbers) for name, numbers in metrics.items()},
             categories=category_records(self.ground_truth, counts, results),
             file_names={
                 str(image_id): name if name is None else os.path.abspath(name)
@@ -416,5 +419,5 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         return self._category_ids[predicted_class]
 
 
-def _known(metrics: Mapping[str, float | None]) -> dict[str, float]:
+def _without_none(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}

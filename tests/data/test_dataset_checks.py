@@ -121,6 +121,28 @@ def test_all_are_counted_and_three_are_shown(project):
     assert f"    {finding.examples[2]}\n    ...\n" in str(report)
 
 
+def test_objects_are_compared_with_their_masks(project):
+    """One box with three masks, of which two are the same, in an order that parts them."""
+    first = {"image_id": 2, "category_id": 2, "bbox": [2, 2, 9, 9]}
+    masks = [[2, 2, 11, 2, 11, 11], [2, 2, 11, 2, 11, 10], [2, 2, 11, 2, 11, 11]]
+    project.train["annotations"] += [
+        {**first, "id": 20 + i, "segmentation": [mask]} for i, mask in enumerate(masks)
+    ]
+    assert found(project.check()) == {("train", "warning", "objects that are listed twice"): 1}
+
+
+def test_classes_are_learnt_from_all_training_sets_together(project):
+    """Each of the two has objects of one class."""
+    project.train["annotations"] = project.train["annotations"][:1]
+    project.val["annotations"] = project.val["annotations"][1:]
+    project.cfg.DATASETS.TRAIN = ("train", "val")
+    kinds = {kind for _, _, kind in found(project.check())}
+    assert "categories that cannot be learnt" not in kinds
+    project.val["annotations"][0]["category_id"] = 1
+    report = project.check()
+    assert found(report)["train", "warning", "categories that cannot be learnt"] == 1
+
+
 def large_dataset(project, num_images=20):
     """Images of 100 x 80, each with an object in a box and a mask that fit."""
     project.train = {"categories": CONTENT["categories"], "images": [], "annotations": []}

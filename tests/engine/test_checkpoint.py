@@ -33,7 +33,8 @@ def dataset(tmp_path):
     """A registered dataset of three classes, whose ids are neither sorted nor contiguous."""
     categories = [{"id": i, "name": f"class {i}"} for i in (7, 2, 40)]
     path = tmp_path / "train.json"
-    path.write_text(json.dumps({"categories": categories, "images": [], "annotations": []}))
+    images = [{"id": 1, "file_name": "1.png", "height": 8, "width": 8}]
+    path.write_text(json.dumps({"categories": categories, "images": images, "annotations": []}))
     register_instances("checkpoint_train", str(path), str(tmp_path))
     yield "checkpoint_train"
     MetadataCatalog.remove("checkpoint_train")
@@ -148,6 +149,26 @@ class TestSameLossOnOtherClasses:
     def test_resuming_is_refused(self, checkpointer):
         with pytest.raises(CheckpointError, match="other classes: 'a', where here it is 'b'"):
             resume_run(checkpointer("bac"))
+
+    @pytest.mark.fault(
+        "A checkpoint is evaluated on a dataset with other classes, or the same in another order",
+        "One line with the first that differ",
+    )
+    @pytest.mark.parametrize("names", ["abd", "bac", "abcd"])
+    def test_evaluation_on_other_classes_is_refused(self, checkpointer, names):
+        load_trained(checkpointer(None), "", newest=True, test_classes={"val": list("abc")})
+        with pytest.raises(CheckpointError, match="other classes: .*, where here it is .*'val'"):
+            load_trained(checkpointer(None), "", newest=True, test_classes={"val": list(names)})
+
+    @pytest.mark.fault(
+        "A checkpoint of another model is evaluated: a part would stay as it was made, at random",
+        "One line with the first weight that it lacks",
+    )
+    def test_evaluation_of_another_model_is_refused(self, checkpointer):
+        other = checkpointer(None)
+        other.model.roi_heads.box_head.fc1 = nn.Linear(5, 32)
+        with pytest.raises(CheckpointError, match="has no roi_heads.box_head.fc1.weight that fits"):
+            load_trained(other, "", newest=True)
 
     def test_evaluation_takes_the_files_classes(self, checkpointer):
         evaluated = checkpointer(None)
@@ -413,6 +434,19 @@ class TestResume:
         other = {**COUNTED, "instance_counts": [1, 4, 5]}
         with pytest.raises(CheckpointError, match="with 5 instances of class 1, .* with 4 instan"):
             self.resume(run(training_set=other))
+
+    def test_training_sets_of_which_only_images_were_counted_otherwise(self, run):
+        other = {**COUNTED, "image_counts": [1, 3, 4]}
+        with pytest.raises(
+            CheckpointError, match="with 2 images of class 1, .* 3 images"
+        ):
+            self.resume(run(training_set=other))
+
+    def test_another_model(self, run):
+        other = run()
+        other.model.backbone = nn.Linear(5, 2)
+        with pytest.raises(CheckpointError, match="has no backbone.weight that fits .*another mod"):
+            self.resume(other)
 
     def test_only_the_name_changed(self, run):
         renamed = {**COUNTED, "dataset_names": ["symbols_on_another_disk"]}

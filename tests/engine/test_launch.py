@@ -197,7 +197,7 @@ def test_contradictions_are_one_line(gpus, case):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
 def test_timeout_must_be_positive(minutes):
     with pytest.raises(ValueError, match="--timeout"):
         launch(print, arguments("--timeout", minutes))
