@@ -189,22 +189,6 @@ def test_huge_logits_stay_finite(name):
 
 
 @every_loss
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_logits_are_computed_in_float32(name, dtype):
-    loss = build(name).eval()
-    logits, gt_classes = batch(loss, 50)
-    half = logits.detach().to(dtype).requires_grad_()
-    exact = half.detach().float().requires_grad_()
-    value, expected = total(loss, half, gt_classes), total(loss, exact, gt_classes)
-    assert value.dtype == torch.float32
-    torch.testing.assert_close(value, expected)
-    value.backward()
-    expected.backward()
-    assert half.grad.dtype == dtype
-    torch.testing.assert_close(half.grad, exact.grad.to(dtype), rtol=1e-2, atol=1e-4)
-
-
-@every_loss
 def test_blocks_of_rows_agree_with_one_block(name, monkeypatch):
     loss = without_chance(build(name)).eval()
     logits, gt_classes = batch(loss, 50)
@@ -244,18 +228,6 @@ def test_first_and_second_derivatives(name, arguments, foreground):
     (plain,) = torch.autograd.grad(sum(losses(logits)), logits)
     (with_graph,) = torch.autograd.grad(sum(losses(logits)), logits, create_graph=True)
     torch.testing.assert_close(with_graph, plain, rtol=1e-10, atol=1e-14)
-
-
-@every_loss
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_changes_nothing(name, dtype):
-    """Not even where a sum over many samples leaves the range of float16."""
-    loss = without_chance(build(name)).eval()
-    logits, gt_classes = batch(loss, 16_384, scale=8.0)
-    expected = total(loss, logits, gt_classes)
-    with torch.autocast("cpu", dtype):
-        actual = total(loss, logits, gt_classes)
-    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", ["softmax_eql", "bags", "federated"])
