@@ -230,6 +230,24 @@ def test_first_and_second_derivatives(name, arguments, foreground):
     torch.testing.assert_close(with_graph, plain, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
+@every_loss
+def test_compiled_loss_is_the_same(name):
+    """Also of another number of samples, which torch.compile makes a variable at its second."""
+    torch.compiler.reset()  # after many losses it would give up, and run them as they are
+    loss, other = build(name), build(name)
+    compiled = torch.compile(other, backend="aot_eager")  # needs no C++ compiler
+    for num_samples in (16, 9, 33):
+        logits, gt_classes = batch(loss, num_samples, seed=num_samples)
+        same_logits = logits.detach().clone().requires_grad_()
+        value, expected = total(compiled, same_logits, gt_classes), total(loss, logits, gt_classes)
+        value.backward()
+        expected.backward()
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(same_logits.grad, logits.grad)
+        torch.testing.assert_close(other.state_dict(), loss.state_dict())
+
+
 @pytest.mark.parametrize("name", ["softmax_eql", "bags", "federated"])
 def test_draws_are_seedable(name):
     counts = [1, 7, 40, 100, 101, 9000]
