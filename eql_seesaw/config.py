@@ -17,7 +17,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.layers import get_norm
 
-from .losses import LOSSES, build_loss
+from .losses import LOSSES, ClassificationLoss, build_loss
 from .schedule import scale_from_reference
 
 LONG_TAIL_ROI_HEADS = ("LongTailROIHeads", "LongTailCascadeROIHeads", "LongTailRes5ROIHeads")
@@ -39,6 +39,14 @@ AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 OTHER_METRICS = ("AR", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf")
 # Detectron2's meta-architectures without ROI heads of boxes, and one that needs semantic labels.
 WITHOUT_OUR_HEADS = ("ProposalNetwork", "RetinaNet", "FCOS", "SemanticSegmentor", "PanopticFPN")
+# The calibrations of TEST.CALIBRATION.METHOD, each with the links of the losses that it is defined
+# for (see ClassificationLoss), and its paper's strength, where that has one for all models.
+CALIBRATIONS: dict[str, tuple[tuple[str, ...], float | None]] = {
+    "norcal": (("softmax",), None),
+    "logit_adjustment": (("softmax",), 1.0),
+    "fracal": (("softmax", "sigmoid"), 2.0),
+    "tau_norm": (("softmax",), None),
+}
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
 
 
@@ -161,6 +169,12 @@ def add_long_tail_config(cfg: CN) -> None:
     # Let --resume go on although loss, classes or training set are not those of the checkpoint.
     cfg.SOLVER.RESUME_CHANGED = False
 
+    # Calibration of a trained classifier: none, norcal, logit_adjustment, fracal, tau_norm.
+    cfg.TEST.CALIBRATION = CN({"METHOD": "none"})
+    # Its gamma, tau, lambda or tau; None for that of the paper. norcal and tau_norm need one, which
+    # python -m eql_seesaw.calibrate chooses.
+    cfg.TEST.CALIBRATION.STRENGTH = None
+
     # Detections per image that LVIS evaluation keeps.
     cfg.TEST.LVIS_MAX_DETECTIONS = 300
     # hotcoco, or lvis for the official package: the same numbers, much slower.
@@ -252,7 +266,7 @@ def validate_config(cfg: CN) -> None:
     _validate_datasets(cfg)
     _validate_loading(cfg)
     _validate_solver(cfg)
-    _validate_loss(cfg)
+    _validate_calibration(cfg, _validate_loss(cfg))
     validate_test_config(cfg)
 
 
@@ -410,14 +424,14 @@ def _validate_solver(cfg: CN) -> None:
         )
 
 
-def _validate_loss(cfg: CN) -> None:
+def _validate_loss(cfg: CN) -> ClassificationLoss:
     name, num_classes = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS, cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if num_classes < 1:
         raise ValueError(f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}; it must be at least 1")
     try:
         # The values of the loss's own keys do not depend on the statistics.
         ones = torch.ones(num_classes)
-        build_loss(
+        return build_loss(
             name,
             num_classes,
             image_counts=ones,
@@ -427,6 +441,56 @@ def _validate_loss(cfg: CN) -> None:
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"MODEL.ROI_BOX_HEAD.{name.upper()}: {error}") from None
+
+
+def _validate_calibration(cfg: CN, loss: ClassificationLoss) -> None:
+    method, box_head = cfg.TEST.CALIBRATION.METHOD, cfg.MODEL.ROI_BOX_HEAD
+    if method == "none":
+        return
+    calibration_strength(method, cfg.TEST.CALIBRATION.STRENGTH, loss)
+    is_normed = normed_classifier(cfg)
+    if method == "tau_norm" and (loss.normed_classifier if is_normed is None else is_normed):
+        raise ValueError(
+            "TEST.CALIBRATION.METHOD is tau_norm, but MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER "
+            "normalises the weight vectors already; choose another method"
+        )
+    if method == "tau_norm" and box_head.DECOUPLED == "scale":
+        raise ValueError(
+            "TEST.CALIBRATION.METHOD is tau_norm, but MODEL.ROI_BOX_HEAD.DECOUPLED scale has "
+            "learnt the scale of each weight vector; choose another method"
+        )
+
+
+def calibration_strength(method: str, strength: float | None, loss: ClassificationLoss) -> float:
+    """
+    The strength of a calibration: TEST.CALIBRATION.STRENGTH, or the method's own.
+
+    Raises:
+        ValueError: there is no such method, it is not defined for the loss, or the strength is
+            missing or no number from 0.
+    """
+    key = "TEST.CALIBRATION.METHOD"
+    if method not in CALIBRATIONS:
+        raise ValueError(f"{key} is {method!r}; it must be one of none, {', '.join(CALIBRATIONS)}")
+    links, own_strength = CALIBRATIONS[method]
+    if loss.link not in links:
+        softmax = "one softmax over classes and background, without an objectness pair"
+        sigmoid = ", or one sigmoid for each class and none for background"
+        raise ValueError(
+            f"{key} is {method!r}, which is not defined for {type(loss).__name__} as it is set; it "
+            f"is for {softmax}{sigmoid if 'sigmoid' in links else ''}"
+        )
+    strength = own_strength if strength is None else strength
+    if strength is None:
+        raise ValueError(
+            f"{key} is {method!r}, which has no strength that suits all models: set "
+            "TEST.CALIBRATION.STRENGTH; python -m eql_seesaw.calibrate chooses one"
+        )
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not strength >= 0:
+        raise ValueError(
+            f"TEST.CALIBRATION.STRENGTH is {strength!r}; it must be a number from 0, or None"
+        )
+    return float(strength)
 
 
 def validate_test_config(cfg: CN) -> None:

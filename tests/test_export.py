@@ -97,6 +97,30 @@ def test_exported_model_equals_the_model(tmp_path, roi_heads, overrides):
     assert len(set(numbers)) > 1
 
 
+def test_calibration_is_exported_and_predicted_with(tmp_path):
+    settings = ["TEST.CALIBRATION.METHOD", "norcal", "TEST.CALIBRATION.STRENGTH", 0.8]
+    cfg, weights = trained(tmp_path, "LongTailROIHeads", LOSS, "softmax_ce", *settings)
+    output = str(tmp_path / "model.ts")
+    with pytest.raises(FileNotFoundError, match="DATASETS.CLASS_STATISTICS: no such file"):
+        export_torchscript(cfg, weights, output, noise(64, 80))
+    cfg = tiny_config(tmp_path, "LongTailROIHeads", *LIMITS, *SIZES, *settings)
+    export_torchscript(cfg, weights, output, noise(64, 80))
+    exported, calibrated = torch.jit.load(output), BatchPredictor(cfg, weights).model
+    image = torch.as_tensor(noise(97, 50)).permute(2, 0, 1)
+    outputs = exported(image)
+    assert_equal(outputs, detect(calibrated, image))
+    calibrated.roi_heads.box_predictor.calibration = None
+    assert not torch.equal(outputs[3], detect(calibrated, image)[3])
+
+
+def test_statistics_for_a_calibration_that_are_not_here(tmp_path):
+    settings = ["TEST.CALIBRATION.METHOD", "norcal", "TEST.CALIBRATION.STRENGTH", 0.8]
+    elsewhere = ["DATASETS.CLASS_STATISTICS", "", "DATASETS.TRAIN", ("of_another_machine",)]
+    cfg = tiny_config(tmp_path, "LongTailROIHeads", *settings, *elsewhere)
+    with pytest.raises(ValueError, match="of_another_machine'; .*; TEST.CALIBRATION.METHOD norcal"):
+        BatchPredictor(cfg, "model.pth")
+
+
 @pytest.mark.parametrize("traced_on_none", [False, True])
 def test_images_without_detections(tmp_path, traced_on_none):
     cfg, weights = trained(tmp_path, "LongTailROIHeads", LOSS, "eql")
@@ -251,6 +275,8 @@ def test_file_needs_torch_and_torchvision_alone(model, export, tmp_path, capsys,
         "nms_thresh_test": 0.4,
         "detections_per_image": 400,
         "cls_loss": "seesaw",
+        "calibration": "none",
+        "calibration_strength": None,
     }
 
     settings = [*LIMITS, LOSS, "seesaw", "MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.4]

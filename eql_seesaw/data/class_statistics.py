@@ -24,11 +24,14 @@ class ClassStatistics:
         instance_counts: (K,) int64, number of annotations of the class.
         num_images: number of training images with at least one annotation, the denominator of
             the frequency f_j in the equalization loss paper.
+        fractal_dimensions: (K,) float64, of :func:`~.fractal_dimensions.fractal_dimensions`; None
+            where nobody has asked for them.
     """
 
     image_counts: np.ndarray
     instance_counts: np.ndarray
     num_images: int
+    fractal_dimensions: np.ndarray | None = None
 
     @property
     def groups(self) -> list[str]:
@@ -81,7 +84,8 @@ def read_class_statistics(
     """
     Read statistics from a file as :func:`write_class_statistics` writes it: an object with
     "image_counts" and "instance_counts", K integers each in order of category id, "num_images",
-    the number of annotated training images, and perhaps "thing_classes", K class names.
+    the number of annotated training images, and perhaps "thing_classes", K class names, and
+    "fractal_dimensions", K numbers.
 
     Args:
         json_file: the file.
@@ -117,6 +121,9 @@ def read_class_statistics(
         )
     if thing_classes is not None and len(thing_classes) != num_classes:
         raise ValueError(f"{json_file}: thing_classes is not a list of names, one per class")
+    dimensions = content.fractal_dimensions
+    if dimensions is not None and len(dimensions) != num_classes:
+        raise ValueError(f"{json_file}: fractal_dimensions is not a list of numbers, one per class")
     for name, expected in (train_classes or {}).items():
         if not thing_classes or not expected:
             continue
@@ -130,6 +137,7 @@ def read_class_statistics(
         image_counts=np.array(image_counts, dtype=np.int64),
         instance_counts=np.array(content.instance_counts, dtype=np.int64),
         num_images=content.num_images,
+        fractal_dimensions=None if dimensions is None else np.array(dimensions),
     )
 
 
@@ -149,6 +157,8 @@ def write_class_statistics(
         "instance_counts": statistics.instance_counts.tolist(),
         "num_images": int(statistics.num_images),
     }
+    if statistics.fractal_dimensions is not None:
+        content["fractal_dimensions"] = statistics.fractal_dimensions.tolist()
     if thing_classes is not None:
         content["thing_classes"] = list(thing_classes)
     with atomic_file(json_file) as f:
@@ -169,3 +179,4 @@ class _StatisticsFile(msgspec.Struct):
     instance_counts: list[_Count]
     num_images: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     thing_classes: list[str] | None = None
+    fractal_dimensions: list[Annotated[float, msgspec.Meta(ge=1, le=2)]] | None = None

@@ -1,9 +1,9 @@
 """The training set of a config: read, checked and counted once at start, and then handed on."""
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import ne
 from typing import Any
 
@@ -25,6 +25,7 @@ from .class_statistics import (
     summed_statistics,
 )
 from .dataset_checks import check_sample
+from .fractal_dimensions import fractal_dimensions
 from .register import class_metadata, is_own_dataset, read_dataset
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 MAX_RENAMED = 0.01
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TrainingSet:
     """
     Datasets to train on, as one.
@@ -101,10 +102,18 @@ def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSe
             statistics = read_class_statistics(given_file, num_classes, classes)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"DATASETS.CLASS_STATISTICS: {error}") from None
+        if _needs_dimensions(cfg) and statistics.fractal_dimensions is None:
+            raise ValueError(
+                f"DATASETS.CLASS_STATISTICS: {given_file} has no fractal_dimensions, which "
+                "TEST.CALIBRATION.METHOD fracal needs; leave the key empty to count DATASETS.TRAIN"
+            )
     else:
         statistics = summed_statistics(
             [_count(name, part, num_classes) for name, part in zip(names, parts, strict=True)]
         )
+        if _needs_dimensions(cfg):
+            dimensions = fractal_dimensions(itertools.chain(*parts), num_classes)
+            statistics = dataclasses.replace(statistics, fractal_dimensions=dimensions)
         _keep_statistics(names, statistics)
     source = f"read from {given_file}" if given_file else f"of {', '.join(names)}"
     rare, common, frequent = (statistics.groups.count(group) for group in "rcf")
@@ -131,7 +140,8 @@ def class_statistics(cfg: CfgNode) -> ClassStatistics | None:
     if names and not cfg.DATASETS.CLASS_STATISTICS:
         kept_names, kept = MetadataCatalog.get(names[0]).get("class_statistics", ((), None))
         if kept_names == names and len(kept.image_counts) == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-            return kept
+            if kept.fractal_dimensions is not None or not _needs_dimensions(cfg):
+                return kept
     training_set = load_training_set(cfg, statistics_only=True)
     return None if training_set is None else training_set.statistics
 
@@ -214,6 +224,11 @@ def check_same_classes(classes: Mapping[str, Sequence[str] | None]) -> None:
                 f"DATASETS.TRAIN: datasets '{first}' and '{name}' have different categories: class "
                 f"{index} is '{known[first][index]}' in one and '{known[name][index]}' in the other"
             )
+
+
+def _needs_dimensions(cfg: CfgNode) -> bool:
+    """True where fractal dimensions are asked for; they take a look at each box."""
+    return cfg.TEST.CALIBRATION.METHOD == "fracal"
 
 
 def _load_dataset(cfg: CfgNode, name: str, statistics_only: bool) -> Sequence[dict[str, Any]]:

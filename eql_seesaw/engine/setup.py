@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from logging.handlers import MemoryHandler
 from typing import Any
@@ -102,14 +103,7 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
     groups = None if training_set is None else training_set.statistics.groups
     ground_truths, images, classes = {}, {}, {}
     for name in cfg.DATASETS.TEST:
-        paths = find_dataset(cfg, "DATASETS.TEST", name)
-        if paths is None:
-            raise ValueError(f"DATASETS.TEST: dataset '{name}' has no annotation file")
-        needs = Needs.of(cfg, is_train=False, from_coco_url=names_from_coco_url(name))
-        if not is_own_dataset(name):
-            needs = needs._replace(file_names=False)  # its loader may place them itself
-        ground_truths[name] = load_ground_truth(paths[0], groups, needs)
-        images[name] = _images_to_evaluate(name, ground_truths[name])
+        ground_truths[name], images[name] = read_test_set(cfg, "DATASETS.TEST", name, groups)
         categories = ground_truths[name]["categories"]
         classes[name] = [str(c.get("name", c["id"])) for c in categories]
     if training_set is not None and training_set.names:
@@ -117,11 +111,31 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
     return Setup(cfg, training_set, ground_truths, images, classes, log)
 
 
-def _images_to_evaluate(name: str, ground_truth: dict[str, Any]) -> list[dict]:
-    """Images of the ground truth; those of somebody else's loader, which may place them itself."""
+def read_test_set(
+    cfg: CfgNode, key: str, name: str, groups: Sequence[str] | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """
+    Ground truth of a registered dataset, and its images for Detectron2's test loader.
+
+    Args:
+        cfg: config.
+        key: key or option that names the dataset, for the error.
+        name: of the dataset.
+        groups: frequency groups as for ``load_ground_truth``.
+
+    Raises:
+        ValueError: it has no annotation file; or as ``load_ground_truth``.
+    """
+    paths = find_dataset(cfg, key, name)
+    if paths is None:
+        raise ValueError(f"{key}: dataset '{name}' has no annotation file")
+    needs = Needs.of(cfg, is_train=False, from_coco_url=names_from_coco_url(name))
     if is_own_dataset(name):
-        return test_images(ground_truth, name)
-    return get_detection_dataset_dicts(name, filter_empty=False)
+        ground_truth = load_ground_truth(paths[0], groups, needs)
+        return ground_truth, test_images(ground_truth, name)
+    # Somebody else's loader may place the images itself.
+    ground_truth = load_ground_truth(paths[0], groups, needs._replace(file_names=False))
+    return ground_truth, get_detection_dataset_dicts(name, filter_empty=False)
 
 
 def begin(setup: Setup, args: argparse.Namespace) -> None:

@@ -35,12 +35,16 @@ class ClassificationLoss(nn.Module):
         num_classes (int): K.
         num_logits (int): L, the number of outputs of the classifier that feeds this loss.
         background (bool): True if samples may be background.
+        link (str or None): "softmax" where the probabilities are the softmax of all logits,
+            "sigmoid" where each class's is the sigmoid of its own logit and there is no other;
+            None where they are something else. Test-time calibration depends on it.
         normed_classifier (bool): True if the loss's paper takes an L2-normalised classifier.
         protected_classes (Tensor or None): bool (K,), the classes that the loss protects from the
             gradients of other classes; None where it knows no such set.
     """
 
     normed_classifier = False
+    link: str | None = None
     protected_classes: Tensor | None
     # Of the step in progress: pairs of a buffer and what is to be added to it; else None.
     step_statistics: list[tuple[Tensor, Tensor]] | None = None

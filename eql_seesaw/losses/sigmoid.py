@@ -107,6 +107,7 @@ class SigmoidLoss(ClassificationLoss):
         super().__init__(num_classes, num_logits or num_classes)
         if not 0 < prior_probability < 1:
             raise ValueError(f"prior_probability must be in (0, 1), got {prior_probability}")
+        self.link = "sigmoid" if self.num_logits == num_classes else None
         self.prior_probability = prior_probability
 
     def sample_losses(

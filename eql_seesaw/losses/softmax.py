@@ -88,6 +88,7 @@ class SoftmaxLoss(ClassificationLoss):
         objectness = objectness and background
         num_columns = num_classes + (background and not objectness)
         super().__init__(num_classes, num_columns + 2 * objectness, background)
+        self.link = None if objectness else "softmax"
         self.objectness = objectness
         self.num_columns = num_columns
 

@@ -1,5 +1,6 @@
 """Detectron2 modules with long-tailed losses; importing this package registers them."""
 
+from .calibration import Calibration
 from .class_gradients import ClassGradients
 from .decoupled import freeze_all_but_classifiers
 from .fast_rcnn import (
@@ -15,6 +16,7 @@ from .scaled_linear import ScaledLinear, ScaledNormedLinear
 from .summary import model_summary, protection_doubts
 
 __all__ = [
+    "Calibration",
     "ClassGradients",
     "EQLFastRCNNOutputLayers",
     "LongTailCascadeROIHeads",

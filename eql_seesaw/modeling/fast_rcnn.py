@@ -17,6 +17,7 @@ from ..config import loss_arguments, normed_classifier
 from ..data.class_statistics import ClassStatistics
 from ..data.training_set import class_statistics
 from ..losses import ClassificationLoss, build_loss
+from .calibration import Calibration, build_calibration
 from .class_gradients import ClassGradients
 from .class_specific_boxes import ClassSpecificDeltas, EncodedBoxes
 from .classification_accuracy import ClassificationAccuracy
@@ -51,6 +52,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         temperature: float = 20.0,
         class_groups: Sequence[str] | None = None,
         gradient_statistics: bool = False,
+        calibration: Calibration | None = None,
         **kwargs: Any,
     ):
         """
@@ -65,6 +67,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             temperature: of the normalised classifier.
             class_groups: K of "r", "c", "f", for training accuracy by frequency group; optional.
             gradient_statistics: whether to collect :class:`ClassGradients` in training.
+            calibration: of the scores in inference; None for the loss's own probabilities.
 
         Raises:
             ValueError: a loss for another number of classes, or none at all.
@@ -93,26 +96,29 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         self.class_groups = class_groups
         self.accuracy = ClassificationAccuracy(num_classes, class_groups)
         self.class_gradients = ClassGradients(num_classes) if gradient_statistics else None
+        self.calibration = calibration
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
         num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         name = cls.loss_name or cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
-        statistics = class_statistics(cfg)
+        known_statistics = statistics = class_statistics(cfg)
         if statistics is None:
-            # Without a training set the model can only predict, which takes no statistics.
+            # Without a training set the model can only predict, for which a loss takes none.
             ones = np.ones(num_classes, dtype=np.int64)
             statistics = ClassStatistics(ones, ones, num_images=num_classes)
+        loss = build_loss(
+            name,
+            num_classes,
+            image_counts=statistics.image_counts,
+            instance_counts=statistics.instance_counts,
+            num_images=statistics.num_images,
+            **loss_arguments(cfg, name),
+        )
         return {
             **super().from_config(cfg, input_shape),
-            "loss": build_loss(
-                name,
-                num_classes,
-                image_counts=statistics.image_counts,
-                instance_counts=statistics.instance_counts,
-                num_images=statistics.num_images,
-                **loss_arguments(cfg, name),
-            ),
+            "loss": loss,
+            "calibration": build_calibration(cfg, loss, known_statistics),
             "normed_classifier": normed_classifier(cfg),
             "scaled_classifier": cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "scale",
             "temperature": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE,
@@ -201,10 +207,12 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             For each image (Ri, K + 1) probabilities, background last.
         """
         logits, _ = predictions
+        if self.calibration is None:
+            probabilities = self.loss.probabilities(logits)
+        else:
+            probabilities = self.calibration(logits, self.cls_score)
         # Unlike len(), shapes are not constants in a traced model.
-        return self.loss.probabilities(logits).split(
-            [p.proposal_boxes.tensor.shape[0] for p in proposals]
-        )
+        return probabilities.split([p.proposal_boxes.tensor.shape[0] for p in proposals])
 
     def inference(
         self, predictions: Predictions, proposals: list[Instances]

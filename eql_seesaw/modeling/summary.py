@@ -71,6 +71,8 @@ def _box_predictor(predictor: LongTailFastRCNNOutputLayers) -> str:
     if hasattr(classifier, "scale"):
         parts.append("learnable scale per logit")
     parts.append(_per_class("boxes", not predictor.has_class_specific_boxes))
+    if predictor.calibration is not None:
+        parts.append(f"calibrated at test time by {predictor.calibration.extra_repr()}")
     return "; ".join(parts)
 
 

@@ -13,7 +13,12 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from ..data.pictures import allow_pixels
-from ..data.register import class_metadata, find_dataset, register_instances
+from ..data.register import (
+    class_metadata,
+    find_dataset,
+    register_datasets,
+    register_instances,
+)
 from ..engine.checkpoint import build_checkpointer
 from ..engine.start_and_resume import load_trained
 from ..evaluation.drawing import draw_objects
@@ -44,13 +49,14 @@ class BatchPredictor:
         """
         Args:
             cfg: of :func:`eql_seesaw.engine.load_config`. Its datasets are not read, unless the
-                checkpoint does not name its classes.
+                checkpoint does not name its classes, or TEST.CALIBRATION needs their statistics.
             weights: checkpoint.
             score_threshold: lower scores are left out, as are those that
                 MODEL.ROI_HEADS.SCORE_THRESH_TEST leaves out.
 
         Raises:
-            ValueError: INPUT.FORMAT is neither BGR nor RGB.
+            ValueError: INPUT.FORMAT is neither BGR nor RGB, or the class statistics that
+                TEST.CALIBRATION needs are not there.
             CheckpointError: a ValueError; the checkpoint cannot be read or does not fit the config.
         """
         if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
@@ -122,11 +128,23 @@ class BatchPredictor:
 
 
 def _prediction_config(cfg: CfgNode, score_threshold: float) -> CfgNode:
-    """Without datasets, so that the model does not ask for their statistics."""
+    """Without datasets whose statistics the model would ask for and not need."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    cfg.DATASETS.CLASS_STATISTICS = ""
+    cfg.DATASETS.TEST = ()
+    method = cfg.TEST.CALIBRATION.METHOD
+    if method in ("none", "tau_norm"):
+        cfg.DATASETS.TRAIN, cfg.DATASETS.CLASS_STATISTICS = (), ""
+    elif cfg.DATASETS.CLASS_STATISTICS:
+        cfg.DATASETS.TRAIN = ()
+    else:
+        try:
+            register_datasets(cfg)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{error}; TEST.CALIBRATION.METHOD {method} needs its class statistics, or a file "
+                "of them in DATASETS.CLASS_STATISTICS"
+            ) from None
     roi_heads = cfg.MODEL.ROI_HEADS
     # Before NMS, which is then faster and, going from high scores to low, gives the same.
     roi_heads.SCORE_THRESH_TEST = max(score_threshold, roi_heads.SCORE_THRESH_TEST)

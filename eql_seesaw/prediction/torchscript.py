@@ -96,6 +96,8 @@ def _metadata(cfg: CfgNode, predictor: BatchPredictor) -> dict:
         "nms_thresh_test": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
         "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
         "cls_loss": cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS,
+        "calibration": cfg.TEST.CALIBRATION.METHOD,
+        "calibration_strength": cfg.TEST.CALIBRATION.STRENGTH,
     }
 
 

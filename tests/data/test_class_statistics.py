@@ -65,6 +65,10 @@ def test_written_file_is_read_back(tmp_path):
         read_class_statistics(json_file, 4)
     with pytest.raises(FileNotFoundError, match="no such file: no.json"):
         read_class_statistics("no.json", 4)
+    assert read_class_statistics(json_file, 3).fractal_dimensions is None
+    dimensions = np.array([1.0, 1.25, 2.0])
+    write_class_statistics(ClassStatistics(counts, counts, 205, dimensions), json_file)
+    assert read_class_statistics(json_file, 3).fractal_dimensions.tolist() == [1.0, 1.25, 2.0]
 
 
 def test_file_of_another_dataset(tmp_path):
@@ -93,6 +97,8 @@ def test_file_of_another_dataset(tmp_path):
         ({"image_counts": [-1, 2]}, "Expected `int` >= 0 - at `$.image_counts[0]`"),
         ({"thing_classes": 5}, "`$.thing_classes`"),
         ({"instance_counts": [1]}, "differ in length"),
+        ({"fractal_dimensions": [1.5]}, "fractal_dimensions is not a list of numbers, one per"),
+        ({"fractal_dimensions": [1.5, 3]}, "`$.fractal_dimensions[1]`"),
         ({"num_images": "9"}, "`$.num_images`"),
         ({"num_images": 0}, "`$.num_images`"),
         ({"num_images": 1}, "num_images is 1, expected"),

@@ -124,6 +124,25 @@ def test_statistics_are_counted_once(tmp_path, monkeypatch):
         class_statistics(config("birds", num_classes=2))
 
 
+def test_fractal_dimensions_only_where_they_are_asked_for(tmp_path):
+    register("a", [image(3, 0, 0), image(4, 2)], tmp_path)
+    register("b", [image(3, 0, 0)], tmp_path)
+    cfg = config("a", "b")
+    assert load_training_set(cfg).statistics.fractal_dimensions is None
+    cfg.TEST.CALIBRATION.METHOD = "fracal"
+    counted = class_statistics(cfg)
+    # Only both sets together have the four objects that it takes, all at one place.
+    assert counted.fractal_dimensions.tolist() == [1.0, 1.0, 1.0]
+    assert load_training_set(cfg).statistics.fractal_dimensions.tolist() == [1.0, 1.0, 1.0]
+    cfg.TEST.CALIBRATION.METHOD = "none"
+    assert class_statistics(cfg).fractal_dimensions is not None  # kept, as they are there
+    json_file = str(tmp_path / "statistics.json")
+    write_class_statistics(counted, json_file)
+    cfg = config("a", statistics_file=json_file)
+    cfg.TEST.CALIBRATION.METHOD = "fracal"
+    assert class_statistics(cfg).fractal_dimensions.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_statistics_of_a_config_alone_are_counted(tmp_path):
     register("birds", IMAGES, tmp_path)
     cfg = config("birds")
