@@ -1,10 +1,14 @@
 """Starting the processes of a job, and ending them together."""
 
 import argparse
+import dataclasses
+import functools
+import inspect
 import logging
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +21,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ..command_line import EXPECTED_ERRORS, ProcessFailed, RankLost, last_line
 from ..rank_barrier import wait_for_all
-from .placement import Placement, find_placement
+from .placement import HERE, Placement, find_placement
 from .stop_signals import STOPPED, TrainingStopped, end_on_signals, heeded_signals
 
 Main = Callable[[argparse.Namespace], object]
@@ -25,6 +29,12 @@ Main = Callable[[argparse.Namespace], object]
 MAX_MINUTES = 365 * 24 * 60
 # A process that only says that another is lost lets that one's own end be seen first.
 _SECONDS_FOR_CAUSE = 5.0
+# After a process has failed, the others may end by themselves, as one does that still writes a
+# checkpoint to a slow disk; then they get SIGTERM, and after as long again SIGKILL.
+_GRACE_SECONDS = 60.0
+# For torch. Tensors on a CPU and Python objects, Detectron2's too, go over gloo in the same group,
+# so that --timeout holds for both.
+_BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
 
 
 class RankFailed(Exception):
@@ -40,7 +50,8 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
 
     SIGTERM, SIGHUP, SIGINT and SIGUSR1 are passed on to processes started here, unless this process
     was told to ignore them; a second SIGINT ends them.
-    If one of them fails, torch ends the others; if this process ends, they get SIGINT.
+    If one of them fails, torch ends the others, after a minute to finish what they do; if this
+    process ends, they get SIGINT.
 
     Args:
         main: a function of a module (it is pickled).
@@ -61,7 +72,7 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
         raise ValueError(
             f"--timeout is {args.timeout:g} minutes; it must be more than 0, and at most a year"
         )
-    placement = find_placement(args, os.environ)
+    args.placement = placement = find_placement(args, os.environ)
     end_on_signals()
     if placement.is_started:
         _run(main, args, placement)
@@ -85,12 +96,18 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
             if process.is_alive():
                 os.kill(process.pid, signum)
 
+    if first.init_method == HERE:
+        store = _loopback_store()
+        first = dataclasses.replace(first, store_port=store.port)
     context = start_processes(
         _run_started, (main, args, first), first.local_world_size, join=False, start_method="spawn"
     )
+    join = context.join
+    if "grace_period" in inspect.signature(join).parameters:  # older torch waits, or has 30 s
+        join = functools.partial(join, grace_period=min(_GRACE_SECONDS, 60 * args.timeout))
     previous = {signum: signal.signal(signum, forward) for signum in heeded_signals()}
     try:
-        while not context.join():
+        while not join():
             pass
     except ProcessRaisedException as error:
         raise _raised(error, first.rank + error.error_index) from None
@@ -147,9 +164,11 @@ def _ending(error: ProcessExitedException) -> str:
 def _run(main: Main, args: argparse.Namespace, placement: Placement) -> None:
     args.placement = placement
     timeout = timedelta(minutes=args.timeout)
+    if placement.local_world_size > 1:
+        _share_cores(placement.local_world_size)
     try:
         if placement.world_size > 1:
-            _join(placement, timeout)
+            join_ranks(placement, timeout)
         main(args)
     except RuntimeError as error:
         lost = rank_lost(error, timeout)
@@ -159,29 +178,61 @@ def _run(main: Main, args: argparse.Namespace, placement: Placement) -> None:
     finally:
         # A process that ends with the group's threads running may be aborted; but after an error
         # NCCL would wait for the other ranks.
-        if dist.is_initialized() and (sys.exc_info()[0] is None or dist.get_backend() == "gloo"):
+        ending = sys.exc_info()[1]
+        together = ending is None or isinstance(ending, TrainingStopped) and ending.together
+        if dist.is_initialized() and (together or placement.backend == "gloo"):
             dist.destroy_process_group()
 
 
-def _join(placement: Placement, timeout: timedelta) -> None:
+def _share_cores(num_processes: int) -> None:
+    """Otherwise hotcoco would start a thread for each core in every process."""
+    share = max(1, (os.cpu_count() or 1) // num_processes)
+    # srun may have given the process cores of its own.
+    threads = min(share, len(os.sched_getaffinity(0)))
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+
+
+def _loopback_store() -> dist.TCPStore:
+    """Where the processes of this machine meet, kept by this one; no other machine reaches it."""
+    listener = socket.create_server((HERE, 0))
+    return dist.TCPStore(
+        HERE,
+        listener.getsockname()[1],
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )
+
+
+def join_ranks(placement: Placement, timeout: timedelta) -> None:
     """Make torch's process group, and what Detectron2's ``comm`` needs."""
     if placement.backend == "nccl":
         torch.cuda.set_device(placement.device)
+    store = None
     try:
+        if placement.init_method == HERE:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+            store = dist.TCPStore(HERE, placement.store_port, timeout=timeout)
         dist.init_process_group(
-            placement.backend,
-            init_method=placement.init_method,
+            _BACKENDS[placement.backend],
+            init_method=None if store else placement.init_method,
+            store=store,
             rank=placement.rank,
             world_size=placement.world_size,
             timeout=timeout,
         )
-    except dist.DistError as error:
+        comm.create_local_process_group(placement.local_world_size)
+        wait_for_all()
+    except RuntimeError as error:
+        hint = ""
+        if placement.world_size > placement.local_world_size:
+            names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+            set_to = [f"{name} ({os.environ.get(name, 'not set')})" for name in names]
+            hint = f"; {' and '.join(set_to)} name the network card that reaches the other machines"
         raise ConnectionError(
             f"rank {placement.rank} of {placement.world_size} did not find the others at "
-            f"{placement.init_method}: {last_line(error)}"
+            f"{placement.init_method}: {last_line(error)}{hint}"
         ) from error
-    comm.create_local_process_group(placement.local_world_size)
-    wait_for_all()
 
 
 def rank_lost(error: RuntimeError, timeout: timedelta) -> RankLost | None:

@@ -3,7 +3,6 @@
 import dataclasses
 import platform
 import re
-import socket
 from argparse import Namespace
 from collections.abc import Mapping
 
@@ -11,6 +10,8 @@ import torch
 
 # Set by torchrun for each of the processes it starts.
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+# ``init_method`` of processes of one machine, which meet at a store that who starts them keeps.
+HERE = "127.0.0.1"
 # Ids from here on are Slurm's own steps: the batch script, and the shell of an allocation.
 _FIRST_SPECIAL_STEP = 4294967290
 
@@ -22,7 +23,8 @@ class Placement:
         launcher: who starts the processes: "torchrun", "srun" or "train_net.py".
         rank, world_size: among all processes.
         local_rank, local_world_size: among those of this machine.
-        init_method: where they meet, for ``torch.distributed.init_process_group``.
+        init_method: where they meet, for ``torch.distributed.init_process_group``; or ``HERE``.
+        store_port: of the store at ``HERE``, once it is there.
     """
 
     launcher: str
@@ -31,6 +33,7 @@ class Placement:
     local_rank: int
     local_world_size: int
     init_method: str
+    store_port: int = 0
 
     @property
     def is_started(self) -> bool:
@@ -164,7 +167,7 @@ def _of_arguments(args: Namespace) -> Placement:
     _check_gpus(f"--num-gpus {args.num_gpus}", args.num_gpus)
     world_size = args.num_gpus * args.num_machines
     if url == "auto" and world_size > 1:
-        url = f"tcp://127.0.0.1:{_free_port()}"
+        url = HERE
     rank = args.machine_rank * args.num_gpus
     return Placement("train_net.py", rank, world_size, 0, args.num_gpus, url)
 
@@ -204,9 +207,3 @@ def _integer(environ: Mapping[str, str], *names: str) -> int:
         return int(environ[name])
     except (KeyError, ValueError):
         raise ValueError(f"{name} is {environ.get(name)!r}; it must be a whole number") from None
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

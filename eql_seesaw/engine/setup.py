@@ -66,12 +66,18 @@ def set_up(args: argparse.Namespace) -> Setup:
     process started.
 
     Args:
-        args: of :func:`~eql_seesaw.command_line.argument_parser`.
+        args: as :func:`~eql_seesaw.engine.launch` gives them to ``main`` and ``check``.
 
     Raises:
         ValueError, FileNotFoundError: in one line.
     """
     cfg = load_config(args.config_file, args.opts)
+    number = args.placement.world_size
+    if number > 1 and cfg.MODEL.DEVICE != ("cuda" if torch.cuda.is_available() else "cpu"):
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but each of {number} processes takes a GPU of "
+            "its own: leave it at cuda (to train on CPUs, hide the GPUs: CUDA_VISIBLE_DEVICES=)"
+        )
     check_output_dir(cfg, resume=args.resume or args.eval_only)
     buffer = MemoryHandler(capacity=10**9, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
     loggers = [logging.getLogger(name) for name in ("eql_seesaw", "detectron2")]
@@ -171,11 +177,6 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
             logger.info(scaling)
         for doubt in doubts(cfg):
             logger.warning(doubt)
-    if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and torch.cuda.is_available():
-        raise ValueError(
-            "MODEL.DEVICE is cpu, but several processes on a machine with GPUs talk over NCCL; "
-            "hide the GPUs with CUDA_VISIBLE_DEVICES="
-        )
 
 
 def _without_expected_traceback(record: logging.LogRecord) -> bool:

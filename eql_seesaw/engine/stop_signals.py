@@ -38,10 +38,16 @@ def _end(signum, _):
 
 
 class TrainingStopped(SystemExit):
-    """Ends the program with status ``STOPPED``."""
+    """
+    Ends the program with status ``STOPPED``.
 
-    def __init__(self):
+    Attributes:
+        together: True where all ranks end at the same place, and none waits for another.
+    """
+
+    def __init__(self, together: bool = False):
         super().__init__(STOPPED)
+        self.together = together
 
 
 class StopSignals:

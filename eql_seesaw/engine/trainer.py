@@ -136,7 +136,7 @@ class LongTailTrainer(DefaultTrainer):
             self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
             logger.info(f"stopped by a signal after iteration {self.iter}; --resume goes on")
             comm.synchronize()  # none ends before the checkpoint is there
-            raise TrainingStopped
+            raise TrainingStopped(together=True)
         super().after_step()
 
     def before_train(self) -> None:

@@ -6,14 +6,22 @@ import signal
 import sys
 import time
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
+from hotcoco import mask
 
 from eql_seesaw.engine import argument_parser, launch, one_line_errors
 from eql_seesaw.engine.stop_signals import StopSignals, TrainingStopped
 from eql_seesaw.evaluation.results_file import ResultsWriter
 from eql_seesaw.rank_barrier import wait_for_all
+
+# The process group of a machine with GPUs, but for NCCL.
+IS_AS_WITH_GPUS = "AS_WITH_GPUS" in os.environ
+if IS_AS_WITH_GPUS:
+    backends = sys.modules[launch.__module__]._BACKENDS
+    backends["gloo"] = backends["nccl"].replace("nccl", "gloo")
 
 
 def say(text):
@@ -35,7 +43,28 @@ def fail(args):
     say("ready")
     if comm.get_rank() == 1:
         FAILURES[args.opts[1]]()
+    if IS_AS_WITH_GPUS:
+        comm.all_gather("an object")
     dist.all_reduce(torch.zeros(1))
+
+
+def save_slowly(args):
+    """Rank 0 is busy when rank 1 fails, and for longer than the launcher needs to see it."""
+    (rank_1,) = comm.all_gather(os.getpid())[1:]
+    if comm.get_rank() == 1:
+        _raise_expected()
+    while os.path.exists(f"/proc/{rank_1}"):  # until the launcher has seen its end
+        time.sleep(0.01)
+    time.sleep(0.5)
+    say("saved")
+
+
+def threads(args):
+    """Threads that a rank has started, by comparing masks."""
+    masks = mask.encode(np.zeros((64, 64, 40), dtype=np.uint8, order="F"))
+    before = len(os.listdir("/proc/self/task"))
+    mask.iou(masks, masks, [False] * len(masks))
+    say(len(os.listdir("/proc/self/task")) - before)
 
 
 def _raise_expected():

@@ -1,6 +1,8 @@
 """Who decides rank, world size, backend and device, by variables and arguments."""
 
+import contextlib
 import re
+import sys
 from datetime import timedelta
 
 import pytest
@@ -10,6 +12,7 @@ from eql_seesaw.command_line import ProcessFailed, RankLost
 from eql_seesaw.engine import argument_parser, launch, one_line_errors
 from eql_seesaw.engine.launch import rank_lost
 from eql_seesaw.engine.placement import find_placement
+from eql_seesaw.engine.stop_signals import TrainingStopped
 
 TORCHRUN = {
     "RANK": "5",
@@ -81,11 +84,10 @@ def test_own_processes(gpus):
         assert word in last.describe()
 
 
-def test_own_processes_on_cpu_meet_at_a_free_port(gpus):
+def test_own_processes_on_cpu(gpus):
     placement = find_placement(arguments("--num-gpus", "2"), {})
     assert placement.backend == "gloo" and placement.of_local_rank(1).device == "cpu"
-    host, port = placement.init_method.rsplit(":", 1)
-    assert host == "tcp://127.0.0.1" and int(port) > 1024
+    assert "gloo over 127.0.0.1" in placement.describe()
 
 
 def test_one_process_on_each_of_two_machines_is_started(gpus):
@@ -210,6 +212,36 @@ def test_main_gets_its_placement(gpus, monkeypatch):
     seen = []
     launch(lambda args: seen.append(args.placement.world_size), args)
     assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    "ending, is_destroyed",
+    [
+        (None, True),
+        (TrainingStopped(together=True), True),
+        (TrainingStopped(), False),
+        (ValueError("of one rank"), False),
+    ],
+)
+def test_nccl_group_is_destroyed_where_no_rank_waits_for_it(
+    gpus, monkeypatch, ending, is_destroyed
+):
+    gpus(4)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+    monkeypatch.setattr(sys.modules[launch.__module__], "join_ranks", lambda *_: None)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    calls = []
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: calls.append(1))
+
+    def main(args):
+        if ending is not None:
+            raise ending
+
+    with contextlib.suppress(TrainingStopped, ValueError):
+        launch(main, arguments())
+    assert bool(calls) == is_destroyed
 
 
 REFUSED = (

@@ -37,9 +37,9 @@ def start(*arguments, **variables):
     )
 
 
-def start_ready(*arguments):
+def start_ready(*arguments, **variables):
     """A started program whose two processes are about to do what they are named for."""
-    process = start(*arguments)
+    process = start(*arguments, **variables)
     assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2, process.stderr.read()
     return process
 
@@ -109,6 +109,49 @@ def test_dead_rank_ends_the_others(failure):
     assert ("Traceback" in errors) == (failure == "KeyError"), errors
 
 
+@pytest.mark.fault("a rank fails while rank 0 writes a checkpoint", "rank 0 is let finish it")
+def test_dead_rank_leaves_time_to_save():
+    status, output, line = end(start(*OWN, "save_slowly"))
+    assert (status, output, line) == (1, "saved\n", "error: dataset 'x' is empty")
+
+
+def listening_addresses(pid):
+    """Of the sockets that a process listens at, hexadecimal, and without ports."""
+    sockets = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
+    lines = [line for name in ("tcp", "tcp6") for line in open(f"/proc/net/{name}").readlines()[1:]]
+    fields = [line.split() for line in lines]
+    is_listening = "0A"
+    return [
+        local.split(":")[0]
+        for _, local, _, state, *others in fields
+        if state == is_listening and f"socket:[{others[5]}]" in sockets
+    ]
+
+
+def test_processes_of_one_machine_are_reached_from_nowhere_else():
+    process = start_ready(*OWN, "unprepared")
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    addresses = [a for pid in (process.pid, *ranks) for a in listening_addresses(pid)]
+    process.kill()
+    end(process)
+    assert addresses and set(addresses) == {"0100007F"}
+
+
+def test_ranks_share_the_cores(monkeypatch):
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    share = str(max(1, os.cpu_count() // 2))
+    assert end(start(*OWN, "threads"))[:2] == (0, f"{share}\n" * 2)
+    assert end(start(*OWN, "threads", RAYON_NUM_THREADS="3"))[:2] == (0, "3\n3\n")
+
+
+def test_device_of_a_number_is_refused_for_several_processes(overrides):
+    config = ["--config-file", str(ROOT / "configs" / "quickstart" / "seesaw.yaml")]
+    words = [*config, "--num-gpus", "2", *overrides, "MODEL.DEVICE", "cuda:1"]
+    status, _, line = end(start("train_net.py", *words))
+    assert status == 1
+    assert line.startswith("error: MODEL.DEVICE is cuda:1, but each of 2 processes takes a GPU")
+
+
 @pytest.mark.fault("a rank started by torchrun dies", "torchrun ends the others within 60 s")
 def test_dead_rank_under_torchrun():
     process = start_torchrun(*PROGRAM, "fail", "SIGKILL")
@@ -118,8 +161,9 @@ def test_dead_rank_under_torchrun():
 
 
 @pytest.mark.fault("a rank stalls", "the others give up after --timeout and say so; it is ended")
-def test_stalled_rank():
-    process = start_ready(*OWN, "--timeout", "0.05", "fail", "silence")
+@pytest.mark.parametrize("variables", [{}, {"AS_WITH_GPUS": "1"}], ids=["tensors", "objects"])
+def test_stalled_rank(variables):
+    process = start_ready(*OWN, "--timeout", "0.05", "fail", "silence", **variables)
     status, _, line = end(process)
     assert status == 1
     assert line.startswith("error: rank 0: another rank did not answer within 0.05 minutes")

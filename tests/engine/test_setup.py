@@ -7,6 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eql_seesaw.config import normed_classifier
 from eql_seesaw.engine import argument_parser, load_config, set_up
+from eql_seesaw.engine.placement import find_placement
 from eql_seesaw.engine.setup import _without_expected_traceback
 from tests.engine.conftest import ROOT
 
@@ -83,7 +84,9 @@ def test_images_to_evaluate_are_those_of_their_loader(overrides, symbols, their_
     config = str(ROOT / "configs" / "quickstart" / "seesaw.yaml")
     words = ["--config-file", config, *overrides, "DATASETS.TEST", "('theirs', 'symbols_val')"]
     words += ["TEST.BEST_METRIC", ""]
-    setup = set_up(argument_parser("").parse_args(words))
+    args = argument_parser("").parse_args(words)
+    args.placement = find_placement(args, {})
+    setup = set_up(args)
     assert setup.test_images["theirs"] == their_dataset
     own = setup.test_images["symbols_val"]
     assert own[0]["file_name"].startswith(str(symbols)) and len(own) == len(their_dataset)

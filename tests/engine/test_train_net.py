@@ -157,8 +157,7 @@ def test_two_processes(overrides, tmp_path, launcher):
         torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
         command = [*torchrun, f"--master-port={free_port()}", *command]
     else:
-        url = f"tcp://127.0.0.1:{free_port()}"
-        command = [command[0], "--num-gpus", "2", "--dist-url", url, *command[1:]]
+        command = [command[0], "--num-gpus", "2", *command[1:]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True
