@@ -52,7 +52,7 @@ class BalancedGroupSoftmax(ClassificationLoss):
     ):
         num_groups = len(group_bounds) + 1
         super().__init__(num_classes, num_classes + num_groups + 2)
-        bounds = torch.tensor(group_bounds, dtype=torch.float64)
+        bounds = torch.tensor(group_bounds, dtype=torch.float64, device="cpu")
         if not (bounds.diff() > 0).all():
             raise ValueError(f"group_bounds must ascend, got {tuple(group_bounds)}")
         if others_ratio < 0:
@@ -63,10 +63,11 @@ class BalancedGroupSoftmax(ClassificationLoss):
         counts = class_vector(instance_counts, num_classes, "instance_counts")
         groups = torch.bucketize(counts, bounds, right=True)
         # The groups' columns one group after the other, "others" first in each.
-        columns = torch.cat([torch.arange(num_groups), groups]).argsort(stable=True)
+        others = torch.arange(num_groups, device="cpu")
+        columns = torch.cat([others, groups]).argsort(stable=True)
         columns = torch.where(columns < num_groups, columns + num_classes, columns - num_groups)
         self.group_sizes = (groups.bincount(minlength=num_groups) + 1).tolist()
-        positions = torch.cat([torch.arange(size) for size in self.group_sizes])
+        positions = torch.cat([torch.arange(size, device="cpu") for size in self.group_sizes])
         positions_of_classes = torch.empty_like(positions).scatter_(0, columns, positions)
         # Not in checkpoints: they follow from the training set and the settings of this run.
         # Background, the last, is in no group, and "others" in all of them.

@@ -1,6 +1,6 @@
 """The interface that every classification loss has."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,16 @@ class ClassificationLoss(nn.Module):
     ``no_grad`` are then taken care of: buffers are identical on all ranks, and equal those of one
     process that sees the samples of all ranks. In training every rank must call the loss equally
     often, with an empty batch where it has no samples. With gradient accumulation each pass is a
-    step of its own here.
+    step of its own here, and so is one that activation checkpointing repeats: leave the loss out.
 
     Over ranks, losses are normalised as in Detectron2: each rank divides by its own R, and
     DistributedDataParallel averages the gradients over ranks. This equals one process with the
     samples of all ranks if all have equally many, else up to the weight of a sample. A loss that
     draws at random, or divides by something other than R, does so for the samples of its rank.
+
+    Buffers hold numbers of the training set and of training, no weights: they are made on the CPU,
+    under ``torch.device("meta")`` too, and keep values and dtype where a model is cast
+    (``.half()``) or given memory (``.to_empty``).
 
     Attributes:
         num_classes (int): K.
@@ -95,6 +99,12 @@ class ClassificationLoss(nn.Module):
                     step = self.logit_statistics(logits, gt_classes)
                 self.step_statistics += self.with_buffers(step)
         return losses
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        # The one place through which a module's buffers are moved and cast.
+        return super()._apply(
+            lambda buffer: fn(buffer) if buffer.is_meta else buffer.to(fn(buffer).device), recurse
+        )
 
     def losses(
         self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
@@ -204,14 +214,14 @@ def class_vector(
     values: Sequence[float] | Tensor | None, num_classes: int, argument: str
 ) -> Tensor:
     """
-    One non-negative number per class, as float64 (K,).
+    One non-negative number per class, as float64 (K,) on the CPU.
 
     Raises:
         ValueError: ``values`` is None, has another length, or a negative or infinite number.
     """
     if values is None:
         raise ValueError(f"this loss needs {argument}, one number per class")
-    vector = torch.as_tensor(values, dtype=torch.float64).flatten().cpu()
+    vector = torch.as_tensor(values, dtype=torch.float64, device="cpu").flatten()
     if len(vector) != num_classes:
         raise ValueError(f"{argument} has {len(vector)} entries for num_classes={num_classes}")
     if not (torch.isfinite(vector) & (vector >= 0)).all():

@@ -66,7 +66,7 @@ class EqualizationLossV2(SigmoidLoss):
         self.gamma = gamma
         self.mu = mu
         self.alpha = alpha
-        zeros = torch.zeros(num_classes, dtype=torch.float64)
+        zeros = torch.zeros(num_classes, dtype=torch.float64, device="cpu")
         self.register_buffer("positive_gradients", zeros)
         self.register_buffer("negative_gradients", zeros.clone())
 

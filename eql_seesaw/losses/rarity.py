@@ -60,5 +60,5 @@ def image_frequencies(image_counts: Tensor, num_images: int | None) -> Tensor:
 
 def tail_ratio(threshold: Tensor, image_counts: Sequence[float] | Tensor) -> float:
     r"""TR = sum_j T_j N_j / sum_j N_j, in [0, 1]: E eq. 8; N_j are image counts."""
-    counts = torch.as_tensor(image_counts, dtype=torch.float64).flatten()
+    counts = torch.as_tensor(image_counts, dtype=torch.float64, device="cpu").flatten()
     return float((threshold.double() * counts).sum() / counts.sum().clamp(min=1))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,9 +77,20 @@ class SeesawLoss(SoftmaxLoss):
         if counts == "fixed":
             initial = class_vector(instance_counts, num_classes, "instance_counts").long()
         else:
-            initial = torch.zeros(self.num_columns, dtype=torch.int64)
+            initial = torch.zeros(self.num_columns, dtype=torch.int64, device="cpu")
         # Fixed counts follow from this run's settings, so no checkpoint may replace them.
         self.register_buffer("cumulative_counts", initial, persistent=counts == "online")
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
+    ) -> None:
+        # Of a loss with "online" counts into one with "fixed", or the other way: it keeps its own.
+        key = f"{prefix}cumulative_counts"
+        if self.counts == "fixed":
+            state_dict.pop(key, None)
+        else:
+            state_dict.setdefault(key, self.cumulative_counts)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def label_statistics(self, gt_classes: Tensor) -> dict[str, Tensor]:
         if self.counts == "fixed":

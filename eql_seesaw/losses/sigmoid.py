@@ -1,6 +1,7 @@
 """Sigmoid cross entropy with weights, and what the losses with sigmoids have in common."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -133,5 +134,5 @@ class SigmoidLoss(ClassificationLoss):
 
     def init_classifier(self, classifier: nn.Linear) -> None:
         super().init_classifier(classifier)
-        prior = torch.tensor(self.prior_probability, dtype=torch.float64)
-        nn.init.constant_(classifier.bias, torch.logit(prior).item())
+        prior = self.prior_probability
+        nn.init.constant_(classifier.bias, math.log(prior / (1 - prior)))

@@ -111,7 +111,8 @@ class SoftmaxLoss(ClassificationLoss):
         if _are_few(foreground):
             class_losses = self.sample_losses(class_logits[foreground], gt_classes[foreground])
         else:  # multiplied with 0, so that what is not finite stays so and is noticed
-            labels = gt_classes.where(foreground, 0)
+            # Not a class that may be masked with -inf.
+            labels = gt_classes.where(foreground, class_logits.argmax(dim=1))
             class_losses = self.sample_losses(class_logits, labels) * foreground
         return {
             "loss_cls": class_losses.sum() / num_samples,

@@ -1,10 +1,18 @@
-"""A loss is computed in float32 or better, whatever the precision around it."""
+"""Precision and devices around a loss change neither what it computes nor what it holds."""
 
 import pytest
 import torch
 
 from eql_seesaw.losses import build_loss
-from tests.losses.test_interface import DIFFERENTIABLE, STATISTICS, K, batch, total
+from tests.losses.test_interface import (
+    DIFFERENTIABLE,
+    STATISTICS,
+    K,
+    batch,
+    build,
+    every_loss,
+    total,
+)
 
 VARIANTS = [*DIFFERENTIABLE, ("seesaw", {}), ("seesaw", {"objectness": False})]
 NUM_SAMPLES = 16_384
@@ -23,6 +31,44 @@ def step(loss, logits, gt_classes, autocast_dtype=None):
     # Not divided by the number of samples, so that float16 can hold it: a loss scale.
     (NUM_SAMPLES * value).backward()
     return value.detach(), logits.grad, loss.state_dict()
+
+
+@every_loss
+@pytest.mark.parametrize(
+    "cast",
+    [
+        torch.nn.Module.float,
+        torch.nn.Module.half,
+        torch.nn.Module.double,
+        lambda model: model.to(dtype=torch.bfloat16).to(torch.float32),
+    ],
+)
+def test_casting_the_model_changes_nothing(name, cast):
+    """Between two steps of a training, so that there are statistics."""
+    losses = [build(name) for _ in range(2)]
+    logits, gt_classes = batch(losses[0], 20)
+    for loss in losses:
+        step(loss, logits, gt_classes)
+    model = cast(torch.nn.Sequential(losses[1], torch.nn.Linear(2, 2)))
+    expected, actual = (step(loss, logits, gt_classes) for loss in (losses[0], model[0]))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@every_loss
+def test_loss_built_on_the_meta_device(name):
+    """The numbers of the training set survive, and of training there are none yet."""
+    with torch.device("meta"):
+        loss = build(name)
+        classifier = torch.nn.Linear(3, loss.num_logits)
+        loss.init_classifier(classifier)
+    assert classifier.weight.is_meta
+    loss = loss.to_empty(device="cpu")
+    logits, gt_classes = batch(loss, 20)
+    torch.testing.assert_close(
+        step(loss, logits, gt_classes), step(build(name), logits, gt_classes), rtol=0, atol=0
+    )
+    loss.to("meta")
+    assert all(buffer.is_meta for buffer in loss.buffers())
 
 
 @pytest.mark.parametrize("logits_dtype, autocast_dtype", PRECISIONS)

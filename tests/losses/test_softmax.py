@@ -44,6 +44,24 @@ def test_few_of_many(monkeypatch):
     assert not softmax._are_few(included.to("meta"))
 
 
+@pytest.mark.parametrize("masked", [0, 3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_masked_class(name, masked, monkeypatch):
+    """A class with a logit of -inf in all rows is as if it were not there."""
+    results = []
+    for are_few in (True, False):
+        monkeypatch.setattr(softmax, "_are_few", lambda included, are_few=are_few: are_few)
+        logits = torch.randn(5, K + 2, generator=torch.Generator().manual_seed(0))
+        logits[:, masked] = -torch.inf
+        logits.requires_grad_()
+        losses = build_loss(name, K, **LOSSES[name])(logits, torch.tensor([K, 1, 2, K, K]))
+        sum(losses.values()).backward()
+        assert logits.grad.isfinite().all() and not logits.grad[:, masked].any()
+        results.append((losses["loss_cls"].detach(), logits.grad))
+    assert results[0][0].isfinite()
+    torch.testing.assert_close(*results)
+
+
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
 def test_a_gpu_shows_broken_logits_of_background_rows(broken, monkeypatch):
     """Their gradient is broken too: a step with a finite loss would break the weights."""
