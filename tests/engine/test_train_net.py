@@ -307,7 +307,7 @@ def test_truncated_json(train_net, overrides, symbols, tmp_path):
     [
         pytest.param(
             None,
-            "No such file",
+            "no such file",
             marks=pytest.mark.fault("Images are missing", "one line with image and file"),
         ),
         pytest.param(
