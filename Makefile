@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature_data miniature imbalance bench test fast_test crash_test faults lint constraints clean
+.PHONY: help set_up quickstart miniature_data miniature imbalance muscima bench test fast_test crash_test faults lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,14 @@ miniature: miniature_data  ## train the papers' comparisons on a generated datas
 imbalance: miniature  ## train EQL and Seesaw at other imbalances too, another half hour
 	@$(RUN) -m eql_seesaw.tables run miniature_imbalance
 	@$(RUN) -m eql_seesaw.tables collect miniature_imbalance
+
+MUSCIMA ?= muscima-pp
+
+# make muscima MUSCIMA=FOLDER, of the release that datasets/README.md says where to download
+muscima: set_up  ## train the losses on handwritten music, hours; goes on where it stopped
+	@test -e datasets/muscima || $(RUN) datasets/prepare_muscima.py --source "$(MUSCIMA)"
+	@$(RUN) -m eql_seesaw.tables run muscima
+	@$(RUN) -m eql_seesaw.tables collect muscima
 
 bench: set_up  ## measure this project beside its peers, about 40 minutes; nothing else should run meanwhile
 	@$(RUN) -m benchmarks

@@ -290,7 +290,10 @@ def find_release(source: Path, images: Path | None) -> Release:
     page_list, test_list = (folder / "specifications" / name for name in LISTS)
     for path in (page_list, test_list):
         if not path.is_file():
-            raise ValueError(f"{source} is not MUSCIMA++ v2.0: there is no {path}")
+            raise ValueError(
+                f"{source} is not MUSCIMA++ v2.0 (datasets/README.md says where to download it): "
+                f"there is no {path}"
+            )
     # WRITER:PAGE
     lines = page_list.read_text(encoding="utf-8").split()
     names = sorted("CVC-MUSCIMA_W-{}_N-{}_D-ideal".format(*line.split(":")) for line in lines)

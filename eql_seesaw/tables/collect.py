@@ -119,9 +119,10 @@ def _full_parts(measured: MeasuredTable, rows: list[MeasuredRow]) -> list[str]:
 
 def _mini_parts(measured: MeasuredTable, rows: list[MeasuredRow]) -> list[str]:
     columns = measured.columns
+    dataset = "MUSCIMA++" if measured.table.dataset == "muscima" else "the generated dataset"
     parts = [
-        f"In miniature, on the generated dataset. {_what(measured)}. {SPREAD} Not to be compared "
-        "with numbers on LVIS."
+        f"In miniature, on {dataset}. {_what(measured)}. {SPREAD} Not to be compared with numbers "
+        "on LVIS."
     ]
     lines = [
         [row.label, len(row.runs), *(_mean_and_spread(row.values(c).values()) for c in columns)]

@@ -10,7 +10,7 @@ from ..data.register import find_dataset
 from ..schedule import scale_to_batch
 from .miniature import ANNOTATED_IMAGES, MINIATURE_IMAGES
 from .run import Run
-from .table import DEFAULT_OUTPUT, GENERATED_DATASET, Table
+from .table import DEFAULT_OUTPUT, Table
 
 # In Detectron2's folder of LVIS's images; an image's coco_url says in which of them it is.
 LVIS_IMAGE_FOLDERS = ("train2017", "val2017")
@@ -133,8 +133,9 @@ def missing_files(run: Run) -> list[str]:
     return [path for path in dict.fromkeys(needed) if path and not os.path.exists(path)]
 
 
-def where_files_come_from(scale: str) -> str:
-    if scale == "mini":
+def where_files_come_from(run: Run) -> str:
+    """Advice on missing data."""
+    if run.is_miniature_of_row or run.table.dataset == "symbols":
         return "`make miniature_data` generates the miniature's data"
     return "datasets/README.md says what to download"
 
@@ -158,7 +159,7 @@ def describe_plan(
     unfinished = [run for run in runs if run.look().metrics is None]
     missing = dict.fromkeys(path for run in unfinished for path in missing_files(run))
     if missing:
-        lines.append(f"Missing: {', '.join(missing)}; {where_files_come_from(scale)}.")
+        lines.append(f"Missing: {', '.join(missing)}; {where_files_come_from(runs[-1])}.")
     if scale == "mini":
         lines.append("In miniature, on one thread each; `run` starts one for each CPU core.")
         if not table.is_miniature:
@@ -170,11 +171,10 @@ def describe_plan(
     else:
         here = f"{gpus_here} GPU(s)" if gpus_here else "no GPU"
         lines.append(f"This machine has {here}; the commands are for {num_gpus}.")
-    dataset = GENERATED_DATASET if scale == "mini" else table.dataset
     batches = [run.planned_batch(num_gpus, images_per_batch) for run in runs]
     lines += sorted(
         {
-            _describe_schedule(run.cfg, batch, dataset)
+            _describe_schedule(run.cfg, batch, table.dataset if scale == "full" else "")
             for run, batch in zip(runs, batches, strict=True)
         }
     )
@@ -209,6 +209,7 @@ def describe_plan(
 
 
 def _describe_schedule(cfg: CfgNode, batch: int, dataset: str) -> str:
+    """One line; with epochs where the dataset is one of :data:`ANNOTATED_IMAGES`."""
     recipe, solver = cfg.SOLVER, scale_to_batch(cfg, batch).SOLVER
     text = (
         f"Batch of {batch} images, learning rate {solver.BASE_LR:g}, {solver.MAX_ITER} iterations"

@@ -71,7 +71,7 @@ def _check_files(run: Run, finished: set[str]) -> None:
     """Raises where a file will not be there, as soon as the inputs are trained."""
     for path in missing_files(run):
         raise FileNotFoundError(
-            f"{run}: no such file or folder: {path}; {where_files_come_from(run.scale)}"
+            f"{run}: no such file or folder: {path}; {where_files_come_from(run)}"
         )
     for _, input_run, file in run.inputs:
         path = os.path.join(input_run.folder, file)

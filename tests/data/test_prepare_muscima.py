@@ -196,7 +196,7 @@ def test_command_line(source, tmp_path):
 
     result = run("--source", tmp_path, "--root", "muscima")
     assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith(f"error: {tmp_path} is not MUSCIMA++ v2.0: there is no ")
+    assert result.stderr.startswith(f"error: {tmp_path} is not MUSCIMA++ v2.0 (datasets/README.md ")
     result = run("--source", source, "--root", "muscima")
     assert result.stdout.splitlines() == [
         "muscima: 4 classes (4 rare, 0 common, 0 frequent), imbalance 2 : 1",

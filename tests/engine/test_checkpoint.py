@@ -437,9 +437,7 @@ class TestResume:
 
     def test_training_sets_of_which_only_images_were_counted_otherwise(self, run):
         other = {**COUNTED, "image_counts": [1, 3, 4]}
-        with pytest.raises(
-            CheckpointError, match="with 2 images of class 1, .* 3 images"
-        ):
+        with pytest.raises(CheckpointError, match="with 2 images of class 1, .* 3 images"):
             self.resume(run(training_set=other))
 
     def test_another_model(self, run):

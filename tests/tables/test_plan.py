@@ -147,6 +147,18 @@ def test_no_two_rows_of_the_papers_tables_collide():
     assert len(runs_with_inputs(runs)) > 50
 
 
+def test_handwritten_music_is_trained_as_it_stands(monkeypatch, capsys, tmp_path):
+    for name in ("configs", "train_net.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "muscima", "--rows", "seesaw"]) == 0
+    text = capsys.readouterr().out
+    assert "datasets/muscima/val; datasets/README.md says what to download." in text
+    assert "python train_net.py --config-file configs/muscima/seesaw.yaml SEED 1 OUTPUT_DIR" in text
+    with pytest.raises(SystemExit, match="error: table muscima is itself a miniature"):
+        main(["plan", "muscima", "--scale", "full"])
+
+
 def test_mistakes_are_one_line(run_command):
     cases = {
         ("show", "sesaw"): "no table 'sesaw'; there are big, miniature, small",
