@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature_data miniature imbalance muscima bench test fast_test crash_test faults lint constraints clean
+.PHONY: help set_up quickstart miniature_data miniature imbalance muscima bench gpu_check test fast_test crash_test faults lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,9 @@ muscima: set_up  ## train the losses on handwritten music, hours; goes on where 
 bench: set_up  ## measure this project beside its peers, about 40 minutes; nothing else should run meanwhile
 	@$(RUN) -m benchmarks
 	@$(RUN) -m benchmarks --device cuda
+
+gpu_check: set_up  ## on a GPU: check what tests check on CPUs, and measure, within minutes
+	@$(RUN) -W ignore -m benchmarks.gpu_check --device cuda
 
 # Each test process computes with one thread.
 test: set_up  ## run all tests, two at a time

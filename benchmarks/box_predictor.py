@@ -18,7 +18,7 @@ from torch import nn
 from eql_seesaw.losses import build_loss
 from eql_seesaw.modeling import LongTailFastRCNNOutputLayers
 
-from .measure import arguments, compare, print_table
+from .measure import arguments, chosen, compare, print_table
 
 IMAGE_SHAPE = (800, 1200)
 # Classes, rounds.
@@ -76,7 +76,7 @@ def detect(predictor: nn.Module, x: torch.Tensor, proposals: Instances) -> torch
 def main() -> None:
     args = arguments(__doc__)
     rows = []
-    for num_classes, rounds in QUICK_CASES if args.quick else CASES:
+    for num_classes, rounds in chosen(args, CASES, QUICK_CASES):
         pair = predictors(num_classes, args.device)
         for name, function, number in (("box loss", train, 512), ("detections", detect, 1000)):
             x = torch.randn(number, 1024, device=args.device)

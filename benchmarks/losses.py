@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from eql_seesaw.losses import build_loss
 
-from .measure import arguments, compare, print_table
+from .measure import arguments, chosen, compare, print_table
 
 MMDET, PEERS = "mmdet==3.3.0", Path("output/benchmarks/peers")
 # Classes, samples, dtype of the logits. The largest one last: if memory runs out, the others are
@@ -200,7 +200,7 @@ def main() -> None:
     malloc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
     malloc.mallopt(-4, 0)  # M_MMAP_MAX
     rows = []
-    for num_classes, num_samples, dtype in QUICK_SIZES if args.quick else SIZES:
+    for num_classes, num_samples, dtype in chosen(args, SIZES, QUICK_SIZES):
         counts = image_counts(num_classes)
 
         def add(name, against, peer, foreground, num_peer_logits=None, **loss_arguments):
@@ -221,7 +221,7 @@ def main() -> None:
             if dtype == torch.bfloat16:
                 name = "F.cross_entropy in bfloat16"
                 add("seesaw", name, F.cross_entropy, foreground, num_classes + 1)
-            if not args.quick:
+            if not (args.quick or args.offline):
                 mmdet = mmdet_seesaw_loss(num_classes).to(args.device)
 
                 def peer(logits, gt_classes, mmdet=mmdet):

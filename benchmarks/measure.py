@@ -36,10 +36,19 @@ def arguments(description: str) -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--classes", type=int, help="sizes of this number of classes only")
+    parser.add_argument("--offline", action="store_true", help="no peers to be downloaded")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: --device cuda, but there is no GPU")
     return args
+
+
+def chosen(args: argparse.Namespace, cases: Sequence[tuple], quick_cases: Sequence[tuple]):
+    """Those of the cases, which begin with their number of classes, that the options ask for."""
+    if args.quick:
+        return quick_cases
+    return [case for case in cases if args.classes in (None, case[0])]
 
 
 def interleaved_seconds(

@@ -11,7 +11,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 
 from eql_seesaw.modeling.fast_rcnn_inference import fast_rcnn_inference_topk
 
-from .measure import arguments, compare, print_table
+from .measure import arguments, chosen, compare, print_table
 
 IMAGE_SHAPE = (800, 1200)
 SCORE_THRESH, NMS_THRESH, DETECTIONS_PER_IMAGE = 1e-4, 0.5, 300
@@ -65,7 +65,7 @@ def detect(function, boxes, scores):
 def main() -> None:
     args = arguments(__doc__)
     rows = []
-    for *case, rounds in QUICK_CASES if args.quick else CASES:
+    for *case, rounds in chosen(args, CASES, QUICK_CASES):
         num_proposals = 100 if args.quick else 1000
         boxes, scores = (x.to(args.device) for x in predictions(*case, num_proposals))
         ours = functools.partial(detect, fast_rcnn_inference_topk, boxes, scores)

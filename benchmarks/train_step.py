@@ -26,7 +26,7 @@ from eql_seesaw.data.class_statistics import ClassStatistics, write_class_statis
 from eql_seesaw.engine.train_step import AccumulatingTrainer
 from eql_seesaw.losses import LOSSES
 
-from .measure import arguments, interleaved_seconds, peak_memory, print_table, row
+from .measure import arguments, chosen, interleaved_seconds, peak_memory, print_table, row
 
 CONFIG_FILE = str(Path(__file__).parents[1] / "configs" / "Base-mask_rcnn_FPN.yaml")
 # LVIS v1: 1.27 M annotations in 100,170 images.
@@ -146,7 +146,7 @@ def main() -> None:
     options = ["MODEL.DEVICE", device, *(QUICK_MODEL if args.quick else ())]
     rows = []
     for mixed in (False, True) if device == "cuda" else (False,):
-        for num_classes, losses, rounds, shape, per_object in QUICK_CASES if args.quick else CASES:
+        for num_classes, losses, rounds, shape, per_object in chosen(args, CASES, QUICK_CASES):
             if device == "cuda" and shape == CPU_BATCH:
                 shape = GPU_BATCH
             num_images, height, width = shape
