@@ -49,7 +49,7 @@ CONFIG_FILE = str(Path(__file__).parents[1] / "configs" / "quickstart" / "seesaw
 DRAW_NOTHING = {
     "softmax_eql": {"gamma": 1.0},
     "bags": {"others_ratio": 1e6},
-    "federated": {"num_sampled": 1203},
+    "federated": {"num_sampled": 10_000},
 }
 TABLES = ("losses", "post_processing", "box_predictor", "mask_head", "train_step")
 PARTS_AT_ONCE, SECONDS_PER_PART = 3, 180
