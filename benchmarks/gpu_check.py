@@ -51,6 +51,11 @@ DRAW_NOTHING = {
     "bags": {"others_ratio": 1e6},
     "federated": {"num_sampled": 10_000},
 }
+QUICK_TRAINING = (
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "1"),
+    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "50", "TEST.DETECTIONS_PER_IMAGE", "5"),
+    *("TEST.REPORT", "False"),
+)
 TABLES = ("losses", "post_processing", "box_predictor", "mask_head", "train_step")
 PARTS_AT_ONCE, SECONDS_PER_PART = 3, 180
 
@@ -144,6 +149,7 @@ def train(args, output: Path, *options: str, num_processes: int = 1) -> list[dic
         "OUTPUT_DIR": output,
     }
     words = [str(word) for item in settings.items() for word in item]
+    words += QUICK_TRAINING if args.quick else ()
     resume = ["--resume", "--num-gpus", str(num_processes), "--config-file", CONFIG_FILE]
     launch(train_net, argument_parser("").parse_args([*resume, *words, *options]))
     lines = [json.loads(line) for line in open(output / "metrics.json")]
