@@ -145,6 +145,33 @@ def add_long_tail_config(cfg: CN) -> None:
     # Further classes are drawn in proportion to image counts to this power.
     federated.FREQUENCY_POWER = 0.5
 
+    box_head.BALANCED_SOFTMAX = CN({"OBJECTNESS": False})
+
+    logit_adjustment = box_head.LOGIT_ADJUSTMENT = CN()
+    # Strength; 0.0 is softmax cross entropy.
+    logit_adjustment.TAU = 1.0
+    logit_adjustment.OBJECTNESS = False
+
+    ldam = box_head.LDAM = CN()
+    # Margin of the rarest class, as a difference of cosines.
+    ldam.MAX_MARGIN = 0.5
+    # That of the cosines, so the same as TEMPERATURE; the paper's code has 30 for both.
+    ldam.SCALE = 20.0
+    ldam.OBJECTNESS = False
+
+    drop_loss = box_head.DROP_LOSS = CN()
+    # Which classes are rare, as for EQL.
+    drop_loss.MAX_IMAGE_COUNT = 100
+    drop_loss.LAMBDA = None
+
+    acsl = box_head.ACSL = CN()
+    # Probability from which a foreground sample suppresses another class (xi of the paper).
+    acsl.SCORE_THRESHOLD = 0.7
+    # Most training images of a rare and of a common class.
+    acsl.GROUP_BOUNDS = (10, 100)
+    # Shares of the background samples that count for rare and for common classes.
+    acsl.BACKGROUND_SHARES = (0.01, 0.1)
+
     # Detectron2's mask head, computing only the masks that are used.
     cfg.MODEL.ROI_MASK_HEAD.NAME = "OwnClassMaskRCNNConvUpsampleHead"
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.

@@ -6,13 +6,19 @@ classifiers alike: see :class:`ClassificationLoss` for the interface.
 import inspect
 from typing import Any
 
+from .acsl import AdaptiveClassSuppressionLoss
 from .bags import BalancedGroupSoftmax
+from .balanced_sigmoid import BalancedSigmoidLoss
+from .balanced_softmax import BalancedSoftmaxLoss
 from .base import ClassificationLoss
 from .class_balanced import ClassBalancedLoss
+from .drop_loss import DropLoss
 from .eql import EqualizationLoss
 from .eql_v2 import EqualizationLossV2
 from .federated import FederatedLoss
 from .focal import FocalLoss
+from .ldam import LDAMLoss
+from .logit_adjustment import LogitAdjustmentLoss
 from .seesaw import SeesawLoss
 from .sigmoid_ce import SigmoidCrossEntropy
 from .softmax_ce import SoftmaxCrossEntropy
@@ -31,6 +37,12 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "bags": BalancedGroupSoftmax,
     "eql_v2": EqualizationLossV2,
     "federated": FederatedLoss,
+    "balanced_softmax": BalancedSoftmaxLoss,
+    "balanced_sigmoid": BalancedSigmoidLoss,
+    "logit_adjustment": LogitAdjustmentLoss,
+    "ldam": LDAMLoss,
+    "drop_loss": DropLoss,
+    "acsl": AdaptiveClassSuppressionLoss,
 }
 
 # Arguments that describe the training set rather than the loss.

@@ -24,6 +24,7 @@ def weighted_sigmoid(
     own_weights: Tensor | None = None,
     term: Callable[[Tensor], Tensor] = negative_cross_entropy,
     derivative: Callable[[Tensor], Tensor] = torch.sigmoid,
+    offsets: Callable[[slice], Tensor] | None = None,
 ) -> Tensor:
     r"""
     Sigmoid cross entropy with weights, summed over classes, as in E eq. 6
@@ -41,6 +42,7 @@ def weighted_sigmoid(
         term: of logits to -log(1 - p), or what a loss has in its place. A positive term is the
             negative one of the opposite logit.
         derivative: that of ``term``.
+        offsets: of a block of rows to a_rj, which are added to the logits, broadcast to (r, K).
 
     Returns:
         (R,), float32 or better.
@@ -49,6 +51,8 @@ def weighted_sigmoid(
     foreground = gt_classes[:, None] < logits.shape[1]
 
     def weighted(function: Callable[[Tensor], Tensor], sign: int, z: Tensor, rows: slice) -> Tensor:
+        if offsets is not None:
+            z = z + offsets(rows)
         negative, positive = function(z), sign * function(-z.gather(1, own[rows]))
         if weights is not None:
             negative = negative * weights(rows)

@@ -147,3 +147,52 @@ def federated(logits, gt_classes, classes):
         for j in classes:
             total -= log_sigmoid(row[j] if j == gt_class else -row[j])
     return total / len(logits)
+
+
+def offset_softmax(logits, gt_classes, offsets):
+    """Cross entropy of logits plus ``offsets(y)``, a list of a number for each column."""
+    total = 0.0
+    for row, y in zip(logits, gt_classes):
+        total -= math.log(softmax([z + a for z, a in zip(row, offsets(y))])[y])
+    return total / len(logits)
+
+
+def balanced_sigmoid(logits, gt_classes, frequencies):
+    """Logits of foreground rows less the log odds of each class; background rows as they are."""
+    num_classes = len(frequencies)
+    total = 0.0
+    for row, y in zip(logits, gt_classes):
+        for j, (z, f) in enumerate(zip(row, frequencies)):
+            if y < num_classes:
+                z -= math.log((1 - f) / f)
+            total -= log_sigmoid(z if j == y else -z)
+    return total / len(logits)
+
+
+def drop_loss(logits, gt_classes, rare, beta):
+    """``beta[r][j]`` is the draw for sample r and class j."""
+    num_classes = len(rare)
+    total = 0.0
+    for r, (row, y) in enumerate(zip(logits, gt_classes)):
+        for j, z in enumerate(row):
+            if j == y:
+                total -= log_sigmoid(z)
+            elif not rare[j] or (y == num_classes and beta[r][j]):
+                total -= log_sigmoid(-z)
+    return total / len(logits)
+
+
+def acsl(logits, gt_classes, groups, counted, threshold):
+    """
+    ``groups``: 0, 1, 2 for rare, common, frequent of each class. ``counted[r][g]``: whether
+    background sample r is drawn for group g.
+    """
+    num_classes = len(groups)
+    total = 0.0
+    for r, (row, y) in enumerate(zip(logits, gt_classes)):
+        for j, z in enumerate(row):
+            if j == y:
+                total -= log_sigmoid(z)
+            elif counted[r][groups[j]] if y == num_classes else sigmoid(z) >= threshold:
+                total -= log_sigmoid(-z)
+    return total / len(logits)

@@ -11,7 +11,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from eql_seesaw.losses import (
     LOSSES,
+    AdaptiveClassSuppressionLoss,
     BalancedGroupSoftmax,
+    DropLoss,
     SoftmaxEqualizationLoss,
     build_loss,
 )
@@ -29,6 +31,7 @@ DIFFERENTIABLE = [
     *((name, {}) for name in LOSSES if name != "seesaw"),
     *(("seesaw", {"q": 0.0, "objectness": objectness}) for objectness in (True, False)),
     *((name, {"objectness": True}) for name in ("softmax_ce", "softmax_eql")),
+    *((name, {"objectness": True}) for name in ("balanced_softmax", "logit_adjustment", "ldam")),
     ("eql", {"keep_annotated": True}),
     ("eql", {"excluding_function": False}),
     ("eql", {"threshold_function": "gompertz"}),
@@ -49,6 +52,10 @@ def without_chance(loss):
         loss.gamma = 1.0
     if isinstance(loss, BalancedGroupSoftmax):
         loss.others_ratio = 1e6
+    if isinstance(loss, DropLoss):
+        loss.draw_kept = lambda logits, probability: torch.ones_like(logits, dtype=torch.bool)
+    if isinstance(loss, AdaptiveClassSuppressionLoss):
+        loss.background_shares.fill_(1.0)
     return loss
 
 
@@ -77,6 +84,13 @@ def test_promised_numbers_of_logits():
     assert build_loss("bags", 1203, instance_counts=counts).num_logits == 1203 + 4 + 2
     assert build_loss("eql_v2", 1203).num_logits == 1204
     assert build_loss("federated", 1203, image_counts=counts).num_logits == 1203
+    assert build_loss("balanced_softmax", 1203, image_counts=counts).num_logits == 1204
+    assert build_loss("logit_adjustment", 1203, image_counts=counts).num_logits == 1204
+    assert build_loss("ldam", 1203, instance_counts=counts).num_logits == 1204
+    assert build_loss("drop_loss", 1203, image_counts=counts).num_logits == 1203
+    assert build_loss("acsl", 1203, image_counts=counts).num_logits == 1204
+    sigmoid = build_loss("balanced_sigmoid", 1203, image_counts=counts, num_images=100_170)
+    assert sigmoid.num_logits == 1203
 
 
 @every_loss
@@ -117,7 +131,7 @@ def test_probabilities(name):
 @every_loss
 def test_perfect_classifier_predicts_its_labels(name):
     """Gradient descent on the logits themselves ends at the right answer, background included."""
-    loss = build(name).eval()
+    loss = without_chance(build(name)).eval()
     gt_classes = torch.arange(K + 1)
     logits = torch.zeros(K + 1, loss.num_logits, requires_grad=True)
     optimizer = torch.optim.Adam([logits], lr=0.3)
@@ -248,18 +262,19 @@ def test_compiled_loss_is_the_same(name):
         torch.testing.assert_close(other.state_dict(), loss.state_dict())
 
 
-@pytest.mark.parametrize("name", ["softmax_eql", "bags", "federated"])
+@pytest.mark.parametrize("name", ["softmax_eql", "bags", "federated", "drop_loss", "acsl"])
 def test_draws_are_seedable(name):
     counts = [1, 7, 40, 100, 101, 9000]
     draws = {"softmax_eql": {"gamma": 0.5}, "bags": {"others_ratio": 1.0}}
     draws["federated"] = {"num_sampled": 4}
-    statistics = {"image_counts": counts, "instance_counts": counts, **draws[name]}
+    draws["acsl"] = {"background_shares": (0.5, 0.5)}
+    statistics = {"image_counts": counts, "instance_counts": counts, **draws.get(name, {})}
     values = []
     for seed in (1, 1, 2, 3, 4):
         generator = torch.Generator().manual_seed(seed)
         loss = build_loss(name, K, **statistics, generator=generator)
         logits, gt_classes = batch(loss, 20)
-        gt_classes[2:] = K
+        gt_classes[:2], gt_classes[2:] = torch.tensor([0, 5]), K
         values.append(sum(loss(logits, gt_classes).values()).item())
         torch.manual_seed(seed)  # without a generator of its own, torch's
         values.append(sum(build_loss(name, K, **statistics)(logits, gt_classes).values()).item())
@@ -333,6 +348,16 @@ def test_wrong_inputs(name):
         ("federated", {"frequency_power": -1}, "frequency_power"),
         ("class_balanced", {"beta": 1.0}, "beta"),
         ("class_balanced", {"beta": -0.1}, "beta"),
+        ("balanced_softmax", {"image_counts": None}, "image_counts"),
+        ("balanced_sigmoid", {"num_images": None}, "num_images"),
+        ("logit_adjustment", {"tau": -1}, "tau"),
+        ("ldam", {"instance_counts": None}, "instance_counts"),
+        ("ldam", {"max_margin": -1}, "max_margin"),
+        ("ldam", {"scale": 0}, "scale"),
+        ("drop_loss", {"max_image_count": -1}, "max_image_count"),
+        ("acsl", {"score_threshold": 2}, "score_threshold"),
+        ("acsl", {"group_bounds": (10, 10)}, "group_bounds must be two that ascend"),
+        ("acsl", {"background_shares": (0.1,)}, "background_shares must be two"),
         ("focal", {"alpha": 1.5}, "alpha"),
         ("focal", {"alpha": -1}, "alpha"),
         ("focal", {"gamma": -1}, "gamma"),

@@ -216,8 +216,9 @@ def test_loss_weight(name, loss_weight, cls_weight, box_weight):
 def test_initial_bias(name, normed):
     """Sigmoid losses start with the prior probability for every logit; others with zero bias."""
     bias = build(name, normed_classifier=normed).cls_score.bias
-    if name in ("sigmoid_ce", "eql", "focal", "class_balanced", "eql_v2", "federated"):
-        prior = 0.01 if name == "federated" else 0.001
+    sigmoid = ("sigmoid_ce", "eql", "focal", "class_balanced", "eql_v2", "balanced_sigmoid")
+    if name in (*sigmoid, "drop_loss", "federated", "acsl"):
+        prior = 0.01 if name in ("federated", "acsl") else 0.001
         torch.testing.assert_close(bias.sigmoid(), torch.full_like(bias, prior))
     else:
         assert (bias == 0).all()
@@ -227,7 +228,7 @@ def test_initial_bias(name, normed):
 @pytest.mark.parametrize("choice", [None, True, False])
 def test_normed_classifier(name, choice):
     predictor = build(name, normed_classifier=choice, temperature=7.0)
-    normed = name == "seesaw" if choice is None else choice
+    normed = name in ("seesaw", "ldam") if choice is None else choice
     assert isinstance(predictor.cls_score, NormedLinear) == normed
     if normed:
         assert predictor.cls_score.temperature == 7

@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from eql_seesaw.losses import LDAMLoss
+from tests.losses import reference
+
+INSTANCE_COUNTS = [16, 256, 0, 81]
+K = len(INSTANCE_COUNTS)
+# n^(-1/4) is 1/2, 1/4, 1 and 1/3, of which the largest becomes 0.5.
+MARGINS = [0.25, 0.125, 0.5, 1 / 6, 0.0]
+
+
+def batch(num_samples=9):
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(num_samples, K + 1, generator=generator, dtype=torch.float64)
+    return logits, torch.arange(num_samples) % (K + 1)
+
+
+@pytest.mark.parametrize("scale", [20.0, 30.0])
+def test_equals_the_equation(scale):
+    logits, gt_classes = batch()
+
+    def offsets(y):
+        return [-scale * MARGINS[y] if j == y else 0.0 for j in range(K + 1)]
+
+    loss = LDAMLoss(K, instance_counts=INSTANCE_COUNTS, scale=scale)
+    assert loss.margins.tolist() == pytest.approx(MARGINS)
+    expected = reference.offset_softmax(logits.tolist(), gt_classes.tolist(), offsets)
+    found = loss(logits, gt_classes)["loss_cls"].item()
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_without_a_margin_it_is_cross_entropy():
+    logits, gt_classes = batch()
+    loss = LDAMLoss(K, instance_counts=INSTANCE_COUNTS, max_margin=0.0)
+    found = loss(logits, gt_classes)["loss_cls"]
+    torch.testing.assert_close(found, F.cross_entropy(logits, gt_classes))
