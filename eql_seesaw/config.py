@@ -172,6 +172,10 @@ def add_long_tail_config(cfg: CN) -> None:
     # Shares of the background samples that count for rare and for common classes.
     acsl.BACKGROUND_SHARES = (0.01, 0.1)
 
+    ecm = box_head.ECM = CN()
+    # Background samples for each sample of a class; another proposal sampler has another one.
+    ecm.BACKGROUND_RATIO = 6.3313
+
     # Detectron2's mask head, computing only the masks that are used.
     cfg.MODEL.ROI_MASK_HEAD.NAME = "OwnClassMaskRCNNConvUpsampleHead"
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.

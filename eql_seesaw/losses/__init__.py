@@ -13,6 +13,7 @@ from .balanced_softmax import BalancedSoftmaxLoss
 from .base import ClassificationLoss
 from .class_balanced import ClassBalancedLoss
 from .drop_loss import DropLoss
+from .ecm import EffectiveClassMarginLoss
 from .eql import EqualizationLoss
 from .eql_v2 import EqualizationLossV2
 from .federated import FederatedLoss
@@ -43,6 +44,7 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "ldam": LDAMLoss,
     "drop_loss": DropLoss,
     "acsl": AdaptiveClassSuppressionLoss,
+    "ecm": EffectiveClassMarginLoss,
 }
 
 # Arguments that describe the training set rather than the loss.

@@ -66,13 +66,13 @@ class AdaptiveClassSuppressionLoss(SigmoidLoss):
         self.score_threshold = score_threshold
         self.generator = generator
         counts = class_vector(image_counts, num_classes, "image_counts")
-        bounds = torch.tensor([*group_bounds, torch.inf], dtype=torch.float64)
+        bounds = torch.tensor([*group_bounds, torch.inf], dtype=torch.float64, device="cpu")
         # 0 for rare, 1 for common, 2 for frequent classes and background. Not in checkpoints: they
         # follow from the training set.
         groups = torch.bucketize(torch.cat([counts, counts.new_tensor([torch.inf])]), bounds)
         self.register_buffer("groups", groups, persistent=False)
         # float64, in which a tenth of 30 is not less than 3.
-        shares = torch.tensor(background_shares, dtype=torch.float64)
+        shares = torch.tensor(background_shares, dtype=torch.float64, device="cpu")
         self.register_buffer("background_shares", shares, persistent=False)
 
     def sample_losses(

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from .base import computation_dtype, float32_or_better
 from .row_blocks import row_blocks
-from .sigmoid import SigmoidLoss, weighted_sigmoid
+from .sigmoid import SigmoidLoss, probabilities_with_background, weighted_sigmoid
 
 # Ratio of a class that has had no gradient yet: far above mu, so that all its weights are 1.
 INITIAL_RATIO = 100.0
@@ -102,9 +102,7 @@ class EqualizationLossV2(SigmoidLoss):
         return 1 + self.alpha * (1 - negative), negative
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        scores = float32_or_better(logits).sigmoid()
-        classes, background = scores.split([self.num_classes, 1], dim=1)
-        return torch.cat([classes * (1 - background), background], dim=1)
+        return probabilities_with_background(logits)
 
     def predicted_classes(self, logits: Tensor) -> Tensor:
         """The class of the largest logit, or background where its probability is above 1/2."""

@@ -17,6 +17,13 @@ def negative_cross_entropy(logits: Tensor) -> Tensor:
     return F.softplus(logits, threshold=40)
 
 
+def probabilities_with_background(logits: Tensor) -> Tensor:
+    r""":math:`\sigma(z_j) (1 - \sigma(z_{bg}))` of the classes, then background's, (R, K + 1)."""
+    scores = float32_or_better(logits).sigmoid()
+    classes, background = scores[:, :-1], scores[:, -1:]
+    return torch.cat([classes * (1 - background), background], dim=1)
+
+
 def weighted_sigmoid(
     logits: Tensor,
     gt_classes: Tensor,

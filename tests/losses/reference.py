@@ -196,3 +196,19 @@ def acsl(logits, gt_classes, groups, counted, threshold):
             elif counted[r][groups[j]] if y == num_classes else sigmoid(z) >= threshold:
                 total -= log_sigmoid(-z)
     return total / len(logits)
+
+
+def ecm(logits, gt_classes, counts):
+    """As the released code: a quotient of exponentials. ``counts`` has background's as its last."""
+    n_all = sum(counts)
+    total = 0.0
+    for row, y in zip(logits, gt_classes):
+        for j, z in enumerate(row):
+            n, rest = counts[j], n_all - counts[j]
+            both = n**0.25 + rest**0.25
+            positive = math.exp(z + math.log(both / rest**0.25))
+            negative = math.exp(-z + math.log(both / n**0.25))
+            p = (positive if j == y else negative) / (positive + negative)
+            a = rest / n
+            total -= a * math.log((1 + a) / a) * math.log(p)
+    return total / len(logits)

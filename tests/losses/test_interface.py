@@ -89,6 +89,7 @@ def test_promised_numbers_of_logits():
     assert build_loss("ldam", 1203, instance_counts=counts).num_logits == 1204
     assert build_loss("drop_loss", 1203, image_counts=counts).num_logits == 1203
     assert build_loss("acsl", 1203, image_counts=counts).num_logits == 1204
+    assert build_loss("ecm", 1203, image_counts=counts).num_logits == 1204
     sigmoid = build_loss("balanced_sigmoid", 1203, image_counts=counts, num_images=100_170)
     assert sigmoid.num_logits == 1203
 
@@ -358,6 +359,7 @@ def test_wrong_inputs(name):
         ("acsl", {"score_threshold": 2}, "score_threshold"),
         ("acsl", {"group_bounds": (10, 10)}, "group_bounds must be two that ascend"),
         ("acsl", {"background_shares": (0.1,)}, "background_shares must be two"),
+        ("ecm", {"background_ratio": 0}, "background_ratio"),
         ("focal", {"alpha": 1.5}, "alpha"),
         ("focal", {"alpha": -1}, "alpha"),
         ("focal", {"gamma": -1}, "gamma"),

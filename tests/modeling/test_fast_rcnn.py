@@ -228,7 +228,7 @@ def test_initial_bias(name, normed):
 @pytest.mark.parametrize("choice", [None, True, False])
 def test_normed_classifier(name, choice):
     predictor = build(name, normed_classifier=choice, temperature=7.0)
-    normed = name in ("seesaw", "ldam") if choice is None else choice
+    normed = name in ("seesaw", "ldam", "ecm") if choice is None else choice
     assert isinstance(predictor.cls_score, NormedLinear) == normed
     if normed:
         assert predictor.cls_score.temperature == 7
