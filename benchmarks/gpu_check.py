@@ -50,6 +50,8 @@ DRAW_NOTHING = {
     "softmax_eql": {"gamma": 1.0},
     "bags": {"others_ratio": 1e6},
     "federated": {"num_sampled": 10_000},
+    "drop_loss": {"max_image_count": 0},
+    "acsl": {"background_shares": (1.0, 1.0)},
 }
 QUICK_TRAINING = (
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "1"),
