@@ -109,7 +109,9 @@ def test_dead_rank_ends_the_others(failure):
     assert ("Traceback" in errors) == (failure == "KeyError"), errors
 
 
-@pytest.mark.fault("a rank fails while rank 0 writes a checkpoint", "rank 0 has a minute to finish it")
+@pytest.mark.fault(
+    "a rank fails while rank 0 writes a checkpoint", "rank 0 has a minute to finish it"
+)
 def test_dead_rank_leaves_time_to_save():
     status, output, line = end(start(*OWN, "save_slowly"))
     assert (status, output, line) == (1, "saved\n", "error: dataset 'x' is empty")
