@@ -343,7 +343,8 @@ class TestCheckpointWithoutNames:
             for name, category_id in zip(*METADATA.values(), strict=True)
         ]
         json_file = tmp_path / "val.json"
-        json_file.write_text(json.dumps({"categories": categories}))
+        images = [{"id": 1, "file_name": "1.jpg", "height": 8, "width": 8}]
+        json_file.write_text(json.dumps({"categories": categories, "images": images}))
         cfg = config.clone()
         cfg.defrost()
         for name, path in {"gone_train": "gone.json", "named_val": str(json_file)}.items():

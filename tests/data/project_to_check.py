@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image
 
 from eql_seesaw.config import add_long_tail_config
-from eql_seesaw.data.check import check_datasets
+from eql_seesaw.data.check_datasets import check_datasets
 
 CONTENT = {
     "images": [

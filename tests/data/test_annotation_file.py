@@ -11,7 +11,7 @@ import pytest
 
 from eql_seesaw.data.annotated_images import read_annotated_images
 from eql_seesaw.data.annotation_file import AnnotationFile, Needs, image_file_name
-from eql_seesaw.data.check import check_datasets
+from eql_seesaw.data.check_datasets import check_datasets
 from eql_seesaw.data.findings import shorten
 from eql_seesaw.data.register import register_datasets
 from eql_seesaw.data.training_set import load_training_set

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image
 
 from eql_seesaw.config import add_long_tail_config
-from eql_seesaw.data.check import check_datasets
+from eql_seesaw.data.check_datasets import check_datasets
 from eql_seesaw.data.pictures import DEEP, EXIF_ORIENTATION, TURNED, did_you_mean
 from eql_seesaw.data.register import register_datasets
 from eql_seesaw.data.training_set import load_training_set
