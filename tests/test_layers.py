@@ -19,6 +19,7 @@ LAYERS = {
     "engine": COMMON | {"losses", "schedule", "config", "data", "modeling", "evaluation"},
     "prediction": COMMON | {"config", "data", "evaluation", "engine"},
     "predict": {"command_line", "config", "engine", "prediction"},
+    "calibrate": {"command_line", "data", "engine"},
     "export": {"command_line", "config", "engine", "prediction"},
     "tables": COMMON | {"schedule", "config", "data", "evaluation", "engine"},
     "classification": {"losses"},

@@ -5,7 +5,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from eql_seesaw.data import check_datasets as module
 from eql_seesaw.data.check import main
 from eql_seesaw.data.check_datasets import check_datasets
 
@@ -133,7 +132,7 @@ def test_compressed_masks_are_looked_into(project):
 
 
 def test_command_line(project, capsys, monkeypatch):
-    monkeypatch.setattr(module, "load_config", lambda config_file, opts: project.cfg)
+    monkeypatch.setattr("eql_seesaw.config.load_config", lambda config_file, opts: project.cfg)
     project.write()
     assert main(["--config-file", "x.yaml"]) == 0
     output = capsys.readouterr()
