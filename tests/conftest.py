@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.logger import setup_logger
 
 from tests.faults.table import FaultTableWriter
 
@@ -24,6 +25,17 @@ def seeded():
 def log_reaches_caplog(monkeypatch):
     """Detectron2's `setup_logger`, which other tests may have called, stops propagation."""
     monkeypatch.setattr(logging.getLogger("eql_seesaw"), "propagate", True)
+
+
+@pytest.fixture(autouse=True)
+def log_handlers_are_removed():
+    """`setup_logger` adds some for each output folder, which would get what later tests log."""
+    yield
+    for name in ("fvcore", "detectron2", "eql_seesaw"):
+        for handler in list(logging.getLogger(name).handlers):
+            logging.getLogger(name).removeHandler(handler)
+            handler.close()
+    setup_logger.cache_clear()
 
 
 @pytest.fixture

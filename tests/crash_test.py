@@ -12,8 +12,6 @@ import os
 import random
 import re
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,10 +22,10 @@ from typing import Any, NamedTuple
 import torch
 from tabulate import tabulate
 
-from eql_seesaw.data.symbols import generate_symbols
 from eql_seesaw.engine.stop_signals import STOPPED
+from tests.engine.conftest import as_arguments, small_dataset, small_run
+from tests.ranks import ROOT, Script
 
-ROOT = Path(__file__).parents[1]
 CHECKPOINT_PERIOD = 4
 NUM_EVALUATIONS = 3
 # A run that takes longer hangs.
@@ -72,27 +70,18 @@ class Training:
     def __init__(self, folder: Path, num_steps: int, num_ranks: int, resume: bool):
         self.output = folder / "output"
         self.log_file = folder / "terminal.txt"
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            url = f"tcp://127.0.0.1:{s.getsockname()[1]}"
-        command = [
-            *(sys.executable, ROOT / "train_net.py", "--num-gpus", num_ranks, "--dist-url", url),
+        self.leftovers = self.partial_checkpoints
+        self.started = time.monotonic()
+        self.log_file.unlink(missing_ok=True)
+        self.process = Script(
+            "train_net.py",
+            *("--num-gpus", num_ranks),
             *("--config-file", ROOT / "configs" / "quickstart" / "seesaw.yaml"),
             *(["--resume"] if resume else []),
             *overrides(folder.parent / "symbols", num_steps),
-        ]
-        self.leftovers = self.partial_checkpoints
-        self.started = time.monotonic()
-        with open(self.log_file, "w") as log_file:
-            self.process = subprocess.Popen(
-                list(map(str, command)),
-                cwd=folder,
-                # Threads that wait for each other on few cores take most of the time.
-                env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-                stdout=log_file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            log=self.log_file,
+            folder=folder,
+        )
 
     @property
     def log(self) -> str:
@@ -123,7 +112,7 @@ class Training:
             if self.process.poll() is not None:
                 return False
             if time.monotonic() > self.started + TIMEOUT_SECONDS:
-                self.end(signal.SIGKILL)
+                self.process.end(signal.SIGKILL)
                 raise TimeoutError(f"a run hangs; its last words:\n{self.last_words()}")
             time.sleep(0.002)
         return True
@@ -154,11 +143,6 @@ class Training:
         end = time.monotonic() + seconds
         return self.wait_until(lambda: time.monotonic() >= end)
 
-    def end(self, signal_number: signal.Signals) -> int:
-        """Send a signal to all processes, and wait for the exit status."""
-        os.killpg(self.process.pid, signal_number)
-        return self.process.wait(TIMEOUT_SECONDS)
-
     def last_words(self) -> str:
         return "\n".join(self.log.splitlines()[-30:])
 
@@ -172,32 +156,22 @@ class Training:
         return "evaluating" if is_evaluating else "training"
 
 
-def overrides(symbols: Path, num_steps: int) -> list:
+def overrides(symbols: Path, num_steps: int) -> list[str]:
     """KEY VALUE ... of the training."""
     settings = {
-        "DATASETS.REGISTER.symbols_train.JSON": symbols / "symbols_train.json",
-        "DATASETS.REGISTER.symbols_train.IMAGES": symbols / "train",
-        "DATASETS.REGISTER.symbols_val.JSON": symbols / "symbols_val.json",
-        "DATASETS.REGISTER.symbols_val.IMAGES": symbols / "val",
-        "MODEL.ROI_HEADS.NUM_CLASSES": 6,
-        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
-        "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
+        **small_run(symbols, Path("output")),
+        "MODEL.ROI_BOX_HEAD.FC_DIM": 1024,  # so that writing a checkpoint takes a while
         "INPUT.MIN_SIZE_TRAIN": "(48, 64)",
-        "INPUT.MIN_SIZE_TEST": 64,
-        "SOLVER.IMS_PER_BATCH": 2,
         "SOLVER.WARMUP_ITERS": num_steps // 4,
         "SOLVER.MAX_ITER": num_steps,
         "SOLVER.STEPS": f"({num_steps * 2 // 3},)",
         "SOLVER.CHECKPOINT_PERIOD": CHECKPOINT_PERIOD,
         "SOLVER.MAX_CHECKPOINTS": 3,
         "TEST.EVAL_PERIOD": num_steps // NUM_EVALUATIONS,
-        "TEST.DETECTIONS_PER_IMAGE": 10,
-        "TEST.REPORT": False,
         "DATALOADER.NUM_WORKERS": 1,
         "SEED": 1,
-        "OUTPUT_DIR": "output",
     }
-    return [part for item in settings.items() for part in item]
+    return as_arguments(settings)
 
 
 def train_undisturbed(folder: Path, num_steps: int, num_ranks: int) -> Pace:
@@ -231,7 +205,7 @@ def train_disturbed(
         training = Training(folder, num_steps, num_ranks, resume=index > 0)
         is_reached = training.wait_for_moment(kill, pace, rng)
         seconds = time.monotonic() - training.started
-        status = training.end(signal_number) if is_reached else training.process.wait()
+        status = training.process.end(signal_number) if is_reached else training.process.wait()
         if is_reached and signal_number != signal.SIGKILL and training.resumed_step is not None:
             is_expected = status in (STOPPED, 0)
         else:
@@ -253,8 +227,8 @@ def train_disturbed(
 def check_finished(training: Training) -> None:
     """Wait for the end of a training, which must be a good one."""
     training.wait_until(lambda: False)
-    if training.process.returncode != 0:
-        raise RuntimeError(f"exit status {training.process.returncode}:\n{training.last_words()}")
+    if training.process.poll() != 0:
+        raise RuntimeError(f"exit status {training.process.poll()}:\n{training.last_words()}")
 
 
 def differences(expected: Path, found: Path, is_stopped: bool = False) -> Iterator[str]:
@@ -345,14 +319,7 @@ def crash_test(
         A row for each kill, and the differences in the end.
     """
     rng = random.Random(seed)
-    generate_symbols(
-        str(folder / "symbols"),
-        num_classes=6,
-        image_size=64,
-        image_counts=[1, 110, 8, 20, 105, 40],
-        classes_per_image=3,
-        val_images_per_class=4,
-    )
+    small_dataset(folder / "symbols")
     folders = folder / "undisturbed", folder / "killed"
     for path in folders:
         path.mkdir()

@@ -5,7 +5,6 @@ import json
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from eql_seesaw.data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from eql_seesaw.data.symbols import generate_symbols
 from eql_seesaw.engine import load_config
 from eql_seesaw.tables.table import load_table, table_names
+from tests.ranks import Script
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -204,11 +204,10 @@ QUICKSTART = """
     SOLVER.MAX_ITER 2 SOLVER.STEPS (1,) SOLVER.IMS_PER_BATCH 1 DATALOADER.NUM_WORKERS 0
     TEST.DETECTIONS_PER_IMAGE 5 TEST.NUM_PICTURES 1 TEST.REPORT False
 """
-# Programs one after the other in one process, as the imports of each would take seconds.
+# Programs one after the other.
 RUN = """
-import json, runpy, sys
-sys.path.insert(0, "")
-for sys.argv in json.loads(sys.argv[1]):
+import runpy, sys
+for sys.argv in {programs}:
     run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
     try:
         run(sys.argv[0], run_name="__main__")
@@ -217,10 +216,11 @@ for sys.argv in json.loads(sys.argv[1]):
 """
 
 
-def python(folder, *arguments):
-    command = [sys.executable, "-W", "ignore", "-c", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-3000:])
+def python(folder, text):
+    """Run a text as a script in a folder."""
+    (folder / "script.py").write_text(text)
+    script = Script(str(folder / "script.py"), log=folder / "log.txt", folder=folder)
+    assert script.wait(300) == 0, (folder / "log.txt").read_text()[-3000:]
 
 
 @pytest.mark.slow
@@ -240,7 +240,7 @@ def test_commands_that_need_no_more_than_the_quickstart(folder):
                 chosen.append(words[2:])
     programs = {words[0] for words in chosen[1:]}
     assert programs == {"eql_seesaw.predict", "eql_seesaw.export", "eql_seesaw.data.check"}
-    python(folder, RUN, json.dumps(chosen))
+    python(folder, RUN.format(programs=chosen))
     assert (folder / "predictions" / "predictions.json").exists()
     # The code that loads the exported file.
     for block in blocks("python", ["docs/prediction.md"]):

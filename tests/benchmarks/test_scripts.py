@@ -1,7 +1,3 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +6,7 @@ from benchmarks import losses
 from benchmarks.lvis_like_training_set import long_tail, lvis_like_training
 from eql_seesaw.data.annotated_images import read_annotated_images
 from eql_seesaw.losses import build_loss
-
-ROOT = Path(__file__).parents[2]
+from tests.ranks import Script
 
 
 @pytest.mark.slow
@@ -29,12 +24,12 @@ ROOT = Path(__file__).parents[2]
         "lvis_evaluation",
     ],
 )
-def test_script(script):
+def test_script(tmp_path, script):
     """It compares ours with its peer at a tiny size, and prints a table of ratios."""
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{script}", "--quick"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    header, _, *rows = [line for line in run.stdout.splitlines() if line.startswith("|")]
+    log = tmp_path / "log.txt"
+    status = Script(f"benchmarks.{script}", "--quick", log=log).wait(300)
+    assert status == 0, log.read_text()
+    header, _, *rows = [line for line in log.read_text().splitlines() if line.startswith("|")]
     assert "time ratio" in header and rows
     for line in rows:
         ratio = line.split("|")[6].split("(")[0]

@@ -10,12 +10,22 @@ from eql_seesaw.data.symbols import generate_symbols
 
 ROOT = Path(__file__).parents[2]
 NUM_CLASSES = 6
+# A checkpoint has 1 MB, where the quickstart's has 99.
+SMALL_MODEL = {
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+    "MODEL.RESNETS.NORM": "LN",  # the groups of GN need more channels
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "MODEL.ROI_MASK_HEAD.NUM_CONV": 1,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
+}
 
 
-@pytest.fixture(scope="session")
-def symbols(tmp_path_factory):
-    """A folder with a "symbols" dataset of six classes: 2 rare, 2 common, 2 frequent."""
-    folder = tmp_path_factory.mktemp("data") / "symbols"
+def small_dataset(folder):
+    """A "symbols" dataset of six classes: 2 rare, 2 common, 2 frequent."""
     generate_symbols(
         str(folder),
         num_classes=NUM_CLASSES,
@@ -24,18 +34,17 @@ def symbols(tmp_path_factory):
         classes_per_image=3,
         val_images_per_class=4,
     )
-    return folder
 
 
-@pytest.fixture
-def overrides(symbols, tmp_path):
-    """KEY VALUE ... that turn a quickstart config into a run of seconds in ``tmp_path``."""
-    settings = {
+def small_run(symbols, output):
+    """The values that turn a quickstart config into a run of a second or two."""
+    return {
         "DATASETS.REGISTER.symbols_train.JSON": symbols / "symbols_train.json",
         "DATASETS.REGISTER.symbols_train.IMAGES": symbols / "train",
         "DATASETS.REGISTER.symbols_val.JSON": symbols / "symbols_val.json",
         "DATASETS.REGISTER.symbols_val.IMAGES": symbols / "val",
         "MODEL.ROI_HEADS.NUM_CLASSES": NUM_CLASSES,
+        **SMALL_MODEL,
         "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
         "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
         "INPUT.MIN_SIZE_TRAIN": "(64,)",
@@ -44,11 +53,30 @@ def overrides(symbols, tmp_path):
         "SOLVER.MAX_ITER": 3,
         "SOLVER.STEPS": "(2,)",
         "TEST.DETECTIONS_PER_IMAGE": 10,
+        "TEST.NUM_PICTURES": 1,
         "TEST.REPORT": False,
         "DATALOADER.NUM_WORKERS": 0,
-        "OUTPUT_DIR": tmp_path / "output",
+        "OUTPUT_DIR": output,
     }
+
+
+def as_arguments(settings):
+    """KEY VALUE ... of a command line."""
     return [str(part) for item in settings.items() for part in item]
+
+
+@pytest.fixture(scope="session")
+def symbols(tmp_path_factory):
+    """The folder of a small dataset."""
+    folder = tmp_path_factory.mktemp("data") / "symbols"
+    small_dataset(folder)
+    return folder
+
+
+@pytest.fixture
+def overrides(symbols, tmp_path):
+    """KEY VALUE ... of a small run in ``tmp_path``."""
+    return as_arguments(small_run(symbols, tmp_path / "output"))
 
 
 @pytest.fixture

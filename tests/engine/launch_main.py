@@ -67,6 +67,12 @@ def threads(args):
     say(len(os.listdir("/proc/self/task")) - before)
 
 
+def report_and_fail(args):
+    report(args)
+    dist.barrier()
+    fail(args)
+
+
 def _raise_expected():
     raise ValueError("dataset 'x' is empty")
 

@@ -188,7 +188,7 @@ class TestSave:
         rng = random.Random(0)
         context = multiprocessing.get_context("fork")
         kills_while_writing = 0
-        for start in range(0, 20_000, 1000):
+        for start in range(0, 8000, 1000):
             process = context.Process(target=_save_forever, args=(tmp_path, start))
             process.start()
             deadline = time.monotonic() + 10
@@ -206,7 +206,7 @@ class TestSave:
             # At most one more, of a kill between its name and the tag, and that is whole too.
             for number in numbers(tmp_path):
                 torch.load(tmp_path / f"model_{number:07d}.pth", weights_only=True)
-        assert kills_while_writing > 5
+        assert kills_while_writing > 2
         save(tmp_path, 10**6)
         assert not _partial_files(tmp_path)
 

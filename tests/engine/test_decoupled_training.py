@@ -1,14 +1,11 @@
 """MODEL.ROI_BOX_HEAD.DECOUPLED, as users type it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from tests.engine.conftest import ROOT, last_metrics
-from tests.engine.test_train_net import check_error, free_port, quickstart
+from tests.engine.conftest import last_metrics
+from tests.engine.test_train_net import check_error, quickstart
+from tests.ranks import train_net_on_ranks
 
 DECOUPLED = "MODEL.ROI_BOX_HEAD.DECOUPLED"
 CASCADE = ["MODEL.ROI_HEADS.NAME", "LongTailCascadeROIHeads"]
@@ -168,18 +165,11 @@ def test_scale_needs_the_loss_of_the_weights(train_net, overrides, pretrained):
     check_error(error, "was trained with .*CLS_LOSS softmax_ce, but here it is eql")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these are processes without a GPU")
 def test_two_processes(overrides, pretrained, tmp_path):
-    command = [
-        *(sys.executable, str(ROOT / "train_net.py"), "--config-file", quickstart("seesaw.yaml")),
-        *("--num-gpus", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}"),
-        *(*overrides, *pretrained("seesaw"), DECOUPLED, "retrain"),
-        *("MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS", "True"),
-        *("DATALOADER.SAMPLER_TRAIN", "ClassAwareTrainingSampler"),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-3000:]
+    run = ["--config-file", quickstart("seesaw.yaml"), *overrides, *pretrained("seesaw")]
+    run += [DECOUPLED, "retrain", "MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS", "True"]
+    run += ["DATALOADER.SAMPLER_TRAIN", "ClassAwareTrainingSampler"]
+    train_net_on_ranks(tmp_path, *run)
     assert {"bbox/APr", "segm/APf"} <= set(last_metrics(tmp_path / "output"))
     assert (tmp_path / "output" / "gradient_statistics.json").exists()

@@ -2,17 +2,14 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from eql_seesaw.evaluation.matches import Matches
 from eql_seesaw.evaluation.result import MATCHES, RESULTS, Result
-from tests.engine.conftest import ROOT
-from tests.engine.test_train_net import free_port
+from tests.engine.conftest import ROOT, SMALL_MODEL, as_arguments
+from tests.ranks import train_net_on_ranks
 
 
 def coco200_overrides(folder, output):
@@ -21,6 +18,7 @@ def coco200_overrides(folder, output):
         "DATASETS.TEST": "('coco200_val',)",
         "DATASETS.TRAIN": "('coco200_train',)",
         "MODEL.ROI_HEADS.NUM_CLASSES": 80,
+        **SMALL_MODEL,
         "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
         "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
         "INPUT.MIN_SIZE_TRAIN": "(64,)",
@@ -31,6 +29,7 @@ def coco200_overrides(folder, output):
         "TEST.EVAL_PERIOD": 0,
         "TEST.BEST_METRIC": "",
         "TEST.DETECTIONS_PER_IMAGE": 20,
+        "TEST.NUM_PICTURES": 1,
         "DATALOADER.NUM_WORKERS": 0,
         "OUTPUT_DIR": output,
     }
@@ -41,14 +40,7 @@ def coco200_overrides(folder, output):
         lines.append(f"    coco200_{split}: {{JSON: {annotations}, IMAGES: {images}}}")
     config = output.parent / "coco200.yaml"
     config.write_text("\n".join(lines))
-    return str(config), [str(part) for item in settings.items() for part in item]
-
-
-def run(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train_net.py"), *arguments]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-3000:]
+    return str(config), as_arguments(settings)
 
 
 def assert_same_bits(one, two):
@@ -66,23 +58,21 @@ def assert_same_bits(one, two):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["symbols", "coco200"])
-def test_two_ranks_are_one(request, overrides, tmp_path, dataset):
+def test_two_ranks_are_one(request, train_net, overrides, tmp_path, dataset):
     config, name = str(ROOT / "configs" / "quickstart" / "seesaw.yaml"), "symbols_val"
     if dataset == "coco200":
         folder = request.getfixturevalue("coco200")
         config, overrides = coco200_overrides(folder, tmp_path / "output")
         name = "coco200_val"
-    run("--config-file", config, *overrides)
+    assert train_net(config, *overrides) is None
     trained = ["MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")]
     trained += ["TEST.FIXED_AP", "True", "TEST.BOUNDARY_AP", "True"]
-    folders = []
-    for num_processes in (1, 2):
-        output = tmp_path / str(num_processes)
-        launch = ["--eval-only", "--num-gpus", str(num_processes)]
-        launch += ["--dist-url", f"tcp://127.0.0.1:{free_port()}"]
-        run("--config-file", config, *launch, *overrides, *trained, "OUTPUT_DIR", str(output))
-        folders.append(output / "inference" / name)
+    one, two = tmp_path / "1", tmp_path / "2"
+    evaluate = ["--eval-only", *overrides, *trained, "OUTPUT_DIR"]
+    assert train_net(config, *evaluate, str(one)) is None
+    train_net_on_ranks(tmp_path, "--config-file", config, *evaluate, two)
+    folders = [output / "inference" / name for output in (one, two)]
     assert_same_bits(*folders)
     assert json.loads((folders[0] / RESULTS).read_text())
-    assert "rank 1 evaluated" in (tmp_path / "2" / "log.txt.rank1").read_text()
+    assert "rank 1 evaluated" in (two / "log.txt.rank1").read_text()
     assert not list(folders[1].glob("*.partial"))

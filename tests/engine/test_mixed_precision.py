@@ -1,15 +1,13 @@
 """SOLVER.AMP in bfloat16 on CPUs, as users type it."""
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 
 from tests.crash_test import first_difference
 from tests.engine.conftest import ROOT
 from tests.engine.test_resume import CONFIG, load, metrics
+from tests.ranks import train_net_on_ranks
 
 BFLOAT16 = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "bfloat16", "SEED", "1"]
 
@@ -44,11 +42,8 @@ def test_two_processes_are_resumed_exactly(overrides, tmp_path):
     run += ["SOLVER.IMS_PER_BATCH", "4", "DATASETS.TEST", "()"]
 
     def train(output, *options):
-        command = [sys.executable, "train_net.py", "--config-file", f"configs/{CONFIG}"]
-        command += ["--num-gpus", "2", *options, *run, "OUTPUT_DIR", str(output)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert process.returncode == 0, process.stderr[-3000:]
+        command = ["--config-file", str(ROOT / "configs" / CONFIG), *options, *run]
+        train_net_on_ranks(tmp_path, *command, "OUTPUT_DIR", output)
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(whole)

@@ -10,13 +10,13 @@ is divided by the rank's foreground.
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
 from eql_seesaw.modeling.class_gradients import add_step
 from tests.modeling.tiny_model import tiny_config, training_batch
+from tests.ranks import run_on_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -89,25 +89,19 @@ def train(folder, case, ranks):
 
 
 def run_rank(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD_SIZE
-    )
     (folder / str(rank)).mkdir()
     torch.save([train(folder / str(rank), case, [rank]) for case in CASES], folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each rank has seen, by case. All in one pair of processes, which start slowly."""
+    """What each rank has seen, by case."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, args=(folder,), nprocs=WORLD_SIZE)
+    run_on_ranks(WORLD_SIZE, run_rank, folder)
     records = [torch.load(folder / f"{rank}.pt") for rank in range(WORLD_SIZE)]
     return dict(zip(CASES, zip(*records, strict=True), strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_two_ranks_are_as_one_process(ranks, tmp_path, case):
     one_process = train(tmp_path, case, range(WORLD_SIZE))
@@ -132,7 +126,6 @@ def test_two_ranks_are_as_one_process(ranks, tmp_path, case):
             assert (first - gradient).norm() <= 1e-5 * gradient.norm()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_who_has_foreground(ranks, case):
     """The test above is about what it says, in every stage."""

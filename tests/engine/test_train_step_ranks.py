@@ -1,23 +1,20 @@
 """A step on two processes: passes, and what one of them has to tell the other."""
 
 import math
-import socket
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
 from eql_seesaw.engine.train_step import AccumulatingTrainer, NonFiniteLossError
 from tests.engine.test_train_step import Regression, images, train
+from tests.ranks import run_on_ranks
 
 NUM_STEPS = 3
 
 
-def run_rank(rank, port, folder):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def run_rank(rank, folder):
     pool = images(8 * NUM_STEPS)
     # Of the eight images of a step each process takes four, two in each of two passes.
     batches = [pool[i + 4 * rank : i + 4 * rank + 4] for i in range(0, len(pool), 8)]
@@ -50,18 +47,13 @@ def run_rank(rank, port, folder):
         for name, tensor in model.module.state_dict().items()
     )
     torch.save(record, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
-@pytest.mark.slow
 @pytest.mark.fault(
     "A loss is NaN on one of two processes", "both stop before their weights change, with one line"
 )
 def test_two_processes_of_two_passes(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(run_rank, args=(port, tmp_path), nprocs=2)
+    run_on_ranks(2, run_rank, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     pool = images(8 * NUM_STEPS)
     whole, logged, _ = train([pool[i : i + 8] for i in range(0, len(pool), 8)], 1, NUM_STEPS)

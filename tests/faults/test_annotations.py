@@ -19,6 +19,10 @@ def set_in(section, index, **values):
     return change
 
 
+def remove_annotations(content):
+    content["annotations"] = []
+
+
 def remove_sizes(content):
     for image in content["images"]:
         del image["height"], image["width"]
@@ -43,6 +47,20 @@ LINE = "one line with file, entry and value, before anything is written"
             set_in("annotations", 4, segmentation={"size": [5, 5], "counts": [25]}),
             r"train.json: annotation 5: segmentation.size is \[5, 5\]",
             "mask_size",
+        ),
+        fault(
+            "a polygon of two points",
+            LINE,
+            set_in("annotations", 0, segmentation=[[1, 1, 5, 5]]),
+            r"annotation 1: segmentation is \[\[1, 1, 5, 5\]\], expected polygons of at least",
+            "polygon",
+        ),
+        fault(
+            "no annotations at all",
+            "one line with the dataset, before anything is written",
+            remove_annotations,
+            "dataset 'symbols_train' has no annotations to train on",
+            "no_annotations",
         ),
         fault(
             "images without height and width",
@@ -115,6 +133,13 @@ def test_of_no_consequence(train_net, overrides, symbols, tmp_path):
             "[" * 100_000,
             "train.json: not JSON, or not complete",
             "brackets",
+        ),
+        fault(
+            "cut off in the middle",
+            "one line: not complete JSON",
+            '{"categories": [{"id": 1, "name": "a"}], "images": [{"id"',
+            "train.json: not JSON, or not complete",
+            "cut",
         ),
         fault("an empty file", "one line", "", "train.json: not JSON, or not complete", "empty"),
     ],

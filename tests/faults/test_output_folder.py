@@ -36,7 +36,7 @@ def test_read_only(train_net, overrides, tmp_path, mount):
     "as it was; no part of the other is left",
 )
 def test_full_disk(train_net, overrides, tmp_path, mount):
-    mount(tmp_path / "output", "size=150m")  # a checkpoint has 99 MB
+    mount(tmp_path / "output", "size=2m")  # a checkpoint has 1.2 MB
     error = train_net("quickstart/seesaw.yaml", *overrides, *TWO_CHECKPOINTS)
     check_error(error, r"model_0000001.pth.*\d.*\d.*model_0000000.pth")
     check_checkpoint(tmp_path / "output" / "model_0000000.pth", 1)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from signal import SIGTERM, raise_signal
@@ -47,10 +46,6 @@ def copy_or_link(source, target):
     (os.link if source.endswith(".pth") else shutil.copy2)(source, target)
 
 
-def metrics(output):
-    return [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
-
-
 @pytest.mark.fault(
     "The annotation file was changed (an annotation fewer), and the run is resumed",
     "one line; `SOLVER.RESUME_CHANGED True` goes on",
@@ -89,43 +84,6 @@ def test_renamed_class(train_net, finished, symbols, tmp_path):
 
 
 @pytest.mark.fault(
-    "`metrics.json` was cut off in the middle of a line, and the run is resumed",
-    "it goes on; every line of the file is whole",
-)
-def test_truncated_metrics(train_net, finished):
-    settings, output = finished
-    text = (output / "metrics.json").read_text()
-    (output / "metrics.json").write_text(text[:-20])
-    assert train_net(*RESUME, *settings, *LONGER) is None
-    iterations = [line["iteration"] for line in metrics(output)]
-    assert iterations == sorted(set(iterations)) and iterations[-1] >= 4
-
-
-@pytest.mark.fault(
-    "`last_checkpoint` names a file that is gone, and the run is resumed",
-    "it goes on from the newest checkpoint that is there, and the log says so",
-)
-def test_last_checkpoint_is_gone(train_net, finished):
-    settings, output = finished
-    (output / (output / "last_checkpoint").read_text().strip()).unlink()
-    assert train_net(*RESUME, *settings, *LONGER) is None
-    check_checkpoint(output / "model_final.pth", 5)
-    log = (output / "log.txt").read_text()
-    assert re.search("last_checkpoint|trying an older checkpoint", log)
-
-
-@pytest.mark.fault(
-    "`last_checkpoint` is empty, and the run is resumed",
-    "it goes on from the newest checkpoint that is there",
-)
-def test_last_checkpoint_is_empty(train_net, finished):
-    settings, output = finished
-    (output / "last_checkpoint").write_text("")
-    assert train_net(*RESUME, *settings, *LONGER) is None
-    check_checkpoint(output / "model_final.pth", 5)
-
-
-@pytest.mark.fault(
     "`--resume` with an `OUTPUT_DIR` without any checkpoint",
     "training starts at the beginning, and the log says so",
 )
@@ -153,28 +111,14 @@ def test_interrupted_evaluation(train_net, finished, tmp_path, monkeypatch):
         assert (output / folder / name).read_bytes() == (undisturbed / folder / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "num_workers",
-    [
-        pytest.param(
-            0,
-            marks=pytest.mark.fault(
-                "The images are deleted in mid-training",
-                "one line with the image and its file; the last checkpoint stays",
-            ),
-        ),
-        pytest.param(
-            1,
-            marks=pytest.mark.fault(
-                "... with processes that load data", "the same line, no traceback of theirs"
-            ),
-        ),
-    ],
+@pytest.mark.fault(
+    "The images are deleted in mid-training, also with processes that load data",
+    "one line with the image and its file, no traceback of theirs; the last checkpoint stays",
 )
-def test_deleted_images(train_net, overrides, symbols, tmp_path, after_step, num_workers):
+def test_deleted_images(train_net, overrides, symbols, tmp_path, after_step):
     extra = own_images(symbols, tmp_path / "images")
     extra += ["SOLVER.MAX_ITER", "30", "SOLVER.STEPS", "(20,)", "SOLVER.CHECKPOINT_PERIOD", "2"]
-    extra += ["DATALOADER.NUM_WORKERS", str(num_workers)]
+    extra += ["DATALOADER.NUM_WORKERS", "1"]
 
     def delete():
         for path in (tmp_path / "images").iterdir():

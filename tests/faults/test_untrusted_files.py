@@ -66,26 +66,6 @@ def test_override(train_net, overrides, attack):
     )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            f"model.{suffix}",
-            marks=pytest.mark.fault(
-                f"`MODEL.WEIGHTS` is a {suffix} file that runs code when it is unpickled",
-                "one line; nothing runs",
-            ),
-        )
-        for suffix in ("pth", "pkl")
-    ],
-)
-def test_weights(train_net, overrides, tmp_path, attack, name):
-    path = tmp_path / name
-    path.write_bytes(pickle.dumps({"model": Attack(attack)}))
-    weights = ["MODEL.WEIGHTS", str(path)]
-    check_error(train_net("quickstart/seesaw.yaml", *overrides, *weights), f"cannot read .*{name}")
-
-
 @pytest.mark.fault(
     "`python -m eql_seesaw.evaluation` gets a pickle that runs code in place of its JSON file",
     "one line; nothing runs",
