@@ -133,6 +133,7 @@ def _run_script(ready, outputs, command, folder, environment):
     os.setsid()
     os.environ.update(environment, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as anywhere else on Linux
     for number, output in enumerate(outputs, start=1):
         output = open(output, "a") if isinstance(output, Path) else output
         os.dup2(output.fileno(), number)
