@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.utils.logger import setup_logger
 
 from tests.faults.table import FaultTableWriter
 
@@ -35,7 +34,6 @@ def log_handlers_are_removed():
         for handler in list(logging.getLogger(name).handlers):
             logging.getLogger(name).removeHandler(handler)
             handler.close()
-    setup_logger.cache_clear()
 
 
 @pytest.fixture

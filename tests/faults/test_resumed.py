@@ -105,7 +105,8 @@ def test_interrupted_evaluation(train_net, finished, tmp_path, monkeypatch):
         patch.setattr(LongTailLVISEvaluator, "evaluate", lambda *_: raise_signal(SIGTERM))
         assert train_net(*RUN, *settings) == STOPPED
     folder = Path("inference", "symbols_val")
-    assert not list((output / folder).glob("*"))
+    # The detections are deleted as the process ends, which here goes on.
+    assert {path.suffix for path in (output / folder).iterdir()} <= {".partial"}
     assert train_net(*RESUME, *settings) is None
     for name in ("per_category.csv", "lvis_instances_results.json"):
         assert (output / folder / name).read_bytes() == (undisturbed / folder / name).read_bytes()
@@ -126,6 +127,6 @@ def test_deleted_images(train_net, overrides, symbols, tmp_path, after_step):
 
     after_step(2, delete)
     error = train_net(*RUN, *overrides, *extra)
-    check_error(error, r"image \d+, \S+/images/\S+: .*No such file")
+    check_error(error, r"image \d+, \S+/images/\S+: .*no such file")
     check_checkpoint(tmp_path / "output" / "model_0000001.pth", 2)
     assert not (tmp_path / "output" / "model_final.pth").exists()
