@@ -13,6 +13,7 @@ from eql_seesaw.calibrate import main
 from eql_seesaw.command_line import argument_parser
 from eql_seesaw.data.register import register_datasets
 from eql_seesaw.engine.calibration_sweep import best_strength, read_images, sweep_strengths
+from eql_seesaw.engine.placement import find_placement
 
 from .conftest import ROOT
 
@@ -61,6 +62,7 @@ def test_strengths_by_one_pass_are_those_of_evaluations(overrides, weights):
         settings = [f"{key}.METHOD", "norcal", f"{key}.STRENGTH", str(strength)]
         line = ["--eval-only", *overrides, *RANDOM, "DATASETS.TEST", "('symbols_train',)"]
         args = argument_parser("").parse_args(["--config-file", CONFIG, *line, *settings])
+        args.placement = find_placement(args, {})
         setup = engine.set_up(args)
         model = engine.LongTailTrainer.build_model(setup.cfg)
         engine.load_trained(engine.build_checkpointer(setup.cfg, model), weights)

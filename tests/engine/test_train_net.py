@@ -228,6 +228,17 @@ def test_bad_value_is_one_line_and_nothing_is_written(train_net, overrides, tmp_
         assert not (tmp_path / "output").exists()
 
 
+def test_validation_set_of_other_classes(train_net, overrides, symbols, tmp_path):
+    content = json.loads((symbols / "symbols_val.json").read_text())
+    for category in content["categories"]:
+        category["name"] += " of others"
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    extra = ["DATASETS.REGISTER.symbols_val.JSON", str(tmp_path / "val.json")]
+    error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
+    check_error(error, "DATASETS.TEST: class 0 is '.* of others' in dataset 'symbols_val'")
+    assert not (tmp_path / "output").exists()
+
+
 def test_weights_that_cannot_be_downloaded(train_net, overrides, monkeypatch):
     def no_network(*_, **__):
         raise OSError("Name or service not known")
