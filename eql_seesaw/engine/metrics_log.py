@@ -27,7 +27,7 @@ class ResumableJSONWriter(JSONWriter):
         super().__init__(json_file, window_size=PERIOD)
         self.json_file = json_file
 
-    def go_back(self, iteration: int) -> bool:
+    def go_back(self, iteration: int) -> dict[str, float]:
         """
         Drop the lines of later iterations, and lines that are not whole.
 
@@ -35,7 +35,7 @@ class ResumableJSONWriter(JSONWriter):
             iteration: the last one that counts.
 
         Returns:
-            Whether a line of that iteration is there.
+            Metrics of that iteration; {} where its line is not there.
         """
         self.close()
         with open(self.json_file, "rb") as f:
@@ -45,9 +45,12 @@ class ResumableJSONWriter(JSONWriter):
             with atomic_file(self.json_file, "wb") as f:
                 f.writelines(line for line, _ in kept)
         super().__init__(self.json_file, window_size=PERIOD)
-        iterations = [i for _, i in kept]
-        self._last_write = max(iterations, default=-1)
-        return iteration in iterations
+        self._last_write = max((i for _, i in kept), default=-1)
+        found: dict[str, float] = {}
+        for line, i in kept:
+            if i == iteration:
+                found |= json.loads(line)
+        return found
 
     def start_anew(self) -> None:
         """Keep the lines of an earlier run, if there are any, in a file of their own."""

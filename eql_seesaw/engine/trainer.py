@@ -32,7 +32,7 @@ from .hooks import (
     SampleCountsSummary,
     SkippedImages,
 )
-from .metrics_log import MetricsWindow, ResumableJSONWriter, WholeStepsWriter
+from .metrics_log import TIMES, MetricsWindow, ResumableJSONWriter, WholeStepsWriter
 from .setup import Setup
 from .start_and_resume import load_start, resume_run
 from .stop_signals import StopSignals, TrainingStopped
@@ -259,10 +259,17 @@ class LongTailTrainer(DefaultTrainer):
         Do the rest of a step after its checkpoint, evaluation and metrics, where the run that saved
         it did not get as far.
         """
-        is_done = comm.is_main_process() and self.metrics_writer.go_back(self.start_iter - 1)
-        if self.start_iter == 0 or comm.all_gather(is_done)[0]:
+        last, done = self.start_iter - 1, {}
+        if comm.is_main_process():
+            done = self.metrics_writer.go_back(last)
+            # AP, which the checkpoint does not have, counts for later lines and checkpoints.
+            known = {name for name, (_, i) in self.storage.latest().items() if i == last}
+            for name, value in done.items():
+                if name not in known.union(("iteration", *TIMES)):
+                    self.storage.put_scalar(name, value, smoothing_hint=False, cur_iter=last)
+        if self.start_iter == 0 or comm.all_gather(bool(done))[0]:
             return
-        self.iter = self.storage.iter = self.start_iter - 1
+        self.iter = self.storage.iter = last
         for hook in self._hooks_after_checkpoint:
             hook.after_step()
         self.iter = self.storage.iter = self.start_iter
