@@ -45,7 +45,7 @@ from .measure import arguments
 
 FOLDER, DATA = Path("output/gpu_check"), Path("output/gpu_check_data")
 CONFIG_FILE = str(Path(__file__).parents[1] / "configs" / "quickstart" / "seesaw.yaml")
-# Where a loss draws at random, settings that leave nothing to draw.
+# Settings that leave nothing to draw, of losses that draw at random.
 DRAW_NOTHING = {
     "softmax_eql": {"gamma": 1.0},
     "bags": {"others_ratio": 1e6},

@@ -45,7 +45,7 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def chosen(args: argparse.Namespace, cases: Sequence[tuple], quick_cases: Sequence[tuple]):
-    """Those of the cases, which begin with their number of classes, that the options ask for."""
+    """Cases that the options ask for; each begins with its number of classes."""
     if args.quick:
         return quick_cases
     return [case for case in cases if args.classes in (None, case[0])]

@@ -160,7 +160,7 @@ def add_long_tail_config(cfg: CN) -> None:
     ldam.OBJECTNESS = False
 
     drop_loss = box_head.DROP_LOSS = CN()
-    # Which classes are rare, as for EQL.
+    # Rare classes, as for EQL.
     drop_loss.MAX_IMAGE_COUNT = 100
     drop_loss.LAMBDA = None
 

@@ -1,5 +1,6 @@
 import logging
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def coco200():
     if not folder.is_dir():
         pytest.skip("needs ../shared/data/coco200")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a disk takes more rights")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ class AnnotationFile:
     Annotation file, whose annotations stay text until they are asked for: decoded all at once they
     take ten times the memory of the file.
 
-    What changes neither training nor the numbers of the ``lvis`` package is a warning.
+    Oddities that change neither training nor the numbers of the ``lvis`` package are warnings.
 
     Attributes:
         json_file: path of the file.

@@ -223,7 +223,7 @@ def repeated_class_names(columns: Columns) -> Suspects:
     )
 
 
-# Those of annotations, which need neither areas nor categories: a sample has none.
+# Checks of annotations, without areas and categories: a sample has none.
 ANNOTATION_CHECKS = (
     empty_boxes,
     fractions,

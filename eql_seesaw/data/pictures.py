@@ -56,7 +56,7 @@ def oddity(picture: Image.Image, width: int, height: int) -> tuple[str, str]:
     orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
     if orientation in EXIF_SWAPPED and picture.size == (width, height) and width != height:
         return TURNED, f"orientation {orientation}, but annotated as it is stored"
-    # Whether the size is that of the turned picture cannot be seen.
+    # The size alone does not tell a turned picture from a stored one.
     if orientation not in (0, 1) and (orientation not in EXIF_SWAPPED or width == height):
         return TURNED, f"orientation {orientation}; the annotations must be those of it as turned"
     return "", ""

@@ -193,7 +193,7 @@ def _share_cores(num_processes: int) -> None:
 
 
 def _loopback_store() -> dist.TCPStore:
-    """Where the processes of this machine meet, kept by this one; no other machine reaches it."""
+    """Store at which the processes of this machine meet; no other machine reaches it."""
     listener = socket.create_server((HERE, 0))
     return dist.TCPStore(
         HERE,

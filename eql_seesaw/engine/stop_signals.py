@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def heeded_signals() -> list[signal.Signals]:
-    """Those of ``SIGNALS`` that whoever started this process (nohup, ``&`` in a script) left on."""
+    """Signals that whoever started this process (nohup, ``&`` in a script) left on."""
     return [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
 
 

@@ -12,7 +12,7 @@ DATA = Path(__file__).resolve().parent / "data"
 SCALES = ("full", "mini")
 # The folder of all runs.
 DEFAULT_OUTPUT = "output/tables"
-# Those of tables that are miniatures themselves; the first is generated.
+# Datasets of tables that are miniatures themselves; the first is generated.
 MINIATURE_DATASETS = ("symbols", "muscima")
 # Mask AP, but for the last.
 Column = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "APbox"]

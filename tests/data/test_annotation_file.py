@@ -1,4 +1,4 @@
-"""What is accepted of annotation files: the same in training, in an evaluation and by the check."""
+"""Annotation files: the same is accepted in training, in an evaluation and by the check."""
 
 import copy
 import gzip
@@ -24,7 +24,7 @@ NAN = math.nan
 
 
 def three_ways(project, caplog):
-    """What training, evaluation and check say of the training set: an error, or warnings."""
+    """Error or warnings of training, evaluation and check about the training set."""
     project.write()
     cfg = project.cfg
     json_file = cfg.DATASETS.REGISTER.train.JSON
@@ -49,7 +49,7 @@ def three_ways(project, caplog):
     return [*said, errors[0] if errors else warnings]
 
 
-# What is suspicious, and image files, are no matter of the annotation file.
+# Suspicious data and image files are no matter of the annotation file.
 ELSEWHERE = {
     "categories that cannot be learnt",
     "polygons outside the image",

@@ -87,7 +87,7 @@ def test_table_picture_and_statistics(calibrate, tmp_path):
     statistics = json.loads((tmp_path / "out" / "class_statistics.json").read_text())
     assert statistics["image_counts"] == [1, 110, 8, 20, 105, 40]
     assert len(statistics["fractal_dimensions"]) == len(statistics["thing_classes"]) == 6
-    # What it says can be typed: without the training set, by the file alone.
+    # The line can be typed: without the training set, by the file alone.
     last = out.strip().splitlines()[-1]
     best = last.removeprefix("best AP: ").split()
     if best[0].startswith("TEST"):

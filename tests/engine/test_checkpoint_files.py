@@ -50,18 +50,6 @@ def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a disk takes more rights")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 class TestSave:
     def test_name_and_tag(self, tmp_path):
         save(tmp_path, 4)

@@ -95,7 +95,7 @@ def run_rank(rank, folder):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What each rank has seen, by case."""
+    """Record of each rank's training, by case."""
     folder = tmp_path_factory.mktemp("ranks")
     run_on_ranks(WORLD_SIZE, run_rank, folder)
     records = [torch.load(folder / f"{rank}.pt") for rank in range(WORLD_SIZE)]

@@ -22,7 +22,7 @@ LONGER = ["SOLVER.MAX_ITER", "5"]
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """Where the run that is resumed is kept for the next test."""
+    """Folder that keeps the run to resume for the next test."""
     return tmp_path_factory.mktemp("finished") / "output"
 
 

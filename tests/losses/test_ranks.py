@@ -141,7 +141,7 @@ def run_losses_on_rank(rank, folder):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What each rank has seen."""
+    """Record of what each rank has seen."""
     folder = tmp_path_factory.mktemp("ranks")
     run_on_ranks(len(RANKS), run_losses_on_rank, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in RANKS]

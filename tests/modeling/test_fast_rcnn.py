@@ -352,7 +352,7 @@ def test_annotated_classes_reach_the_loss(keep_annotated):
 
 @every_loss
 def test_what_a_loss_adds_to_checkpoints(name):
-    """What it accumulates, under names that stay, and nothing else."""
+    """Accumulated statistics, under names that stay, and nothing else."""
     of_loss = {
         "seesaw": {"loss.cumulative_counts"},
         "eql_v2": {"loss.positive_gradients", "loss.negative_gradients"},

@@ -78,7 +78,7 @@ def test_frequencies_mean_as_many_images_in_miniature(project):
     assert pytest.approx(3e-3 * factor, rel=1e-5) == cfg.MODEL.ROI_BOX_HEAD.SOFTMAX_EQL.LAMBDA
     # Not in use, so left alone.
     assert (eql.EXPONENTIAL, eql.GOMPERTZ) == ((400.0, 2.0), (1.0, 80.0, 3000.0))
-    # Those in use multiply the frequency.
+    # The keys in use multiply the frequency.
     for function, values in (("exponential", [400, 2]), ("gompertz", [1, 80, 3000])):
         config = {"MODEL": {"ROI_BOX_HEAD": {"EQL": {"THRESHOLD_FUNCTION": function}}}}
         scaled = list(miniature_of(config, {}).cfg.MODEL.ROI_BOX_HEAD.EQL[function.upper()])
