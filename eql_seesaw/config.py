@@ -29,7 +29,12 @@ TRAIN_SAMPLERS = (
     "ClassAwareTrainingSampler",
     "RandomSubsetTrainingSampler",
 )
-UNREADABLE_IMAGES = ("stop", "skip")
+# Of its keys, by their names in DATALOADER.
+LOADING_CHOICES = {
+    "REPEAT_FREQUENCY": ("image", "instance_aware"),
+    "REPEAT_ROUNDING": ("stochastic", "ceil"),
+    "UNREADABLE_IMAGES": ("stop", "skip"),
+}
 # Of mixed precision.
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 LVIS_ENGINES = ("hotcoco", "lvis")
@@ -183,6 +188,12 @@ def add_long_tail_config(cfg: CN) -> None:
 
     # Largest pictures that are read; the default is Pillow's, against files made to fill memory.
     cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970
+
+    # Of RepeatFactorTrainingSampler: a class's share of images, or its geometric mean with the
+    # share of instances (IRFS).
+    cfg.DATALOADER.REPEAT_FREQUENCY = "image"
+    # Fractions of repeat factors: drawn anew in each epoch, or rounded up, as in mmdetection.
+    cfg.DATALOADER.REPEAT_ROUNDING = "stochastic"
 
     # Stop at a training image or annotation that cannot be read, or skip it: another image takes
     # its place, and skipped_images.csv and the end of the log say which were skipped.
@@ -412,11 +423,11 @@ def _validate_loading(cfg: CN) -> None:
             "INPUT.CROP.ENABLED cuts polygons with shapely, which is not installed: pip install "
             "shapely, or set INPUT.MASK_FORMAT bitmask"
         )
-    if cfg.DATALOADER.UNREADABLE_IMAGES not in UNREADABLE_IMAGES:
-        raise ValueError(
-            f"DATALOADER.UNREADABLE_IMAGES is {cfg.DATALOADER.UNREADABLE_IMAGES!r}; "
-            f"it must be {' or '.join(UNREADABLE_IMAGES)}"
-        )
+    for key, choices in LOADING_CHOICES.items():
+        if cfg.DATALOADER[key] not in choices:
+            raise ValueError(
+                f"DATALOADER.{key} is {cfg.DATALOADER[key]!r}; it must be {' or '.join(choices)}"
+            )
 
 
 def _validate_solver(cfg: CN) -> None:

@@ -64,7 +64,11 @@ def build_train_sampler(
         raise ValueError(f"DATALOADER.SAMPLER_TRAIN is {name!r}, and there is no such sampler")
     threshold = cfg.DATALOADER.REPEAT_THRESHOLD
     factors = repeat_factors(
-        annotation_columns(dataset_dicts), threshold, sqrt=cfg.DATALOADER.REPEAT_SQRT
+        annotation_columns(dataset_dicts),
+        threshold,
+        sqrt=cfg.DATALOADER.REPEAT_SQRT,
+        instance_aware=cfg.DATALOADER.REPEAT_FREQUENCY == "instance_aware",
+        round_up=cfg.DATALOADER.REPEAT_ROUNDING == "ceil",
     )
     epoch = factors.double().sum().item()
     logger.info(
@@ -82,6 +86,8 @@ def sampler_settings(cfg: CfgNode) -> dict[str, Any]:
         settings |= {
             "repeat_threshold": loader.REPEAT_THRESHOLD,
             "repeat_sqrt": loader.REPEAT_SQRT,
+            "repeat_frequency": loader.REPEAT_FREQUENCY,
+            "repeat_rounding": loader.REPEAT_ROUNDING,
         }
     if name == "RandomSubsetTrainingSampler":
         settings["subset_ratio"] = loader.RANDOM_SUBSET_RATIO
@@ -99,7 +105,14 @@ def _subset_size(cfg: CfgNode, num_images: int) -> int:
     return size
 
 
-def repeat_factors(columns: AnnotationColumns, threshold: float, sqrt: bool = True) -> torch.Tensor:
+def repeat_factors(
+    columns: AnnotationColumns,
+    threshold: float,
+    sqrt: bool = True,
+    *,
+    instance_aware: bool = False,
+    round_up: bool = False,
+) -> torch.Tensor:
     """
     The factors of https://arxiv.org/abs/1908.03195, appendix B.2, for Detectron2's
     ``RepeatFactorTrainingSampler``, whose own function gives the same numbers.
@@ -108,6 +121,9 @@ def repeat_factors(columns: AnnotationColumns, threshold: float, sqrt: bool = Tr
         columns: of the training set; crowd annotations count, as in Detectron2.
         threshold: frequency, images with the class / all images, below which a class is repeated.
         sqrt: a class of frequency f is repeated sqrt(threshold / f) times, else threshold / f.
+        instance_aware: f is the geometric mean of that frequency and of the class's share of all
+            instances, https://arxiv.org/abs/2305.08069.
+        round_up: to whole numbers, as mmdetection does; the sampler draws their fractions else.
 
     Returns:
         (N,) float32, at least 1: for each image the largest factor of its classes.
@@ -120,10 +136,15 @@ def repeat_factors(columns: AnnotationColumns, threshold: float, sqrt: bool = Tr
         raise ValueError(f"image {images[0]} of the training set has class id {classes[0]}")
     image_counts = np.bincount(classes)
     frequencies = np.maximum(image_counts, 1) / max(columns.num_images, 1)
+    if instance_aware:
+        instance_counts = np.maximum(np.bincount(columns.classes), 1)
+        frequencies = np.sqrt(frequencies * instance_counts / max(len(columns.classes), 1))
     ratios = threshold / frequencies
     class_factors = np.maximum(1.0, np.sqrt(ratios) if sqrt else ratios)
     factors = np.ones(columns.num_images)
     np.maximum.at(factors, images, class_factors[classes])
+    if round_up:
+        factors = np.ceil(factors)
     return torch.from_numpy(factors).float()
 
 

@@ -40,9 +40,28 @@ def test_crowds_count_as_in_detectron2():
     assert repeat_factors(annotation_columns(dataset_dicts), 2.0, sqrt=False).tolist() == [4, 1]
 
 
+@pytest.mark.parametrize(
+    "settings, factors",
+    [
+        ({}, [2**0.5, 1, 1, 1]),  # class 1: f = 1/4, so sqrt(0.5 / f)
+        ({"round_up": True}, [2, 1, 1, 1]),
+        # Class 1: f = sqrt(1/4 of the images * 4/8 of the instances); class 0: sqrt(1 * 4/8).
+        ({"instance_aware": True}, [2**0.25, 1, 1, 1]),
+        ({"instance_aware": True, "sqrt": False}, [2**0.5, 1, 1, 1]),
+    ],
+)
+def test_by_instances_and_rounded_up(settings, factors):
+    """Class 0 is in all of four images; class 1 is in one, with half of the eight instances."""
+    dataset_dicts = [{"annotations": [{"category_id": 0}]} for _ in range(4)]
+    dataset_dicts[0]["annotations"] += [{"category_id": 1}] * 4
+    found = repeat_factors(annotation_columns(dataset_dicts), 0.5, **settings)
+    assert found.tolist() == pytest.approx(factors)
+
+
 def test_nothing_to_repeat():
     assert repeat_factors(annotation_columns([{"annotations": []}] * 3), 0.5).tolist() == [1, 1, 1]
-    assert repeat_factors(annotation_columns([]), 0.5).tolist() == []
+    empty = annotation_columns([])
+    assert repeat_factors(empty, 0.5, instance_aware=True, round_up=True).tolist() == []
 
 
 def test_negative_class():

@@ -207,6 +207,8 @@ def test_what_decides_the_stream(dataset_dicts, monkeypatch):
         "sampler": "RepeatFactorTrainingSampler",
         "repeat_threshold": 0.6,
         "repeat_sqrt": True,
+        "repeat_frequency": "image",
+        "repeat_rounding": "stochastic",
         "images_per_pass": 4,
         "world_size": 2,
         "num_images": NUM_IMAGES,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 
+from eql_seesaw.config import add_long_tail_config
 from eql_seesaw.data.train_sampler import (
     ClassAwareTrainingSampler,
     build_train_sampler,
@@ -29,6 +30,7 @@ def dataset():
 
 def config(name, **settings):
     cfg = get_cfg()
+    add_long_tail_config(cfg)
     cfg.DATALOADER.SAMPLER_TRAIN = name
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH = 30, 4
     for key, value in settings.items():
@@ -71,6 +73,22 @@ def test_fractional_repeat_factors_hold_on_average():
     share = 1.5 / (8 + 1.5)  # sqrt(0.25 * 9) = 1.5 times
     deviation = math.sqrt(share * (1 - share) / number)
     assert abs((drawn == 3).double().mean().item() - share) < 4 * deviation
+
+
+def test_repeat_factors_rounded_up():
+    """Image 3 with its factor of 1.5 comes twice in every epoch."""
+    cfg = config("RepeatFactorTrainingSampler", REPEAT_THRESHOLD=0.25, REPEAT_ROUNDING="ceil")
+    assert counts(draw(cfg, 40)) == [4, 4, 4, 8, 4, 4, 4, 4, 4]
+
+
+def test_instance_aware_repeat_factors():
+    """Class 1 has 1 of 9 images and of 17 instances; class 0, twice in 8 images, has the rest."""
+    images = dataset()
+    for image in images[:8]:
+        image["annotations"].append({"category_id": 0})
+    settings = {"REPEAT_FREQUENCY": "instance_aware", "REPEAT_THRESHOLD": 4 / math.sqrt(9 * 17)}
+    sampler = build_train_sampler(config("RepeatFactorTrainingSampler", **settings), images)(1)
+    assert counts(list(itertools.islice(sampler, 10))) == [1, 1, 1, 2, 1, 1, 1, 1, 1]
 
 
 def test_detectron2s_logger_keeps_its_level():
@@ -131,6 +149,8 @@ def test_settings_are_those_that_matter():
         "sampler": "RepeatFactorTrainingSampler",
         "repeat_threshold": 0.3,
         "repeat_sqrt": True,
+        "repeat_frequency": "image",
+        "repeat_rounding": "stochastic",
     }
     assert sampler_settings(config("RandomSubsetTrainingSampler", RANDOM_SUBSET_RATIO=0.5)) == {
         "sampler": "RandomSubsetTrainingSampler",
