@@ -84,6 +84,9 @@ def add_long_tail_config(cfg: CN) -> None:
     # Separate foreground / background pair of logits (Seesaw paper, table 8).
     box_head.SOFTMAX_CE = CN({"OBJECTNESS": False})
 
+    # Probability of a logit: sigmoid, or gumbel for that of GOL.
+    box_head.SIGMOID_CE = CN({"LINK": "sigmoid"})
+
     eql = box_head.EQL = CN()
     # Classes with at most this many training images are protected ...
     eql.MAX_IMAGE_COUNT = 100
@@ -99,6 +102,7 @@ def add_long_tail_config(cfg: CN) -> None:
     eql.GOMPERTZ = (1.0, 80.0, 3000.0)
     # Classes in the image's positive or negative set keep weight 1 (paper, section 4.2).
     eql.KEEP_ANNOTATED = False
+    eql.LINK = "sigmoid"
 
     softmax_eql = box_head.SOFTMAX_EQL = CN()
     softmax_eql.MAX_IMAGE_COUNT = 100
@@ -168,6 +172,8 @@ def add_long_tail_config(cfg: CN) -> None:
     # Rare classes, as for EQL.
     drop_loss.MAX_IMAGE_COUNT = 100
     drop_loss.LAMBDA = None
+    # sigmoid; gumbel makes it GOL.
+    drop_loss.LINK = "sigmoid"
 
     acsl = box_head.ACSL = CN()
     # Probability from which a foreground sample suppresses another class (xi of the paper).

@@ -35,7 +35,7 @@ class DropLoss(SigmoidLoss):
         max_image_count: classes with at most this many images are rare ...
         lambda_: ... unless this frequency is given; then those with f_j < lambda, strictly. The
             released code has 0.00177, which in LVIS v0.5 is the same, and takes more of v1.
-        prior_probability: probability of every class at the start of training.
+        prior_probability, link: as for :class:`~.sigmoid.SigmoidLoss`.
         generator: source of the draws, on the logits' device; None for torch's default generator,
             which ``torch.manual_seed`` seeds.
     """
@@ -50,10 +50,11 @@ class DropLoss(SigmoidLoss):
         num_images: int | None = None,
         max_image_count: int = 100,
         lambda_: float | None = None,
-        prior_probability: float = 0.001,
+        prior_probability: float | None = None,
+        link: str = "sigmoid",
         generator: torch.Generator | None = None,
     ):
-        super().__init__(num_classes, prior_probability)
+        super().__init__(num_classes, prior_probability, link=link)
         counts = class_vector(image_counts, num_classes, "image_counts")
         rarity = rarity_threshold(counts, num_classes, max_image_count, lambda_, num_images)
         self.generator = generator
@@ -68,7 +69,7 @@ class DropLoss(SigmoidLoss):
         def weights(rows: slice) -> Tensor:
             return ~self.protected_classes | kept[rows]
 
-        return weighted_sigmoid(logits, gt_classes, weights)
+        return weighted_sigmoid(logits, gt_classes, weights, link=self.link_function)
 
     def rare_share(self, gt_classes: Tensor) -> Tensor:
         """

@@ -4,10 +4,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .base import class_vector, computation_dtype
+from .links import SigmoidLink
 from .sigmoid import SigmoidLoss, probabilities_with_background, weighted_sigmoid
+
+
+class DoubledSigmoid(SigmoidLink):
+    """Terms of twice the logit."""
+
+    def negative(self, logits: Tensor, classes: Tensor | slice) -> Tensor:
+        return super().negative(2 * logits, classes)
+
+    def negative_derivative(self, logits: Tensor, classes: Tensor | slice) -> Tensor:
+        return 2 * super().negative_derivative(2 * logits, classes)
 
 
 class EffectiveClassMarginLoss(SigmoidLoss):
@@ -62,8 +72,7 @@ class EffectiveClassMarginLoss(SigmoidLoss):
             gt_classes,
             weights=lambda rows: omega,
             own_weights=omega,
-            term=lambda z: F.softplus(2 * z, threshold=40),
-            derivative=lambda z: 2 * torch.sigmoid(2 * z),
+            link=DoubledSigmoid(),
             offsets=lambda rows: half_margins,
         )
 

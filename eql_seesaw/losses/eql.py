@@ -39,7 +39,7 @@ class EqualizationLoss(SigmoidLoss):
         gompertz: (a, b, c).
         keep_annotated: w = 1 for classes in the positive or negative set of the proposal's image
             (E section 4.2; the released code leaves this rule out).
-        prior_probability: probability of every class at the start of training.
+        prior_probability, link: as for :class:`~.sigmoid.SigmoidLoss`.
     """
 
     rarity: Tensor
@@ -58,9 +58,10 @@ class EqualizationLoss(SigmoidLoss):
         exponential: tuple[float, float] = (400.0, 2.0),
         gompertz: tuple[float, float, float] = (1.0, 80.0, 3000.0),
         keep_annotated: bool = False,
-        prior_probability: float = 0.001,
+        prior_probability: float | None = None,
+        link: str = "sigmoid",
     ):
-        super().__init__(num_classes, prior_probability)
+        super().__init__(num_classes, prior_probability, link=link)
         counts = class_vector(image_counts, num_classes, "image_counts")
         if threshold_function == "threshold":
             rarity = rarity_threshold(counts, num_classes, max_image_count, lambda_, num_images)
@@ -98,7 +99,7 @@ class EqualizationLoss(SigmoidLoss):
                 w = torch.where(annotated_classes[rows], 1.0, w)
             return w
 
-        return weighted_sigmoid(logits, gt_classes, weights)
+        return weighted_sigmoid(logits, gt_classes, weights, link=self.link_function)
 
     def extra_repr(self) -> str:
         return (

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import computation_dtype, float32_or_better
-from .row_blocks import row_blocks
-from .sigmoid import SigmoidLoss, probabilities_with_background, weighted_sigmoid
+from .base import computation_dtype
+from .sigmoid import SigmoidLoss, gradient_sums, probabilities_with_background, weighted_sigmoid
 
 # Ratio of a class that has had no gradient yet: far above mu, so that all its weights are 1.
 INITIAL_RATIO = 100.0
@@ -78,14 +77,7 @@ class EqualizationLossV2(SigmoidLoss):
 
     def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
         positive_weights, negative_weights = self.weights()
-        positive = torch.zeros_like(positive_weights)
-        negative = torch.zeros_like(negative_weights)
-        for rows in row_blocks(logits):
-            own = gt_classes[rows, None]
-            gradients = float32_or_better(logits[rows]).sigmoid()
-            own_gradients = 1 - gradients.gather(1, own)
-            positive.scatter_add_(0, own[:, 0], own_gradients[:, 0].double())
-            negative += gradients.scatter_(1, own, 0).sum(dim=0, dtype=torch.float64)
+        positive, negative = gradient_sums(logits, gt_classes)
         return {
             "positive_gradients": (positive * positive_weights)[:-1],
             "negative_gradients": (negative * negative_weights)[:-1],

@@ -1,10 +1,32 @@
 """Sigmoid focal loss."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .links import SigmoidLink
 from .sigmoid import SigmoidLoss, weighted_sigmoid
+
+
+class FocalTerms(SigmoidLink):
+    r"""
+    Terms with the modulating factor, :math:`-p^\gamma \log(1 - p)` of a negative.
+
+    Args:
+        gamma: of all classes, or (K,) of each.
+    """
+
+    def __init__(self, gamma: float | Tensor):
+        self.gamma = gamma
+
+    def exponent(self, classes: Tensor | slice) -> float | Tensor:
+        return self.gamma[classes] if isinstance(self.gamma, Tensor) else self.gamma
+
+    def negative(self, logits: Tensor, classes: Tensor | slice) -> Tensor:
+        return F.softplus(logits, threshold=40) * logits.sigmoid() ** self.exponent(classes)
+
+    def negative_derivative(self, logits: Tensor, classes: Tensor | slice) -> Tensor:
+        p, gamma = logits.sigmoid(), self.exponent(classes)
+        return p**gamma * (p + gamma * (1 - p) * F.softplus(logits, threshold=40))
 
 
 class FocalLoss(SigmoidLoss):
@@ -52,19 +74,8 @@ class FocalLoss(SigmoidLoss):
             gt_classes,
             weights=lambda rows: 1 - self.alpha,
             own_weights=logits.new_full((self.num_classes,), self.alpha),
-            term=self.negative_term,
-            derivative=self.derivative,
+            link=FocalTerms(self.gamma),
         )
-
-    def negative_term(self, logits: Tensor) -> Tensor:
-        """p^gamma * -log(1 - p)."""
-        return F.softplus(logits, threshold=40) * logits.sigmoid() ** self.gamma
-
-    def derivative(self, logits: Tensor) -> Tensor:
-        """That of the negative term by the logit."""
-        p = logits.sigmoid()
-        losses = F.softplus(logits, threshold=40)
-        return p**self.gamma * torch.addcmul(p, 1 - p, losses, value=self.gamma)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, alpha={self.alpha}, gamma={self.gamma}"

@@ -1,7 +1,6 @@
 """Sigmoid cross entropy with weights, and what the losses with sigmoids have in common."""
 
 import functools
-import math
 from collections.abc import Callable
 
 import torch
@@ -9,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import ClassificationLoss, computation_dtype, float32_or_better
+from .links import LINKS, SigmoidLink
 from .row_blocks import row_blocks
 
-
-def negative_cross_entropy(logits: Tensor) -> Tensor:
-    """-log(1 - p)."""
-    return F.softplus(logits, threshold=40)
+# (logits, their classes) -> terms or derivatives, see SigmoidLink.
+Term = Callable[[Tensor, Tensor | slice], Tensor]
+ALL = slice(None)
 
 
 def probabilities_with_background(logits: Tensor) -> Tensor:
@@ -29,8 +28,7 @@ def weighted_sigmoid(
     gt_classes: Tensor,
     weights: Callable[[slice], Tensor | float] | None = None,
     own_weights: Tensor | None = None,
-    term: Callable[[Tensor], Tensor] = negative_cross_entropy,
-    derivative: Callable[[Tensor], Tensor] = torch.sigmoid,
+    link: SigmoidLink = LINKS["sigmoid"],
     offsets: Callable[[slice], Tensor] | None = None,
 ) -> Tensor:
     r"""
@@ -46,9 +44,7 @@ def weighted_sigmoid(
         weights: of a block of rows to w_rj where y_rj = 0, broadcast to (r, K); None for 1. The
             same for the same rows whenever they are asked for.
         own_weights: (K,), w_rj where y_rj = 1; None for 1.
-        term: of logits to -log(1 - p), or what a loss has in its place. A positive term is the
-            negative one of the opposite logit.
-        derivative: that of ``term``.
+        link: p of a logit, and the terms.
         offsets: of a block of rows to a_rj, which are added to the logits, broadcast to (r, K).
 
     Returns:
@@ -57,10 +53,10 @@ def weighted_sigmoid(
     own = gt_classes[:, None].clamp(max=logits.shape[1] - 1)
     foreground = gt_classes[:, None] < logits.shape[1]
 
-    def weighted(function: Callable[[Tensor], Tensor], sign: int, z: Tensor, rows: slice) -> Tensor:
+    def weighted(of_others: Term, of_own: Term, z: Tensor, rows: slice) -> Tensor:
         if offsets is not None:
             z = z + offsets(rows)
-        negative, positive = function(z), sign * function(-z.gather(1, own[rows]))
+        negative, positive = of_others(z, ALL), of_own(z.gather(1, own[rows]), own[rows])
         if weights is not None:
             negative = negative * weights(rows)
         if own_weights is not None:
@@ -71,8 +67,37 @@ def weighted_sigmoid(
         return scatter(1, own[rows], positive)
 
     return _BlockwiseSum.apply(
-        logits, functools.partial(weighted, term, 1), functools.partial(weighted, derivative, -1)
+        logits,
+        functools.partial(weighted, link.negative, link.positive),
+        functools.partial(weighted, link.negative_derivative, link.positive_derivative),
     )
+
+
+def gradient_sums(
+    logits: Tensor, gt_classes: Tensor, link: SigmoidLink = LINKS["sigmoid"]
+) -> tuple[Tensor, Tensor]:
+    """
+    Sums over samples of the absolute derivatives of terms by their logits, without weights.
+
+    Args:
+        logits, gt_classes, link: as for :func:`weighted_sigmoid`.
+
+    Returns:
+        Of each class its positive and its negative terms', float64 (K,).
+    """
+    positive = torch.zeros(logits.shape[1], dtype=torch.float64, device=logits.device)
+    negative = torch.zeros_like(positive)
+    own = gt_classes[:, None].clamp(max=logits.shape[1] - 1)
+    foreground = gt_classes[:, None] < logits.shape[1]
+    for rows in row_blocks(logits):
+        z = float32_or_better(logits[rows])
+        of_own = link.positive_derivative(z.gather(1, own[rows]), own[rows]).abs()
+        of_own = torch.where(foreground[rows], of_own, 0)
+        positive.scatter_add_(0, own[rows, 0], of_own[:, 0].double())
+        of_others = link.negative_derivative(z, ALL)
+        kept = torch.where(foreground[rows], 0, of_others.gather(1, own[rows]))
+        negative += of_others.scatter_(1, own[rows], kept).sum(dim=0, dtype=torch.float64)
+    return positive, negative
 
 
 class _BlockwiseSum(torch.autograd.Function):
@@ -111,22 +136,39 @@ class SigmoidLoss(ClassificationLoss):
     zero bias the loss would start at 1203 log 2 = 834.
 
     A subclass overrides :meth:`sample_losses`, which is sigmoid cross entropy.
+
+    Args:
+        num_classes: K.
+        prior_probability: of every class at the start of training; None for that of the released
+            code, 0.001, or 0.0006 with the Gumbel link, where the bias is -2.
+        num_logits: L; None for K.
+        link: p of a logit, a key of :data:`~.links.LINKS`: "sigmoid", or "gumbel" for
+            :class:`~.links.GumbelLink`.
     """
 
     def __init__(
-        self, num_classes: int, prior_probability: float = 0.001, num_logits: int | None = None
+        self,
+        num_classes: int,
+        prior_probability: float | None = None,
+        num_logits: int | None = None,
+        link: str = "sigmoid",
     ):
         super().__init__(num_classes, num_logits or num_classes)
+        if link not in LINKS:
+            raise ValueError(f"link must be one of {', '.join(LINKS)}, got {link!r}")
+        self.link_function = LINKS[link]
+        if prior_probability is None:
+            prior_probability = self.link_function.prior_probability
         if not 0 < prior_probability < 1:
             raise ValueError(f"prior_probability must be in (0, 1), got {prior_probability}")
-        self.link = "sigmoid" if self.num_logits == num_classes else None
+        self.link = link if self.num_logits == num_classes else None
         self.prior_probability = prior_probability
 
     def sample_losses(
         self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
     ) -> Tensor:
         """Loss of each sample (R,), summed over classes; arguments as for :meth:`forward`."""
-        return weighted_sigmoid(logits, gt_classes)
+        return weighted_sigmoid(logits, gt_classes, link=self.link_function)
 
     def losses(
         self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
@@ -136,14 +178,13 @@ class SigmoidLoss(ClassificationLoss):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(R, K) logits to (R, K + 1); the background column is 0, as there is no such logit."""
-        return F.pad(float32_or_better(logits).sigmoid(), (0, 1))
+        return F.pad(self.link_function.probabilities(float32_or_better(logits)), (0, 1))
 
     def predicted_classes(self, logits: Tensor) -> Tensor:
         """The class of the largest logit, or background where no probability reaches 1/2."""
         largest, classes = logits.max(dim=1)
-        return torch.where(largest >= 0, classes, self.num_classes)
+        return torch.where(largest >= self.link_function.logit(0.5), classes, self.num_classes)
 
     def init_classifier(self, classifier: nn.Linear) -> None:
         super().init_classifier(classifier)
-        prior = self.prior_probability
-        nn.init.constant_(classifier.bias, math.log(prior / (1 - prior)))
+        nn.init.constant_(classifier.bias, self.link_function.logit(self.prior_probability))

@@ -10,5 +10,10 @@ class SigmoidCrossEntropy(SigmoidLoss):
 
     Args:
         num_classes: K. Takes K logits; a background sample is a negative of every class.
-        prior_probability: probability of every class at the start of training.
+        prior_probability, link: as for :class:`~.sigmoid.SigmoidLoss`.
     """
+
+    def __init__(
+        self, num_classes: int, *, prior_probability: float | None = None, link: str = "sigmoid"
+    ):
+        super().__init__(num_classes, prior_probability, link=link)

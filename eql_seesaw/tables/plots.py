@@ -39,6 +39,13 @@ LOSS_COLORS = {
     "class_balanced": "#E69F00",
     "bags": "#882255",
     "federated": "#999933",
+    "balanced_softmax": "#117733",
+    "balanced_sigmoid": "#44AA99",
+    "logit_adjustment": "#332288",
+    "ldam": "#AA4499",
+    "drop_loss": "#004488",
+    "acsl": "#997700",
+    "ecm": "#BB5566",
 }
 OTHER_COLOR = "#4D4D4D"
 # Panels of the pictures that show groups of classes, and their titles.

@@ -29,6 +29,7 @@ VARIANTS = [
     ("eql", {"excluding_function": False}),
     ("eql", {"threshold_function": "gompertz"}),
     ("eql", {"keep_annotated": True}),
+    ("drop_loss", {"link": "gumbel"}),
 ]
 
 

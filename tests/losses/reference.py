@@ -17,11 +17,23 @@ def log_sigmoid(z):
     return min(z, 0) - math.log1p(math.exp(-abs(z)))
 
 
+def gumbel(z):
+    return math.exp(-math.exp(-z))
+
+
+def sigmoid_term(z, y):
+    return -log_sigmoid(z if y else -z)
+
+
+def gumbel_term(z, y):
+    return -math.log(gumbel(z) if y else 1 - gumbel(z))
+
+
 def cross_entropy(logits, gt_classes):
     return sum(-math.log(softmax(z)[y]) for z, y in zip(logits, gt_classes)) / len(logits)
 
 
-def eql(logits, gt_classes, rarity, excluding_function=True, kept=None):
+def eql(logits, gt_classes, rarity, excluding_function=True, kept=None, term=sigmoid_term):
     """E eq. 6 and 7, divided by the number of proposals."""
     num_classes = len(rarity)
     total = 0.0
@@ -33,7 +45,7 @@ def eql(logits, gt_classes, rarity, excluding_function=True, kept=None):
             weight = 1 - e * rarity[j] * (1 - y)
             if kept is not None and kept[r][j]:
                 weight = 1
-            total -= weight * (log_sigmoid(z) if y else log_sigmoid(-z))
+            total += weight * term(z, y)
     return total / len(logits)
 
 
@@ -169,16 +181,14 @@ def balanced_sigmoid(logits, gt_classes, frequencies):
     return total / len(logits)
 
 
-def drop_loss(logits, gt_classes, rare, beta):
+def drop_loss(logits, gt_classes, rare, beta, term=sigmoid_term):
     """``beta[r][j]`` is the draw for sample r and class j."""
     num_classes = len(rare)
     total = 0.0
     for r, (row, y) in enumerate(zip(logits, gt_classes)):
         for j, z in enumerate(row):
-            if j == y:
-                total -= log_sigmoid(z)
-            elif not rare[j] or (y == num_classes and beta[r][j]):
-                total -= log_sigmoid(-z)
+            if j == y or not rare[j] or (y == num_classes and beta[r][j]):
+                total += term(z, j == y)
     return total / len(logits)
 
 

@@ -15,16 +15,21 @@ def batch(num_samples=40):
     return logits, torch.randint(0, K + 1, (num_samples,), generator=generator)
 
 
-def test_equals_the_equation():
+@pytest.mark.parametrize(
+    "link, term", [("sigmoid", reference.sigmoid_term), ("gumbel", reference.gumbel_term)]
+)
+def test_equals_the_equation(link, term):
+    """Also with the Gumbel link, which makes it GOL; below -4 its positive term is another."""
     logits, gt_classes = batch()
-    loss = DropLoss(K, image_counts=IMAGE_COUNTS)
+    logits.clamp_(min=-4)
+    loss = DropLoss(K, image_counts=IMAGE_COUNTS, link=link)
     kept = []
     draw = loss.draw_kept
     loss.draw_kept = lambda *arguments: kept.append(draw(*arguments)) or kept[-1]
     found = loss(logits, gt_classes)["loss_cls"].item()
     (beta,) = kept
     assert 0 < beta.double().mean() < 1
-    expected = reference.drop_loss(logits.tolist(), gt_classes.tolist(), RARE, beta.tolist())
+    expected = reference.drop_loss(logits.tolist(), gt_classes.tolist(), RARE, beta.tolist(), term)
     assert found == pytest.approx(expected, rel=1e-12)
 
 

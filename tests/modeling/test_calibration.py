@@ -132,6 +132,7 @@ REFUSED = [
     (["METHOD", "norcal", "CLS_LOSS", "seesaw"], "not defined for SeesawLoss as it is set"),
     (["METHOD", "norcal", "CLS_LOSS", "eql"], "not defined for EqualizationLoss"),
     (["METHOD", "fracal", "CLS_LOSS", "eql_v2"], "not defined for EqualizationLossV2"),
+    (["METHOD", "fracal", "CLS_LOSS", "eql", "EQL.LINK", "gumbel"], "not defined for Equal"),
     (["METHOD", "tau_norm", "STRENGTH", 1, "NORMED_CLASSIFIER", True], "NORMED_CLASSIFIER"),
     (["METHOD", "tau_norm", "STRENGTH", 1, "DECOUPLED", "scale"], "DECOUPLED scale has learnt"),
 ]

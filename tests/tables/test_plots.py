@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from eql_seesaw.losses import LOSSES
 from eql_seesaw.tables import plots
 from eql_seesaw.tables.measure import MeasuredRow
 from eql_seesaw.tables.table import Row
@@ -203,5 +204,6 @@ def test_broken_gradients_are_one_line(runs, run_command, gradients):
     assert "\n" not in status
 
 
-def test_colors_differ():
+def test_every_loss_has_a_color_of_its_own():
+    assert plots.LOSS_COLORS.keys() == LOSSES.keys()
     assert len(set(plots.LOSS_COLORS.values())) == len(plots.LOSS_COLORS)
