@@ -21,6 +21,8 @@ from .losses import LOSSES, ClassificationLoss, build_loss
 from .schedule import scale_from_reference
 
 LONG_TAIL_ROI_HEADS = ("LongTailROIHeads", "LongTailCascadeROIHeads", "LongTailRes5ROIHeads")
+# Of a cascade's stages, at test time.
+AVERAGED_OVER_STAGES = ("probabilities", "logits")
 DECOUPLED = ("none", "retrain", "scale")
 # Detectron2's, and our ClassAwareTrainingSampler.
 TRAIN_SAMPLERS = (
@@ -187,10 +189,19 @@ def add_long_tail_config(cfg: CN) -> None:
     # Background samples for each sample of a class; another proposal sampler has another one.
     ecm.BACKGROUND_RATIO = 6.3313
 
+    cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
+    # Weights of the stages' losses, whose gradients all reach the features undivided, as in
+    # mmdetection. Empty for Detectron2's: weights of 1, gradients divided by the number of stages.
+    cascade.STAGE_LOSS_WEIGHTS = ()
+    # What is averaged over the stages at test time: probabilities, or logits as in mmdetection.
+    cascade.AVERAGED = "probabilities"
+
     # Detectron2's mask head, computing only the masks that are used.
     cfg.MODEL.ROI_MASK_HEAD.NAME = "OwnClassMaskRCNNConvUpsampleHead"
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.
     cfg.MODEL.ROI_MASK_HEAD.TEMPERATURE = 20.0
+    # Probability from which a pixel belongs to a predicted mask.
+    cfg.MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST = 0.5
 
     # Largest pictures that are read; the default is Pillow's, against files made to fill memory.
     cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970
@@ -381,10 +392,8 @@ def _validate_heads(cfg: CN) -> None:
             f"MODEL.ROI_HEADS.NAME is {roi_heads.NAME!r}, which does not read "
             f"MODEL.ROI_BOX_HEAD.CLS_LOSS; it must be one of {', '.join(LONG_TAIL_ROI_HEADS)}"
         )
-    if "Cascade" in roi_heads.NAME and not box_head.CLS_AGNOSTIC_BBOX_REG:
-        raise ValueError(
-            f"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG must be true for {roi_heads.NAME}"
-        )
+    if "Cascade" in roi_heads.NAME:
+        _validate_cascade(cfg)
     for key in ("USE_SIGMOID_CE", "USE_FED_LOSS"):
         if box_head.get(key, False):
             raise ValueError(
@@ -404,6 +413,41 @@ def _validate_heads(cfg: CN) -> None:
     for node, key in ((box_head, "ROI_BOX_HEAD"), (cfg.MODEL.ROI_MASK_HEAD, "ROI_MASK_HEAD")):
         if node.TEMPERATURE <= 0:
             raise ValueError(f"MODEL.{key}.TEMPERATURE is {node.TEMPERATURE}; it must be positive")
+    threshold, mask_head = cfg.MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST, cfg.MODEL.ROI_MASK_HEAD.NAME
+    if not 0 < threshold < 1:
+        raise ValueError(
+            f"MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST is {threshold}; it must be between 0 and 1"
+        )
+    if threshold != 0.5 and mask_head == "MaskRCNNConvUpsampleHead":
+        raise ValueError(
+            f"MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST is {threshold}, but {mask_head}, Detectron2's, "
+            "has no other than 0.5; set MODEL.ROI_MASK_HEAD.NAME OwnClassMaskRCNNConvUpsampleHead"
+        )
+
+
+def _validate_cascade(cfg: CN) -> None:
+    cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
+    if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG must be true for {cfg.MODEL.ROI_HEADS.NAME}"
+        )
+    weights, num_stages = cascade.STAGE_LOSS_WEIGHTS, len(cascade.IOUS)
+    if len(weights) not in (0, num_stages) or not all(weight >= 0 for weight in weights):
+        raise ValueError(
+            f"MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS is {weights}; it must be empty, or "
+            f"have a number from 0 for each of the {num_stages} stages"
+        )
+    if cascade.AVERAGED not in AVERAGED_OVER_STAGES:
+        raise ValueError(
+            f"MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED is {cascade.AVERAGED!r}; it must be "
+            f"{' or '.join(AVERAGED_OVER_STAGES)}"
+        )
+    if cascade.AVERAGED == "logits" and cfg.TEST.CALIBRATION.METHOD == "tau_norm":
+        raise ValueError(
+            "TEST.CALIBRATION.METHOD is tau_norm, which scales the weights of each stage, but "
+            "MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED logits joins the stages before; choose another "
+            "method, or set AVERAGED probabilities"
+        )
 
 
 def _validate_loading(cfg: CN) -> None:

@@ -18,7 +18,8 @@ shortest edge resized to "min_size_test" pixels but its longest to at most "max_
 outputs, in pixels of that image, are those of Detectron2's own exporter: N boxes x0, y0, x1, y1,
 classes (positions in "thing_classes" and "category_ids"), masks (N, 1, M, M) of probabilities
 inside the boxes (absent where the model has none), falling scores, and (H, W).
-torchvision.models.detection.roi_heads.paste_masks_in_image puts the masks into the image.
+torchvision.models.detection.roi_heads.paste_masks_in_image puts the masks into the image, where
+pixels from 0.5 are the object's: MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST has scaled them so.
 """
 
 import argparse

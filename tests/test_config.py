@@ -9,6 +9,15 @@ from tests.engine.conftest import ROOT
 
 QUICKSTART = str(ROOT / "configs" / "quickstart" / "seesaw.yaml")
 
+MASK_HEAD, CASCADE = "MODEL.ROI_MASK_HEAD", "MODEL.ROI_BOX_CASCADE_HEAD"
+IN_STAGES = [
+    *("MODEL.ROI_HEADS.NAME", "LongTailCascadeROIHeads"),
+    *("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"),
+]
+TAU_NORM = [
+    *("MODEL.ROI_BOX_HEAD.CLS_LOSS", "softmax_ce"),
+    *("TEST.CALIBRATION.METHOD", "tau_norm", "TEST.CALIBRATION.STRENGTH", "0.5"),
+]
 REFUSED = [
     (["SOLVER.STEPS", "(6,)", "SOLVER.MAX_ITER", "6"], "SOLVER.STEPS is (6,); .* less than .* 6"),
     (["SOLVER.STEPS", "(5, 3)"], "SOLVER.STEPS is (5, 3); they must ascend"),
@@ -18,6 +27,20 @@ REFUSED = [
     (["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS is true, but"),
     (["MODEL.META_ARCHITECTURE", "RetinaNet"], "'RetinaNet', .* use GeneralizedRCNN"),
     (["TEST.AUG.ENABLED", "True"], "TEST.AUG.ENABLED is true"),
+    (
+        [f"{MASK_HEAD}.MASK_THRESH_TEST", "1.0"],
+        "MASK_THRESH_TEST is 1.0; it must be between 0 and 1",
+    ),
+    (
+        [f"{MASK_HEAD}.MASK_THRESH_TEST", "0.4", f"{MASK_HEAD}.NAME", "MaskRCNNConvUpsampleHead"],
+        "MASK_THRESH_TEST is 0.4, but .*Detectron2's, has no other than 0.5",
+    ),
+    ([*IN_STAGES, f"{CASCADE}.STAGE_LOSS_WEIGHTS", "(1, 2)"], "is (1, 2); .* each of the 3 stages"),
+    ([*IN_STAGES, f"{CASCADE}.AVERAGED", "scores"], "'scores'; it must be probabilities or logits"),
+    (
+        [*IN_STAGES, f"{CASCADE}.AVERAGED", "logits", *TAU_NORM],
+        "tau_norm, .* but MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED logits",
+    ),
     (["OUTPUT_DIR", "runs/what?"], "OUTPUT_DIR is 'runs/what?'; Detectron2 would take"),
     (["DATASETS.TEST", "('../x',)"], "DATASETS: '../x' cannot be the name"),
     (["DATASETS.TEST", "(2024,)"], "DATASETS: 2024 .* put it in quotes"),

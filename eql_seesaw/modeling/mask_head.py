@@ -31,6 +31,23 @@ class OwnClassMaskRCNNConvUpsampleHead(MaskRCNNConvUpsampleHead):
     Detectron2's. Scripted, it computes all masks.
     """
 
+    @configurable
+    def __init__(self, input_shape: ShapeSpec, *, mask_threshold: float = 0.5, **kwargs: Any):
+        """
+        Args:
+            input_shape, kwargs: as for ``MaskRCNNConvUpsampleHead``.
+            mask_threshold: probability from which a pixel belongs to a predicted mask.
+        """
+        super().__init__(input_shape, **kwargs)
+        # Of probabilities, whose threshold Detectron2 has at 0.5; interpolation leaves it there.
+        self.mask_scale = 0.5 / mask_threshold
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        # A project that registers this head alone does not have our keys.
+        threshold = cfg.MODEL.ROI_MASK_HEAD.get("MASK_THRESH_TEST", 0.5)
+        return {**super().from_config(cfg, input_shape), "mask_threshold": threshold}
+
     # TorchScript has no hint for a return value whose type depends on the mode.
     def forward(self, x, instances: list[Instances]):  # noqa: ANN201
         """
@@ -41,7 +58,7 @@ class OwnClassMaskRCNNConvUpsampleHead(MaskRCNNConvUpsampleHead):
 
         Returns:
             In training ``{"loss_mask": loss}``; in inference the instances, with ``pred_masks``,
-            (Ri, 1, 2H, 2W) probabilities.
+            (Ri, 1, 2H, 2W) probabilities, scaled so that ``mask_threshold`` is at 0.5.
         """
         if torch.jit.is_scripting() or self.predictor.out_channels == 1:
             logits = self.layers(x)
@@ -53,6 +70,9 @@ class OwnClassMaskRCNNConvUpsampleHead(MaskRCNNConvUpsampleHead):
                 "loss_mask": mask_rcnn_loss(logits, instances, self.vis_period) * self.loss_weight
             }
         mask_rcnn_inference(logits, instances)
+        if self.mask_scale != 1.0:
+            for detections in instances:
+                detections.pred_masks = detections.pred_masks * self.mask_scale
         return instances
 
     @torch.jit.unused

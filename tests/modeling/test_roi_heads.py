@@ -1,7 +1,11 @@
+import copy
+import math
+
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from eql_seesaw.losses import LOSSES
@@ -113,6 +117,42 @@ def test_cascade_stages_count_on_their_own(tmp_path):
     assert len({tensor.data_ptr() for tensor in counts}) == 3
     saved = [key for key in model.state_dict() if key.endswith("loss.cumulative_counts")]
     assert len(saved) == 3
+
+
+def test_cascade_loss_weights_leave_the_features_gradient_undivided(tmp_path):
+    """
+    With a third for each stage the features get what Detectron2 gives them, a third of the sum of
+    all gradients; losses and the stages' own gradients are a third of Detectron2's.
+    """
+    weights = "MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS"
+    batch, results, state = training_batch(), [], None
+    for overrides in ([], [weights, [1 / 3] * 3]):
+        model = build(tmp_path, "LongTailCascadeROIHeads", "softmax_ce", *overrides)
+        state = state or copy.deepcopy(model.state_dict())
+        model.load_state_dict(state)
+        torch.manual_seed(0)
+        losses, _ = train_step(model, batch)
+        results.append((losses, {name: p.grad for name, p in model.named_parameters()}))
+    for theirs, ours in zip(*results, strict=True):
+        for name, value in theirs.items():
+            is_of_stage = "_stage" in name or "box_head" in name or "box_predictor" in name
+            expected = value / 3 if is_of_stage else value
+            torch.testing.assert_close(ours[name], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_cascade_averages_logits(tmp_path):
+    """Stages that give class 0 odds of 1, 8 and 27 to the rest give it 6, their geometric mean."""
+    key = "MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED"
+    heads = build(tmp_path, "LongTailCascadeROIHeads", "softmax_ce", key, "logits").roi_heads
+    proposals = [Instances((64, 64), proposal_boxes=Boxes([[8.0, 8, 40, 32]]))]
+    outputs = []
+    for odds in (1, 8, 27):
+        logits = torch.zeros(1, K + 1)
+        logits[0, 0] = math.log(odds * K)
+        outputs.append(((logits, torch.zeros(1, 4)), proposals))
+    boxes = [proposals[0].proposal_boxes.tensor]
+    (detections,) = heads._box_detections(outputs, boxes, [(64, 64)])
+    assert detections.scores[0].item() == pytest.approx(6 / 7)
 
 
 @pytest.mark.parametrize("roi_heads", ROI_HEADS)
