@@ -7,14 +7,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "eql_seesaw"
 # What stands above the rooms, and imports none of them.
-COMMON = {"atomic_write", "command_line", "rank_barrier"}
+COMMON = {"atomic_write", "command_line", "normed_layers", "rank_barrier"}
 LAYERS = {
     **{name: set() for name in COMMON},
     "losses": set(),
     "schedule": set(),
     "config": {"losses", "schedule"},
     "data": COMMON | {"config"},
-    "modeling": {"losses", "config", "data"},
+    "modeling": {"losses", "normed_layers", "config", "data"},
     "evaluation": COMMON | {"config", "data"},
     "engine": COMMON | {"losses", "schedule", "config", "data", "modeling", "evaluation"},
     "prediction": COMMON | {"config", "data", "evaluation", "engine"},
@@ -22,7 +22,7 @@ LAYERS = {
     "calibrate": {"command_line", "data", "engine"},
     "export": {"command_line", "config", "engine", "prediction"},
     "tables": COMMON | {"schedule", "config", "data", "evaluation", "engine"},
-    "classification": {"losses"},
+    "classification": COMMON | {"losses"},
 }
 
 

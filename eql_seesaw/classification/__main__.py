@@ -2,9 +2,10 @@
 Train an image classifier on long-tailed data, with one loss after another.
 
     python -m eql_seesaw.classification
-    python -m eql_seesaw.classification --loss softmax_ce seesaw --seed 0 1 2
+    python -m eql_seesaw.classification --loss softmax_ce seesaw seesaw,p=0 --seed 0 1 2
     python -m eql_seesaw.classification --data cifar100-lt --root datasets
     python -m eql_seesaw.classification --data imagenet-lt --root datasets/imagenet
+    python -m eql_seesaw.classification --features train.npz test.npz
 
 Prints top-1 accuracy on the balanced test set: overall, and of the classes with many, a medium
 number of and few training images. See docs/classification.md.
@@ -12,31 +13,35 @@ number of and few training images. See docs/classification.md.
 
 import argparse
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from tabulate import tabulate
 
+from ..command_line import one_line_errors
 from .datasets import (
     CIFAR_LAYOUT,
-    IMAGENET_LT_LISTS,
+    IMAGENET_LT_LAYOUT,
     LongTailedData,
     load_cifar100_lt,
     load_digits,
+    load_features,
     load_imagenet_lt,
 )
 from .recipes import RECIPES, Recipe
-from .training import GROUPS, accuracies, groups_of_classes, predict, train
+from .results import Result, read_result, write_result
+from .training import (
+    GROUPS,
+    accuracies,
+    groups_of_classes,
+    loss_and_classifier,
+    predict,
+    train,
+)
 
-# Images of the largest class over those of the smallest; 200 is the EQL paper's.
-DEFAULT_IMBALANCE = {"digits": 50.0, "cifar100-lt": 200.0}
-LAYOUTS = {
-    "cifar100-lt": CIFAR_LAYOUT,
-    "imagenet-lt": f"{' and '.join(IMAGENET_LT_LISTS)} beside the images that they name",
-}
+DATA = [name for name in RECIPES if name != "features"]
+DEFAULT_LOSSES = ["softmax_ce", "softmax_eql", "seesaw"]
 COLUMNS = ("overall", *GROUPS)
 
 
@@ -48,10 +53,24 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    losses = list(RECIPES["digits"].losses)
-    parser.add_argument("--data", choices=RECIPES, default="digits", help="default: digits")
+    parser.add_argument("--data", choices=DATA, help="default: digits")
     parser.add_argument("--root", metavar="FOLDER", help="where the data is; not for digits")
-    parser.add_argument("--loss", nargs="+", choices=losses, default=losses, help="default: all")
+    parser.add_argument(
+        "--features",
+        nargs=2,
+        metavar=("TRAIN", "TEST"),
+        help="instead of --data: two files of numpy.savez with the arrays features (N, D) and "
+        "labels (N,), which a classifier alone is trained on",
+    )
+    parser.add_argument(
+        "--loss",
+        nargs="+",
+        default=DEFAULT_LOSSES,
+        metavar="NAME[,ARGUMENT=VALUE...]",
+        help=f"of {', '.join(RECIPES['digits'].losses)}; with other arguments than the recipe's, "
+        "classifier=linear or classifier=normed (normalised) among them "
+        f"(default: {' '.join(DEFAULT_LOSSES)})",
+    )
     parser.add_argument(
         "--seed",
         nargs="+",
@@ -71,30 +90,58 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         help="default: the recipe's; the learning rate and the default number of iterations follow",
     )
+    parser.add_argument(
+        "--learning-rate", type=float, help="default: the recipe's, scaled to the batch size"
+    )
     parser.add_argument("--workers", type=int, help="processes that load images")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="compute in bfloat16, which is faster on GPUs"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="write each result to FOLDER/LOSS/seed_N.json; what is there is not trained again",
+    )
     return parser.parse_args(arguments)
 
 
 def check_args(args: argparse.Namespace) -> None:
     """Raises ValueError where the options do not fit each other."""
-    if args.data == "digits" and args.root is not None:
-        raise ValueError("--root is for other --data; the digits come with scikit-learn")
-    if args.data != "digits" and args.root is None:
-        raise ValueError(
-            f"--data {args.data} needs --root, the folder that holds {LAYOUTS[args.data]}"
-        )
-    if args.data == "imagenet-lt" and args.imbalance is not None:
+    data = recipe_name(args)
+    if data == "features":
+        for option in ("data", "root", "imbalance"):
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} does not go with --features")
+    elif data == "digits":
+        if args.root is not None:
+            raise ValueError("--root is for other --data; the digits come with scikit-learn")
+    elif args.root is None:
+        layout = CIFAR_LAYOUT if data == "cifar100-lt" else IMAGENET_LT_LAYOUT
+        raise ValueError(f"--data {data} needs --root, the folder that holds {layout}")
+    if data.startswith("imagenet-lt") and args.imbalance is not None:
         raise ValueError("--imbalance is for other --data; ImageNet-LT is long-tailed as it is")
     for option, lowest in (("iterations", 1), ("batch_size", 1), ("workers", 0)):
         value = getattr(args, option)
         if value is not None and value < lowest:
             name = option.replace("_", "-")
             raise ValueError(f"--{name} must be at least {lowest}, got {value}")
+    if args.learning_rate is not None and not args.learning_rate > 0:
+        raise ValueError(f"--learning-rate must be above 0, got {args.learning_rate:g}")
+    for option in ("loss", "seed"):
+        values = getattr(args, option)
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"--{option} has {value} twice")
+
+
+def recipe_name(args: argparse.Namespace) -> str:
+    """Key of RECIPES."""
+    return "features" if args.features else args.data or "digits"
 
 
 def recipe_for(args: argparse.Namespace) -> Recipe:
     """The recipe of the data set, with the changes that the options make."""
-    recipe = RECIPES[args.data]
+    recipe = replace(RECIPES[recipe_name(args)], bfloat16=args.bfloat16)
     if args.batch_size is not None:
         scale = args.batch_size / recipe.batch_size
         recipe = replace(
@@ -105,6 +152,8 @@ def recipe_for(args: argparse.Namespace) -> Recipe:
         )
     if args.iterations is not None:
         recipe = replace(recipe, iterations=args.iterations)
+    if args.learning_rate is not None:
+        recipe = replace(recipe, learning_rate=args.learning_rate)
     if args.workers is not None:
         recipe = replace(recipe, num_workers=args.workers)
     return recipe
@@ -113,12 +162,13 @@ def recipe_for(args: argparse.Namespace) -> Recipe:
 def load(args: argparse.Namespace, seed: int) -> LongTailedData:
     """The data; its long tail is drawn anew for each seed, where it is drawn."""
     generator = torch.Generator().manual_seed(seed)
-    if args.data == "imagenet-lt":
-        return load_imagenet_lt(args.root)
-    imbalance = DEFAULT_IMBALANCE[args.data] if args.imbalance is None else args.imbalance
+    if args.features:
+        return load_features(*args.features)
     if args.data == "cifar100-lt":
-        return load_cifar100_lt(args.root, imbalance, generator)
-    return load_digits(imbalance, generator)
+        return load_cifar100_lt(args.root, args.imbalance, generator)
+    if args.data in (None, "digits"):
+        return load_digits(50.0 if args.imbalance is None else args.imbalance, generator)
+    return load_imagenet_lt(args.root)
 
 
 def describe(data: LongTailedData, groups: list[str], recipe: Recipe) -> str:
@@ -133,39 +183,69 @@ def describe(data: LongTailedData, groups: list[str], recipe: Recipe) -> str:
     )
 
 
-def table(results: dict[str, list[dict[str, float | None]]]) -> str:
-    """Mean, and standard deviation over seeds where there are several, of each loss."""
+def mean_and_deviation(values: Sequence[float | None], sign: str = "") -> str:
+    """Mean, and standard deviation where there are several; "n/a" where there is a None."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "n/a"
+    mean = f"{statistics.mean(known):{sign}.1f}"
+    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
 
-    def cell(values: list[Any]) -> str:
-        if None in values:
-            return "n/a"
-        mean = f"{statistics.mean(values):.1f}"
-        return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
+def table(results: dict[str, list[Result]]) -> str:
     rows = [
-        [loss, *(cell([run[c] for run in runs]) for c in COLUMNS)] for loss, runs in results.items()
+        [loss, *(mean_and_deviation([run[c] for run in runs]) for c in COLUMNS)]
+        for loss, runs in results.items()
     ]
+    return tabulate(rows, ["loss", *COLUMNS], disable_numparse=True)
+
+
+def table_of_differences(results: dict[str, list[Result]]) -> str:
+    """Of each loss from the first one, with the same seed, and how many are above 0."""
+
+    def cell(runs: list[Result], column: str) -> str:
+        pairs = [(run[column], other[column]) for run, other in zip(runs, baseline)]
+        differences = [a - b for a, b in pairs if a is not None and b is not None]
+        if not differences:
+            return "n/a"
+        return f"{mean_and_deviation(differences, '+')} ({sum(x > 0 for x in differences)})"
+
+    baseline, *_ = results.values()
+    rows = [[loss, *(cell(runs, c) for c in COLUMNS)] for loss, runs in [*results.items()][1:]]
     return tabulate(rows, ["loss", *COLUMNS], disable_numparse=True)
 
 
 def run(args: argparse.Namespace) -> None:
     check_args(args)
     recipe = recipe_for(args)
-    results: dict[str, list[dict[str, float | None]]] = {loss: [] for loss in args.loss}
+    results: dict[str, list[Result]] = {loss: [] for loss in args.loss}
     for seed in args.seed:
         data = load(args, seed)
+        if args.features:
+            recipe = replace(recipe, num_features=data.test[0][0].shape[0])
         groups = groups_of_classes(data.image_counts, recipe.group_bounds)
         if seed == args.seed[0]:
+            for loss in results:  # mistakes in the last one are found before the first is trained
+                loss_and_classifier(loss, recipe, data.image_counts)
             print(describe(data, groups, recipe), flush=True)
         for loss in results:
-            model = train(data, loss, recipe, seed)
-            result = accuracies(*predict(model, data.test, recipe), groups)
+            result = read_result(args, recipe, loss, seed)
+            if result is None:
+                model = train(data, loss, recipe, seed)
+                result = accuracies(*predict(model, data.test, recipe), groups)
+                write_result(args, recipe, loss, seed, result)
             results[loss].append(result)
             numbers = ", ".join(f"{c} {result[c]:.1f}" for c in COLUMNS if result[c] is not None)
             print(f"{loss}, seed {seed}: {numbers}", flush=True)
     n = len(args.seed)
     print(f"\nTop-1 accuracy (%){f', mean ± standard deviation over {n} seeds' if n > 1 else ''}")
     print(table(results))
+    if n > 1 and len(results) > 1:
+        print(
+            f"\nDifference from {args.loss[0]} of the same seed, and in how many of the {n} seeds "
+            "it is above 0"
+        )
+        print(table_of_differences(results))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -173,11 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     # cuDNN's fastest algorithms do not give the same numbers twice.
     torch.backends.cudnn.deterministic = True
-    try:
+    with one_line_errors():
         run(args)
-    except (ValueError, OSError, ImportError) as error:
-        # The error of a process that loads images has its traceback in front.
-        sys.exit(f"error: {str(error).strip().splitlines()[-1]}")
 
 
 if __name__ == "__main__":

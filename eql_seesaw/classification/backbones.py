@@ -52,6 +52,13 @@ def resnet32() -> nn.Module:
     return backbone
 
 
+def resnet10() -> nn.Module:
+    """A ResNet of one block in each of four stages. For (R, 3, H, W) images; 512 features."""
+    backbone = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+    backbone.fc = nn.Identity()
+    return backbone
+
+
 def resnext50() -> nn.Module:
     """torchvision's ResNeXt-50 32x4d, not pre-trained. For (R, 3, H, W) images; 2,048 features."""
     backbone = torchvision.models.resnext50_32x4d()

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -14,13 +16,15 @@ class Recipe:
     """
     Attributes:
         backbone: makes the network in front of the classifier.
-        num_features: its number of outputs.
+        num_features: its number of outputs; 0 where the data decide it.
         iterations, batch_size, learning_rate, nesterov, weight_decay: of SGD, momentum 0.9.
         schedule: from progress in [0, 1) to a factor of the learning rate.
-        losses: arguments of each loss.
+        losses: arguments of each loss; and ``classifier``, "linear" or "normed" (normalised), where
+            the loss does not decide it.
         group_bounds: classes with more than ``group_bounds[1]`` training images are many-shot,
             those with fewer than ``group_bounds[0]`` few-shot.
         num_workers: processes that load images.
+        bfloat16: compute in bfloat16 where autocast thinks it safe.
     """
 
     backbone: Callable[[], nn.Module]
@@ -31,9 +35,10 @@ class Recipe:
     nesterov: bool
     weight_decay: float
     schedule: Callable[[float], float]
-    losses: dict[str, dict[str, float]]
+    losses: dict[str, dict[str, Any]]
     group_bounds: tuple[int, int]
     num_workers: int
+    bfloat16: bool = False
 
 
 def cosine(progress: float) -> float:
@@ -41,18 +46,25 @@ def cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-def steps_with_warm_up(progress: float) -> float:
-    """The EQL paper's, for CIFAR-100-LT: from 0.5 up to 1 over 400 of 12,800 iterations, then /10
-    at one half and at three quarters."""
-    warm_up = 400 / 12800
+def steps_with_warm_up(
+    progress: float, start: float, warm_up: float, steps: tuple[float, ...]
+) -> float:
+    """From ``start`` up to 1 during ``warm_up``, then a tenth from each of ``steps`` on."""
     if progress < warm_up:
-        return 0.5 + 0.5 * progress / warm_up
-    return 0.1 ** ((progress >= 0.5) + (progress >= 0.75))
+        return start + (1 - start) * progress / warm_up
+    return 0.1 ** sum(progress >= step for step in steps)
 
 
-def loss_arguments(**softmax_eql: float) -> dict[str, dict[str, float]]:
+def loss_arguments(seesaw_classifier: str, **softmax_eql: float) -> dict[str, dict[str, Any]]:
     """Arguments of each loss; the equalization loss's threshold depends on the data."""
-    return {"softmax_ce": {}, "softmax_eql": softmax_eql, "seesaw": {"p": 0.8, "q": 1.0}}
+    return {
+        "softmax_ce": {},
+        "softmax_eql": softmax_eql,
+        "seesaw": {"p": 0.8, "q": 1.0, "classifier": seesaw_classifier},
+        "balanced_softmax": {},
+        "logit_adjustment": {},
+        "ldam": {},
+    }
 
 
 RECIPES = {
@@ -66,7 +78,7 @@ RECIPES = {
         weight_decay=5e-4,
         schedule=cosine,
         # The few-shot classes are protected.
-        losses=loss_arguments(max_image_count=9, gamma=0.95),
+        losses=loss_arguments("linear", max_image_count=9, gamma=0.95),
         group_bounds=(10, 50),
         num_workers=0,
     ),
@@ -79,8 +91,10 @@ RECIPES = {
         learning_rate=0.2,
         nesterov=True,
         weight_decay=1e-4,
-        schedule=steps_with_warm_up,
-        losses=loss_arguments(lambda_=3e-3, gamma=0.95),
+        schedule=partial(
+            steps_with_warm_up, start=0.5, warm_up=400 / 12800, steps=(6400 / 12800, 9600 / 12800)
+        ),
+        losses=loss_arguments("linear", lambda_=3e-3, gamma=0.95),
         group_bounds=(20, 100),
         num_workers=4,
     ),
@@ -94,8 +108,41 @@ RECIPES = {
         nesterov=False,
         weight_decay=5e-4,
         schedule=cosine,
-        losses=loss_arguments(lambda_=4.3e-4, gamma=0.9),
+        losses=loss_arguments("linear", lambda_=4.3e-4, gamma=0.9),
         group_bounds=(20, 100),
         num_workers=16,
+    ),
+    # The EQL paper's for ImageNet-LT.
+    "imagenet-lt-resnet10": Recipe(
+        backbone=backbones.resnet10,
+        num_features=512,
+        iterations=12000,
+        batch_size=1024,
+        learning_rate=0.4,
+        nesterov=True,
+        weight_decay=1e-4,
+        schedule=partial(
+            steps_with_warm_up,
+            start=0.25,
+            warm_up=500 / 12000,
+            steps=(3400 / 12000, 6800 / 12000, 10200 / 12000),
+        ),
+        losses=loss_arguments("linear", lambda_=4.3e-4, gamma=0.9),
+        group_bounds=(20, 100),
+        num_workers=16,
+    ),
+    # A classifier alone, on features that are there.
+    "features": Recipe(
+        backbone=nn.Identity,
+        num_features=0,
+        iterations=1200,
+        batch_size=256,
+        learning_rate=0.02,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule=cosine,
+        losses=loss_arguments("normed", lambda_=3e-3, gamma=0.95),
+        group_bounds=(20, 100),
+        num_workers=0,
     ),
 }

@@ -1,5 +1,6 @@
 """Detectron2 modules with long-tailed losses; importing this package registers them."""
 
+from ..normed_layers import NormedConv2d, NormedLinear
 from .calibration import Calibration
 from .class_gradients import ClassGradients
 from .decoupled import freeze_all_but_classifiers
@@ -10,7 +11,6 @@ from .fast_rcnn import (
     SoftmaxEQLFastRCNNOutputLayers,
 )
 from .mask_head import NormedMaskRCNNConvUpsampleHead, OwnClassMaskRCNNConvUpsampleHead
-from .normed_layers import NormedConv2d, NormedLinear
 from .roi_heads import LongTailCascadeROIHeads, LongTailRes5ROIHeads, LongTailROIHeads
 from .scaled_linear import ScaledLinear, ScaledNormedLinear
 from .summary import model_summary, protection_doubts

@@ -9,7 +9,7 @@ from ..config import calibration_strength
 from ..data.class_statistics import ClassStatistics
 from ..losses import ClassificationLoss
 from ..losses.base import float32_or_better
-from .normed_layers import EPS
+from ..normed_layers import EPS
 
 
 class Calibration(nn.Module):

@@ -17,12 +17,12 @@ from ..config import loss_arguments, normed_classifier
 from ..data.class_statistics import ClassStatistics
 from ..data.training_set import class_statistics
 from ..losses import ClassificationLoss, build_loss
+from ..normed_layers import NormedLinear
 from .calibration import Calibration, build_calibration
 from .class_gradients import ClassGradients
 from .class_specific_boxes import ClassSpecificDeltas, EncodedBoxes
 from .classification_accuracy import ClassificationAccuracy
 from .fast_rcnn_inference import fast_rcnn_inference_topk
-from .normed_layers import NormedLinear
 from .scaled_linear import ScaledLinear, ScaledNormedLinear
 
 # Logits and box deltas.

@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from torch import nn
 from torch.nn import functional as F
 
-from .normed_layers import NormedConv2d
+from ..normed_layers import NormedConv2d
 
 # The upsampled features of so many boxes are in memory at a time, beyond what training keeps.
 BOXES_AT_A_TIME = 32

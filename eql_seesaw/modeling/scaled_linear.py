@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .normed_layers import NormedLinear
+from ..normed_layers import NormedLinear
 
 
 class ScaledLinear(nn.Linear):
@@ -34,7 +34,7 @@ class ScaledLinear(nn.Linear):
 
 class ScaledNormedLinear(NormedLinear):
     """
-    :class:`~eql_seesaw.modeling.normed_layers.NormedLinear` whose normalised weight vectors have a
+    :class:`~eql_seesaw.normed_layers.NormedLinear` whose normalised weight vectors have a
     scale each; arguments as there, ``scale`` as in :class:`ScaledLinear`.
     """
 

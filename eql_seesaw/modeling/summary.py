@@ -4,8 +4,8 @@ from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from torch import nn
 
 from ..data.frequency_groups import GROUP_NAMES
+from ..normed_layers import NormedConv2d, NormedLinear
 from .fast_rcnn import LongTailFastRCNNOutputLayers
-from .normed_layers import NormedConv2d, NormedLinear
 
 
 def model_summary(model: nn.Module) -> str:

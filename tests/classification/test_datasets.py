@@ -1,19 +1,25 @@
 """The long tail, and what is read from files."""
 
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from eql_seesaw.classification.datasets import (
+    CIFAR_LISTS,
     draw_images,
     load_cifar100_lt,
     load_digits,
+    load_features,
     load_imagenet_lt,
     long_tailed_counts,
 )
 
-from .folders import write_cifar100, write_imagenet_lt
+from .folders import write_cifar100, write_features, write_imagenet_lt, write_lists
+
+CIFAR100_LT = Path(__file__).parents[3] / "shared" / "data" / "cifar100_lt200"
 
 
 def generator(seed=0):
@@ -92,6 +98,24 @@ def test_cutout_erases_a_quarter(tmp_path, monkeypatch):
     assert rows.max() - rows.min() == columns.max() - columns.min() == 15
 
 
+def test_cifar100_lt_by_lists(tmp_path):
+    write_lists(tmp_path, {0: 3, 1: 1}, CIFAR_LISTS, (32, 32))
+    data = load_cifar100_lt(str(tmp_path), None, generator())
+    assert data.image_counts == [3, 1]
+    assert [label for _, label in data.test] == [0, 1]
+    assert data.train[0][0].shape == data.test[0][0].shape == (3, 32, 32)
+    # Augmented in training alone, anew each time.
+    assert not torch.equal(data.train[0][0], data.train[0][0])
+    assert torch.equal(data.test[0][0], data.test[0][0])
+
+
+@pytest.mark.skipif(not CIFAR100_LT.exists(), reason="no CIFAR-100-LT here")
+def test_real_cifar100_lt():
+    data = load_cifar100_lt(str(CIFAR100_LT), None, generator())
+    assert data.image_counts == long_tailed_counts(100, 500, 200)
+    assert len(data.test) == 10000
+
+
 def test_imagenet_lt(tmp_path):
     write_imagenet_lt(tmp_path, {0: 3, 1: 1})
     data = load_imagenet_lt(str(tmp_path))
@@ -103,9 +127,11 @@ def test_imagenet_lt(tmp_path):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("train/0/0.jpg", "line 5: not"),
-        ("train/0/0.jpg one", "line 5: not"),
-        ("train/0/none.jpg 0", "line 5: no image"),
+        ("train/0/0.png", "line 5: not"),
+        ("train/0/0.png one", "line 5: not"),
+        ("train/0/0.png 1.5", "line 5: not"),
+        ("train/0/none.png 0", "line 5: no image"),
+        ("train/0/0.png 4", "no image has label 2, but one has label 4"),
     ],
 )
 def test_wrong_line_in_a_list(tmp_path, line, message):
@@ -127,5 +153,67 @@ def test_class_that_is_only_tested(tmp_path):
     write_imagenet_lt(tmp_path, {0: 1, 1: 1})
     path = tmp_path / "ImageNet_LT_test.txt"
     path.write_text(path.read_text().replace(" 1\n", " 7\n"))
-    with pytest.raises(ValueError, match="label 7, ImageNet_LT_train.txt only 0 to 1"):
+    with pytest.raises(ValueError, match="label 7, the training images only 0 to 1"):
         load_imagenet_lt(str(tmp_path))
+
+
+def test_image_of_another_size(tmp_path):
+    write_lists(tmp_path, {0: 1}, CIFAR_LISTS, (32, 31))
+    with pytest.raises(ValueError, match=r"train/0/0.png has 32 x 31 pixels; .* 32 x 32"):
+        load_cifar100_lt(str(tmp_path), None, generator())
+
+
+def test_features_are_standardised_by_the_training_set(tmp_path):
+    train, test = write_features(tmp_path, [30, 2], dimension=3)
+    with np.load(train) as file:
+        features = file["features"]
+    features[:, 1] = 7  # never varies
+    np.savez(train, features=features, labels=[0] * 30 + [1] * 2)
+    data = load_features(train, test)
+    assert data.image_counts == [30, 2]
+    in_training, labels = data.train.tensors
+    assert in_training.dtype == torch.float32 and labels.bincount().tolist() == [30, 2]
+    torch.testing.assert_close(in_training.mean(dim=0), torch.zeros(3), atol=1e-5, rtol=0)
+    expected = torch.tensor([1.0, 0.0, 1.0])
+    torch.testing.assert_close(in_training.std(dim=0, correction=0), expected)
+    with np.load(test) as file:
+        by_hand = (file["features"][:, 2] - features[:, 2].mean()) / features[:, 2].std()
+    torch.testing.assert_close(data.test.tensors[0][:, 2], torch.from_numpy(by_hand))
+
+
+FEATURES, LABELS = np.ones((3, 2)), np.array([0, 1, 1])
+NOT_FINITE = np.array([[0, 1], [0, np.inf], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"features": FEATURES}, "labels is not a file in the archive; it needs `features`"),
+        ({"features": FEATURES, "labels": LABELS[:2]}, "3 features, but 2 labels"),
+        ({"features": NOT_FINITE, "labels": LABELS}, r"features\[1\] has NaN or infinity"),
+        ({"features": FEATURES[0], "labels": LABELS}, r"features must be floats of shape \(N, D"),
+        ({"features": FEATURES, "labels": LABELS / 2}, r"labels must be integers of shape \(N,"),
+        ({"features": FEATURES, "labels": LABELS - 1}, r"labels\[0\] is -1, below 0"),
+        ({"features": FEATURES, "labels": 2 * LABELS}, "labels: no image has label 1, but"),
+    ],
+)
+def test_wrong_features(tmp_path, arrays, message):
+    path = str(tmp_path / "wrong.npz")
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=rf"wrong\.npz: {message}"):
+        load_features(path, path)
+
+
+def test_features_that_do_not_fit_each_other(tmp_path):
+    train, test = write_features(tmp_path, [3, 2], dimension=3)
+    np.savez(test, features=np.ones((2, 4)), labels=[0, 1])
+    with pytest.raises(ValueError, match=r"test\.npz: .* dimension 4, those of .*train\.npz 3"):
+        load_features(train, test)
+    np.savez(test, features=np.ones((2, 3)), labels=[0, 2])
+    with pytest.raises(ValueError, match=r"test\.npz: labels has label 2, .* only 0 to 1"):
+        load_features(train, test)
+    with pytest.raises(FileNotFoundError, match=r"--features: no file none\.npz"):
+        load_features(train, "none.npz")
+    Path(test).write_bytes(Path(test).read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"test\.npz: not a whole file of numpy\.savez"):
+        load_features(train, test)

@@ -1,5 +1,6 @@
 """python -m eql_seesaw.classification, as users type it."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,13 +10,14 @@ import pytest
 import torch
 
 from eql_seesaw.classification.__main__ import main, parse_args, recipe_for
+from eql_seesaw.classification.training import train
 
-from .folders import write_cifar100, write_imagenet_lt
+from .folders import write_cifar100, write_features, write_imagenet_lt
 
 
 def rows_of_table(output):
-    """The last table: loss to its cells."""
-    lines = output.split("\n\n")[-1].splitlines()[3:]
+    """The table of accuracies: loss to its cells."""
+    lines = output.split("\n\n")[1].splitlines()[3:]
     return {cells[0]: cells[1:] for cells in (re.split(r"\s{2,}", x.strip()) for x in lines)}
 
 
@@ -84,6 +86,49 @@ def test_imagenet_lt_takes_a_step(tmp_path, capsys):
     assert rows_of_table(output)["softmax_eql"][1:3] == ["n/a", "n/a"]
 
 
+def test_features(tmp_path, capsys):
+    files = write_features(tmp_path, [150, 60, 12], dimension=8)
+    losses = ["softmax_ce", "seesaw", "seesaw,p=0,classifier=linear"]
+    arguments = ["--features", *files, "--seed", "0", "1", "--iterations", "30", "--loss", *losses]
+    main(arguments)
+    output = capsys.readouterr().out
+    assert "222 training images of 3 classes, 150 to 12 each; 60 test images" in output
+    accuracies, differences = output.split("\n\n")[1:]
+    rows = rows_of_table(output)
+    assert list(rows) == losses
+    assert float(rows["softmax_ce"][0].split(" ± ")[0]) > 50
+    # The means that are printed and their difference, each rounded.
+    assert "Difference from softmax_ce of the same seed, and in how many of the 2 s" in differences
+    (cells,) = [line.split("  ") for line in differences.splitlines() if "seesaw   " in line]
+    overall = next(cell for cell in cells[1:] if cell)
+    expected = float(rows["seesaw"][0].split(" ± ")[0]) - float(rows["softmax_ce"][0].split(" ")[0])
+    assert float(overall.split(" ± ")[0]) == pytest.approx(expected, abs=0.11)
+
+
+def test_results_that_are_there_are_not_trained_again(tmp_path, monkeypatch, capsys):
+    files = write_features(tmp_path, [6, 3], dimension=4)
+    folder = tmp_path / "results"
+    arguments = ["--features", *files, "--iterations", "2", "--output", str(folder)]
+    main([*arguments, "--loss", "softmax_ce", "seesaw,p=0", "--seed", "0", "1"])
+    first = capsys.readouterr().out
+    result = json.loads((folder / "seesaw,p=0" / "seed_1.json").read_text())
+    assert (result["loss"], result["seed"], result["iterations"]) == ("seesaw,p=0", 1, 2)
+    assert result["accuracy"]["top5"] == 100  # of two classes
+    (folder / "softmax_ce" / "seed_0.json").unlink()
+    trained = []
+    monkeypatch.setattr(
+        "eql_seesaw.classification.__main__.train",
+        lambda data, loss, recipe, seed: (
+            trained.append((loss, seed)) or train(data, loss, recipe, seed)
+        ),
+    )
+    main([*arguments, "--loss", "softmax_ce", "seesaw,p=0", "--seed", "0", "1"])
+    assert trained == [("softmax_ce", 0)]
+    assert capsys.readouterr().out == first
+    with pytest.raises(SystemExit, match=r"seed_1.json has iterations 2, not 3; choose another"):
+        main([*arguments, "--iterations", "3", "--loss", "softmax_ce", "--seed", "1"])
+
+
 def test_learning_rate_and_iterations_follow_the_batch_size():
     recipe = recipe_for(parse_args(["--data", "cifar100-lt", "--batch-size", "128"]))
     assert (recipe.batch_size, recipe.learning_rate, recipe.iterations) == (128, 0.1, 25600)
@@ -103,6 +148,14 @@ def test_learning_rate_and_iterations_follow_the_batch_size():
         (["--data", "imagenet-lt", "--root", "x", "--imbalance", "2"], "--imbalance is for other"),
         (["--iterations", "0"], "--iterations must be at least 1, got 0"),
         (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--learning-rate", "nan"], "--learning-rate must be above 0, got nan"),
+        (["--features", "a", "b", "--data", "digits"], "--data does not go with --features"),
+        (["--features", "a", "b"], "--features: no file a"),
+        (["--loss", "seesaw", "seesaw"], "--loss has seesaw twice"),
+        (["--loss", "sigmoid_ce"], "no loss 'sigmoid_ce'; there are softmax_ce, softmax_eql"),
+        (["--loss", "softmax_ce", "seesaw,r=1"], "--loss seesaw,r=1: loss 'seesaw' takes no argu"),
+        (["--loss", "seesaw,p=much"], "--loss seesaw,p=much: "),
+        (["--loss", "seesaw,classifier=big"], "classifier must be linear or normed"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
     ],
 )
@@ -117,8 +170,8 @@ def test_what_is_wrong_is_one_line(tmp_path, monkeypatch, capsys, arguments, mes
 
 def test_broken_image_is_one_line(tmp_path):
     write_imagenet_lt(tmp_path, {0: 1, 1: 1})
-    (tmp_path / "train" / "0" / "0.jpg").write_bytes(b"not an image")
-    with pytest.raises(SystemExit, match=r"^error: .*cannot identify image file .*0\.jpg"):
+    (tmp_path / "train" / "0" / "0.png").write_bytes(b"not an image")
+    with pytest.raises(SystemExit, match=r"^error: .*cannot identify image file .*0\.png"):
         main(
             ["--data", "imagenet-lt", "--root", str(tmp_path), "--loss", "softmax_ce"]
             + ["--iterations", "1", "--batch-size", "2", "--workers", "1"]
