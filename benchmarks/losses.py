@@ -118,6 +118,23 @@ def eql_v2(logits, gt_classes, counts, gamma=12.0, mu=0.8, alpha=4.0, sums=None)
     return binary_cross_entropy(logits, gt_classes, weights)
 
 
+def equalized_focal(logits, gt_classes, counts, alpha=0.25, gamma=2.0, scale=8.0, sums=None):
+    """Equalized focal loss, eq. 5 to 7; ``sums`` of gradients, (2, K), are added to in place."""
+    ratio = (sums[0] / sums[1]).nan_to_num(nan=1.0).clamp(max=1)
+    exponents = (gamma + scale * (1 - ratio)).float()
+    targets, z = one_hot(gt_classes, logits.shape[1]), logits.float()
+    p = z.sigmoid()
+    p_t = p * targets + (1 - p) * (1 - targets)
+    weights = (alpha * targets + (1 - alpha) * (1 - targets)) * exponents / gamma
+    cross_entropy = F.binary_cross_entropy_with_logits(z, targets, reduction="none")
+    with torch.no_grad():
+        focusing = (1 - p_t) ** exponents
+        gradients = weights * focusing * (1 - p_t + exponents * p_t * cross_entropy)
+        sums[0] += (gradients * targets).sum(dim=0)
+        sums[1] += (gradients * (1 - targets)).sum(dim=0)
+    return (weights * (1 - p_t) ** exponents * cross_entropy).sum() / len(logits)
+
+
 def federated(logits, gt_classes, counts, num_sampled=50):
     """Federated loss of CenterNet2; background is one of the classes."""
     present = gt_classes.unique()
@@ -131,7 +148,18 @@ def federated(logits, gt_classes, counts, num_sampled=50):
     return binary_cross_entropy(logits, gt_classes, sampled[:-1].expand_as(logits))
 
 
-PLAIN = (softmax_ce, sigmoid_ce, softmax_eql, focal, class_balanced, bags, eql_v2, federated)
+# Those that accumulate sums of gradients.
+WITH_SUMS = (eql_v2, equalized_focal)
+PLAIN = (
+    softmax_ce,
+    sigmoid_ce,
+    softmax_eql,
+    focal,
+    class_balanced,
+    bags,
+    *WITH_SUMS,
+    federated,
+)
 
 
 def mmdet_seesaw_loss(num_classes: int) -> nn.Module:
@@ -233,7 +261,7 @@ def main() -> None:
         add("eql", "F.binary_cross_entropy_with_logits", peer, 0.25)
         for plain in PLAIN:
             peer = functools.partial(plain, counts=on_device)
-            if plain is eql_v2:
+            if plain in WITH_SUMS:
                 sums = torch.zeros(2, num_classes, dtype=torch.float64, device=args.device)
                 peer = functools.partial(peer, sums=sums)
             add(plain.__name__, "plain PyTorch", peer, 0.25)

@@ -150,6 +150,13 @@ def add_long_tail_config(cfg: CN) -> None:
     # Additional weight of the positive terms where f is 0.
     eql_v2.ALPHA = 4.0
 
+    equalized_focal = box_head.EQUALIZED_FOCAL = CN()
+    equalized_focal.ALPHA = 0.25
+    # Exponent of a class with as many positive as negative gradients, and what one has more that
+    # has negative ones only.
+    equalized_focal.GAMMA = 2.0
+    equalized_focal.SCALE = 8.0
+
     federated = box_head.FEDERATED = CN()
     # Classes that take part in a step, those of the batch included.
     federated.NUM_SAMPLED = 50

@@ -16,6 +16,7 @@ from .drop_loss import DropLoss
 from .ecm import EffectiveClassMarginLoss
 from .eql import EqualizationLoss
 from .eql_v2 import EqualizationLossV2
+from .equalized_focal import EqualizedFocalLoss
 from .federated import FederatedLoss
 from .focal import FocalLoss
 from .ldam import LDAMLoss
@@ -37,6 +38,7 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "class_balanced": ClassBalancedLoss,
     "bags": BalancedGroupSoftmax,
     "eql_v2": EqualizationLossV2,
+    "equalized_focal": EqualizedFocalLoss,
     "federated": FederatedLoss,
     "balanced_softmax": BalancedSoftmaxLoss,
     "balanced_sigmoid": BalancedSigmoidLoss,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .step_statistics import summed_together
+from .step_statistics import StepStatistic, summed_together
 
 
 class ClassificationLoss(nn.Module):
@@ -50,8 +50,8 @@ class ClassificationLoss(nn.Module):
     normed_classifier = False
     link: str | None = None
     protected_classes: Tensor | None
-    # Of the step in progress: pairs of a buffer and what is to be added to it; else None.
-    step_statistics: list[tuple[Tensor, Tensor]] | None = None
+    # Of the step in progress, what is to be added to buffers; else None.
+    step_statistics: list[StepStatistic] | None = None
 
     def __init__(self, num_classes: int, num_logits: int, background: bool = True):
         super().__init__()
@@ -97,7 +97,7 @@ class ClassificationLoss(nn.Module):
             if self.step_statistics is not None:
                 with torch.no_grad():
                     step = self.logit_statistics(logits, gt_classes)
-                self.step_statistics += self.with_buffers(step)
+                self.step_statistics += self.for_buffers(step)
         return losses
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -158,9 +158,14 @@ class ClassificationLoss(nn.Module):
         """
         return {}
 
-    def with_buffers(self, statistics: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """The buffers that these are to be added to, each with what is to be added."""
-        return [(self.get_buffer(name), step) for name, step in statistics.items()]
+    def for_buffers(self, statistics: dict[str, Tensor]) -> list[StepStatistic]:
+        """
+        Raises:
+            AttributeError: the loss has no buffer of such a name.
+        """
+        for name in statistics:
+            self.get_buffer(name)
+        return [(self, name, step) for name, step in statistics.items()]
 
     def check_labels(self, gt_classes: Tensor) -> None:
         """

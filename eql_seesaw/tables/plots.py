@@ -46,6 +46,7 @@ LOSS_COLORS = {
     "drop_loss": "#004488",
     "acsl": "#997700",
     "ecm": "#BB5566",
+    "equalized_focal": "#EE99AA",
 }
 OTHER_COLOR = "#4D4D4D"
 # Panels of the pictures that show groups of classes, and their titles.

@@ -131,6 +131,29 @@ def eql_v2(logits, gt_classes, positive, negative, gamma, mu, alpha):
     return total / len(logits), positive_after, negative_after
 
 
+def equalized_focal(logits, gt_classes, positive, negative, alpha, gamma, scale, derivative):
+    """
+    The loss, and the statistics after this step; ``derivative(function, z)`` of a function of one
+    number.
+    """
+    positive_after, negative_after = list(positive), list(negative)
+    total = 0.0
+    for row, gt_class in zip(logits, gt_classes):
+        for j, z in enumerate(row):
+            ratio = min(positive[j] / negative[j], 1) if negative[j] else 1
+            gamma_j = gamma + scale * (1 - ratio)
+            is_own = j == gt_class
+            weight = (alpha if is_own else 1 - alpha) * gamma_j / gamma
+
+            def term(z, sign=1 if is_own else -1, weight=weight, gamma_j=gamma_j):
+                return -weight * sigmoid(-sign * z) ** gamma_j * log_sigmoid(sign * z)
+
+            total += term(z)
+            statistic = positive_after if is_own else negative_after
+            statistic[j] += abs(derivative(term, z))
+    return total / len(logits), positive_after, negative_after
+
+
 def bags(logits, gt_classes, groups, drawn):
     """
     ``groups``: lists of classes. ``drawn[r][g]``: whether sample r is drawn as "others" of group g.

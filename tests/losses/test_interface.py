@@ -84,6 +84,7 @@ def test_promised_numbers_of_logits():
     assert build_loss("class_balanced", 1203, instance_counts=counts).num_logits == 1203
     assert build_loss("bags", 1203, instance_counts=counts).num_logits == 1203 + 4 + 2
     assert build_loss("eql_v2", 1203).num_logits == 1204
+    assert build_loss("equalized_focal", 1203).num_logits == 1203
     assert build_loss("federated", 1203, image_counts=counts).num_logits == 1203
     assert build_loss("balanced_softmax", 1203, image_counts=counts).num_logits == 1204
     assert build_loss("logit_adjustment", 1203, image_counts=counts).num_logits == 1204
@@ -225,7 +226,7 @@ def test_blocks_of_rows_agree_with_one_block(name, monkeypatch):
 def test_first_and_second_derivatives(name, arguments, foreground):
     """With few foreground samples and with foreground only, which may go different ways."""
     loss = build_loss(name, K, **STATISTICS, **arguments).eval()
-    if name == "eql_v2":  # weights of negatives from about 0 to 1
+    if name in ("eql_v2", "equalized_focal"):  # weights of negatives from about 0 to 1
         loss.positive_gradients.copy_(torch.tensor([0.1, 5.0, 8.0, 9.0, 20.0, 5.0]))
         loss.negative_gradients.fill_(10.0)
     logits, _ = batch(loss, 8, scale=1.0)
@@ -344,6 +345,9 @@ def test_wrong_inputs(name):
         ("eql_v2", {"mu": -1}, "mu"),
         ("eql_v2", {"mu": 100}, "mu"),
         ("eql_v2", {"alpha": -1}, "alpha"),
+        ("equalized_focal", {"alpha": 2}, "alpha"),
+        ("equalized_focal", {"gamma": 0}, "gamma"),
+        ("equalized_focal", {"scale": -1}, "scale"),
         ("bags", {"group_bounds": (10, 10)}, "group_bounds must ascend"),
         ("bags", {"others_ratio": -1}, "others_ratio"),
         ("bags", {"instance_counts": None}, "instance_counts"),

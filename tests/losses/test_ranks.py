@@ -1,4 +1,4 @@
-"""What losses accumulate over several processes: Seesaw's counts, EQL v2's gradients."""
+"""What losses accumulate over several processes, as Seesaw's counts and EQL v2's gradients."""
 
 import pytest
 import torch
@@ -41,6 +41,7 @@ BUILD = {
     "seesaw": lambda: build_loss("seesaw", K),
     "seesaw, background counted": lambda: build_loss("seesaw", K, objectness=False),
     "eql_v2": lambda: build_loss("eql_v2", K),
+    "equalized_focal": lambda: build_loss("equalized_focal", K),
     "counting": lambda: CountingLoss(K),
     "softmax_ce": lambda: build_loss("softmax_ce", K),
 }
@@ -49,6 +50,7 @@ ALL_REDUCES = {
     "seesaw": 1,
     "seesaw, background counted": 1,
     "eql_v2": 1,
+    "equalized_focal": 1,
     "counting": 2,
     "softmax_ce": 0,
 }

@@ -217,7 +217,7 @@ def test_initial_bias(name, normed):
     """Sigmoid losses start with the prior probability for every logit; others with zero bias."""
     bias = build(name, normed_classifier=normed).cls_score.bias
     sigmoid = ("sigmoid_ce", "eql", "focal", "class_balanced", "eql_v2", "balanced_sigmoid")
-    if name in (*sigmoid, "drop_loss", "federated", "acsl"):
+    if name in (*sigmoid, "equalized_focal", "drop_loss", "federated", "acsl"):
         prior = 0.01 if name in ("federated", "acsl") else 0.001
         torch.testing.assert_close(bias.sigmoid(), torch.full_like(bias, prior))
     else:
@@ -356,6 +356,7 @@ def test_what_a_loss_adds_to_checkpoints(name):
     of_loss = {
         "seesaw": {"loss.cumulative_counts"},
         "eql_v2": {"loss.positive_gradients", "loss.negative_gradients"},
+        "equalized_focal": {"loss.positive_gradients", "loss.negative_gradients"},
     }.get(name, set())
     predictor, resumed = build(name), build(name)
     layers = {"cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias"}
