@@ -135,6 +135,17 @@ def equalized_focal(logits, gt_classes, counts, alpha=0.25, gamma=2.0, scale=8.0
     return (weights * (1 - p_t) ** exponents * cross_entropy).sum() / len(logits)
 
 
+def softmax_eql_v2(logits, gt_classes, counts, tau=1.0, floor=0.05, sums=None):
+    """Gradient-driven softmax EQL; the first of ``sums``, (2, K), is added to in place."""
+    gradients = sums[0].clamp(min=floor)
+    shifts = F.pad(tau * (gradients / gradients.mean()).log(), (0, 1)).float()
+    losses = F.cross_entropy(logits.float() + shifts, gt_classes, reduction="none")
+    with torch.no_grad():
+        own = F.pad(sums[0], (0, 1)).scatter_add_(0, gt_classes, 1 - (-losses.double()).exp())
+        sums[0] = own[:-1]
+    return losses.mean()
+
+
 def federated(logits, gt_classes, counts, num_sampled=50):
     """Federated loss of CenterNet2; background is one of the classes."""
     present = gt_classes.unique()
@@ -149,7 +160,7 @@ def federated(logits, gt_classes, counts, num_sampled=50):
 
 
 # Those that accumulate sums of gradients.
-WITH_SUMS = (eql_v2, equalized_focal)
+WITH_SUMS = (eql_v2, equalized_focal, softmax_eql_v2)
 PLAIN = (
     softmax_ce,
     sigmoid_ce,

@@ -114,6 +114,11 @@ def add_long_tail_config(cfg: CN) -> None:
     # Separate foreground / background pair of logits.
     softmax_eql.OBJECTNESS = False
 
+    softmax_eql_v2 = box_head.SOFTMAX_EQL_V2 = CN()
+    # Strength; 0.0 is softmax cross entropy.
+    softmax_eql_v2.TAU = 1.0
+    softmax_eql_v2.OBJECTNESS = False
+
     seesaw = box_head.SEESAW = CN()
     # Exponent of the mitigation factor; 0.0 switches it off.
     seesaw.P = 0.8
@@ -173,8 +178,8 @@ def add_long_tail_config(cfg: CN) -> None:
     ldam = box_head.LDAM = CN()
     # Margin of the rarest class, as a difference of cosines.
     ldam.MAX_MARGIN = 0.5
-    # That of the cosines, so the same as TEMPERATURE; the paper's code has 30 for both.
-    ldam.SCALE = 20.0
+    # That of the cosines; None for TEMPERATURE. The paper's code has 30.
+    ldam.SCALE = None
     ldam.OBJECTNESS = False
 
     drop_loss = box_head.DROP_LOSS = CN()
@@ -307,7 +312,10 @@ def loss_arguments(cfg: CN, name: str) -> dict[str, Any]:
     """
     node = cfg.MODEL.ROI_BOX_HEAD.get(name.upper(), {})
     keys = {key: key.lower() + "_" * keyword.iskeyword(key.lower()) for key in node}
-    return {argument: node[key] for key, argument in keys.items()}
+    arguments = {argument: node[key] for key, argument in keys.items()}
+    if name == "ldam" and arguments["scale"] is None:
+        arguments["scale"] = cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE
+    return arguments
 
 
 def normed_classifier(cfg: CN) -> bool | None:

@@ -25,6 +25,7 @@ from .seesaw import SeesawLoss
 from .sigmoid_ce import SigmoidCrossEntropy
 from .softmax_ce import SoftmaxCrossEntropy
 from .softmax_eql import SoftmaxEqualizationLoss
+from .softmax_eql_v2 import SoftmaxEqualizationLossV2
 from .step_statistics import summed_together
 
 # Short name, as typed in MODEL.ROI_BOX_HEAD.CLS_LOSS, to loss. A new loss adds its line here.
@@ -33,6 +34,7 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "sigmoid_ce": SigmoidCrossEntropy,
     "eql": EqualizationLoss,
     "softmax_eql": SoftmaxEqualizationLoss,
+    "softmax_eql_v2": SoftmaxEqualizationLossV2,
     "seesaw": SeesawLoss,
     "focal": FocalLoss,
     "class_balanced": ClassBalancedLoss,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import class_vector, computation_dtype
-from .softmax import SoftmaxLoss, offset_softmax
+from .base import class_vector
+from .softmax import SoftmaxLoss, shifted_softmax
 
 
 class BalancedSoftmaxLoss(SoftmaxLoss):
@@ -22,13 +22,9 @@ class BalancedSoftmaxLoss(SoftmaxLoss):
     has sigmoids in place of the softmax: :class:`~.balanced_sigmoid.BalancedSigmoidLoss`.
 
     Args:
-        num_classes: K. Takes K + 1 logits, background last; K + 2 with ``objectness``; K without
-            ``background``.
+        num_classes: K.
         image_counts: (K,), n_j, training images that hold each class; 0 counts as 1.
-        objectness: background as a separate foreground / background pair of logits, as in
-            the Seesaw paper.
-        background: False for image classification without a background class; there is then no
-            objectness either.
+        objectness, background: as for :class:`~.softmax.SoftmaxLoss`.
     """
 
     log_ratios: Tensor
@@ -48,10 +44,7 @@ class BalancedSoftmaxLoss(SoftmaxLoss):
         self.register_buffer("log_ratios", log_ratios, persistent=False)
 
     def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
-        log_rho = self.log_ratios.to(computation_dtype(logits))
-        return offset_softmax(
-            logits, gt_classes, lambda z, rows: log_rho - log_rho[gt_classes[rows], None]
-        )
+        return shifted_softmax(logits, gt_classes, self.log_ratios)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, objectness={self.objectness}"

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import class_vector
 from .rarity import rarity_threshold
 from .sigmoid import SigmoidLoss, weighted_sigmoid
 
@@ -30,11 +29,9 @@ class DropLoss(SigmoidLoss):
 
     Args:
         num_classes: K. Takes K logits.
-        image_counts: (K,) training images that hold each class.
-        num_images: training images with at least one annotation; needed by ``lambda_``.
-        max_image_count: classes with at most this many images are rare ...
-        lambda_: ... unless this frequency is given; then those with f_j < lambda, strictly. The
-            released code has 0.00177, which in LVIS v0.5 is the same, and takes more of v1.
+        image_counts, num_images, max_image_count, lambda_: the rare classes, as for
+            :func:`~.rarity.rarity_threshold`. The released code has lambda = 0.00177, which in LVIS
+            v0.5 is 100 images too, and takes more of v1.
         prior_probability, link: as for :class:`~.sigmoid.SigmoidLoss`.
         generator: source of the draws, on the logits' device; None for torch's default generator,
             which ``torch.manual_seed`` seeds.
@@ -55,8 +52,7 @@ class DropLoss(SigmoidLoss):
         generator: torch.Generator | None = None,
     ):
         super().__init__(num_classes, prior_probability, link=link)
-        counts = class_vector(image_counts, num_classes, "image_counts")
-        rarity = rarity_threshold(counts, num_classes, max_image_count, lambda_, num_images)
+        rarity = rarity_threshold(image_counts, num_classes, max_image_count, lambda_, num_images)
         self.generator = generator
         self.protected_classes = rarity.bool()
 

@@ -26,11 +26,8 @@ class EqualizationLoss(SigmoidLoss):
 
     Args:
         num_classes: K. Takes K logits.
-        image_counts: (K,) training images that hold each class. Images, not instances.
-        num_images: training images with at least one annotation; needed for frequencies
-            (``lambda_``, exponential and gompertz).
-        max_image_count: classes with at most this many images are protected ...
-        lambda_: ... unless this frequency is given; then those with f_j < lambda, strictly.
+        image_counts, num_images, max_image_count, lambda_: the protected classes, as for
+            :func:`~.rarity.rarity_threshold`; exponential and gompertz need ``num_images`` too.
         excluding_function: E(r). If False, background proposals are ignored too (E table 4).
         threshold_function: the form of T (E table 3). "threshold"; "exponential",
             :math:`T = 1 - (a f)^n`; or "gompertz", :math:`T = 1 - a e^{-b e^{-c f}}`;

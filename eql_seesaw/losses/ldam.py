@@ -22,16 +22,12 @@ class LDAMLoss(SoftmaxLoss):
     paper does not know, has none. The paper's deferred re-weighting (DRW) is left out.
 
     Args:
-        num_classes: K. Takes K + 1 logits, background last; K + 2 with ``objectness``; K without
-            ``background``.
+        num_classes: K.
         instance_counts: (K,), n_j, training instances of each class; 0 counts as 1.
         max_margin: m, of the rarest class, as a difference of cosines.
         scale: s, the temperature of the normalised classifier, which the margins must share. The
             released code has 30; the default is that of the classifiers here.
-        objectness: background as a separate foreground / background pair of logits, as in
-            the Seesaw paper.
-        background: False for image classification without a background class; there is then no
-            objectness either.
+        objectness, background: as for :class:`~.softmax.SoftmaxLoss`.
     """
 
     normed_classifier = True

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import class_vector, computation_dtype
-from .softmax import SoftmaxLoss, offset_softmax
+from .base import class_vector
+from .softmax import SoftmaxLoss, shifted_softmax
 
 
 class LogitAdjustmentLoss(SoftmaxLoss):
@@ -21,14 +21,10 @@ class LogitAdjustmentLoss(SoftmaxLoss):
     and in test they are higher. Without background and with :math:`\tau = 1` the two are the same.
 
     Args:
-        num_classes: K. Takes K + 1 logits, background last; K + 2 with ``objectness``; K without
-            ``background``.
+        num_classes: K.
         image_counts: (K,), n_j, training images that hold each class; 0 counts as 1.
         tau: strength; 0 is softmax cross entropy.
-        objectness: background as a separate foreground / background pair of logits, as in
-            the Seesaw paper.
-        background: False for image classification without a background class; there is then no
-            objectness either.
+        objectness, background: as for :class:`~.softmax.SoftmaxLoss`.
     """
 
     log_priors: Tensor
@@ -52,8 +48,7 @@ class LogitAdjustmentLoss(SoftmaxLoss):
         self.register_buffer("log_priors", log_priors, persistent=False)
 
     def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
-        a = self.tau * self.log_priors.to(computation_dtype(logits))
-        return offset_softmax(logits, gt_classes, lambda z, rows: a - a[gt_classes[rows], None])
+        return shifted_softmax(logits, gt_classes, self.tau * self.log_priors)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, tau={self.tau}, objectness={self.objectness}"

@@ -12,7 +12,7 @@ def rarity_threshold(
     image_counts: Sequence[float] | Tensor | None,
     num_classes: int,
     max_image_count: int,
-    frequency: float | None = None,
+    lambda_: float | None = None,
     num_images: int | None = None,
 ) -> Tensor:
     r"""
@@ -22,23 +22,23 @@ def rarity_threshold(
     common in LVIS v0.5 and v1, whereas the paper's lambda takes frequent classes of v1 as well.
 
     Args:
-        image_counts: (K,) training images that hold class j.
+        image_counts: (K,) training images that hold class j. Images, not instances.
         num_classes: K.
-        max_image_count: T is 1 for a class with at most this many images, unless ``frequency``.
-        frequency: lambda. If given, T is 1 where image_counts / num_images < lambda, strictly.
-        num_images: training images with at least one annotation; needed by ``frequency`` only.
+        max_image_count: T is 1 for classes with at most this many images ...
+        lambda_: ... unless this frequency is given; then where f_j < lambda, strictly.
+        num_images: training images with at least one annotation; needed by ``lambda_``.
 
     Returns:
         float32 (K,) of 0 and 1.
     """
     counts = class_vector(image_counts, num_classes, "image_counts")
-    if frequency is None:
+    if lambda_ is None:
         if max_image_count < 0:
             raise ValueError(f"max_image_count must not be negative, got {max_image_count}")
         return (counts <= max_image_count).float()
-    if frequency < 0:
-        raise ValueError(f"lambda must not be negative, got {frequency}")
-    return (image_frequencies(counts, num_images) < frequency).float()
+    if lambda_ < 0:
+        raise ValueError(f"lambda must not be negative, got {lambda_}")
+    return (image_frequencies(counts, num_images) < lambda_).float()
 
 
 def image_frequencies(image_counts: Tensor, num_images: int | None) -> Tensor:

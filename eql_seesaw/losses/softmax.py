@@ -33,6 +33,21 @@ def offset_softmax(logits: Tensor, gt_classes: Tensor, offsets: Offsets) -> Tens
     return _OffsetSoftmax.apply(logits, gt_classes[:, None], offsets)
 
 
+def shifted_softmax(logits: Tensor, gt_classes: Tensor, shifts: Tensor) -> Tensor:
+    r"""
+    Softmax cross entropy of logits that are shifted in training, :math:`z_j + b_j`.
+
+    Args:
+        logits, gt_classes: as for :func:`offset_softmax`.
+        shifts: (C,), b.
+
+    Returns:
+        (R,), float32 or better.
+    """
+    b = shifts.to(computation_dtype(logits))
+    return offset_softmax(logits, gt_classes, lambda z, rows: b - b[gt_classes[rows], None])
+
+
 class _OffsetSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, own, offsets):
@@ -75,10 +90,11 @@ class SoftmaxLoss(ClassificationLoss):
     A subclass implements :meth:`sample_losses`.
 
     Args:
-        num_classes: K.
-        objectness: use of the pair. The logits are then K classes, foreground, background;
-            otherwise K classes and background.
-        background: if False, the logits are those of the K classes and there is no pair either.
+        num_classes: K. Takes K + 1 logits, background last; K + 2 with ``objectness``; K without
+            ``background``.
+        objectness: use of the pair. The logits are then K classes, foreground, background.
+        background: False for image classification without a background class; there is then no
+            objectness either.
 
     Attributes:
         num_columns (int): C, the number of logits in the softmax of the classes, the first ones.

@@ -12,12 +12,9 @@ class SoftmaxCrossEntropy(SoftmaxLoss):
     Cross entropy of a softmax over K classes and background, averaged over all R samples.
 
     Args:
-        num_classes: K. Takes K + 1 logits, background last; K + 2 with ``objectness``; K without
-            ``background``.
-        objectness: background as a separate foreground / background pair of logits ("CE +
-            OBJ" in table 8 of the Seesaw paper, https://arxiv.org/abs/2008.10032).
-        background: False for image classification without a background class; there is then no
-            objectness either.
+        num_classes: K.
+        objectness, background: as for :class:`~.softmax.SoftmaxLoss`; with objectness it is "CE +
+            OBJ" in table 8 of the Seesaw paper, https://arxiv.org/abs/2008.10032.
     """
 
     def __init__(self, num_classes: int, *, objectness: bool = False, background: bool = True):

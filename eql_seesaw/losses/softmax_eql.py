@@ -23,17 +23,11 @@ class SoftmaxEqualizationLoss(SoftmaxLoss):
     class is left out of a sample's softmax. Background is never left out; there is no E(r).
 
     Args:
-        num_classes: K. Takes K + 1 logits, background last; K + 2 with ``objectness``; K without
-            ``background``.
-        image_counts: (K,) training images that hold each class.
-        num_images: training images with at least one annotation; needed by ``lambda_``.
-        max_image_count: classes with at most this many images are protected ...
-        lambda_: ... unless this frequency is given; then those with f_k < lambda, strictly.
+        num_classes: K.
+        image_counts, num_images, max_image_count, lambda_: the protected classes, as for
+            :func:`~.rarity.rarity_threshold`.
         gamma: probability that beta is 1.
-        objectness: background as a separate foreground / background pair of logits, as in
-            the Seesaw paper.
-        background: False for image classification without a background class; there is then no
-            objectness either.
+        objectness, background: as for :class:`~.softmax.SoftmaxLoss`.
         generator: source of beta, on the logits' device; None for torch's default generator,
             which ``torch.manual_seed`` seeds.
     """

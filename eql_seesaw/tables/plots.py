@@ -33,6 +33,7 @@ LOSS_COLORS = {
     "sigmoid_ce": "#A6761D",
     "eql": "#0072B2",
     "softmax_eql": "#009E73",
+    "softmax_eql_v2": "#66C2A5",
     "eql_v2": "#56B4E9",
     "seesaw": "#D55E00",
     "focal": "#CC79A7",

@@ -24,6 +24,7 @@ STATISTICS = {"image_counts": [1, 5, 50, 500, 5000], "instance_counts": [2, 9, 9
 VARIANTS = [
     *((name, {}) for name in LOSSES),
     ("softmax_ce", {"objectness": True}),
+    ("softmax_eql_v2", {"objectness": True}),
     ("seesaw", {"objectness": False}),
     ("seesaw", {"counts": "fixed"}),
     ("eql", {"excluding_function": False}),

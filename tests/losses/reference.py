@@ -192,6 +192,22 @@ def offset_softmax(logits, gt_classes, offsets):
     return total / len(logits)
 
 
+def softmax_eql_v2(logits, gt_classes, gradients, tau, floor):
+    """The loss, and the gradients (a list of K) after this step; no ratio to a mean."""
+    num_classes = len(gradients)
+    after = list(gradients)
+    clamped = [max(g, floor) for g in gradients]
+    clamped.append(sum(clamped) / num_classes)
+    total = 0.0
+    for row, y in zip(logits, gt_classes):
+        exponentials = [math.exp(z) * (g / clamped[y]) ** tau for z, g in zip(row, clamped)]
+        p = exponentials[y] / sum(exponentials)
+        total -= math.log(p)
+        if y < num_classes:
+            after[y] += 1 - p
+    return total / len(logits), after
+
+
 def balanced_sigmoid(logits, gt_classes, frequencies):
     """Logits of foreground rows less the log odds of each class; background rows as they are."""
     num_classes = len(frequencies)

@@ -30,7 +30,7 @@ every_loss = pytest.mark.parametrize("name", LOSSES)
 DIFFERENTIABLE = [
     *((name, {}) for name in LOSSES if name != "seesaw"),
     *(("seesaw", {"q": 0.0, "objectness": objectness}) for objectness in (True, False)),
-    *((name, {"objectness": True}) for name in ("softmax_ce", "softmax_eql")),
+    *((name, {"objectness": True}) for name in ("softmax_ce", "softmax_eql", "softmax_eql_v2")),
     *((name, {"objectness": True}) for name in ("balanced_softmax", "logit_adjustment", "ldam")),
     ("eql", {"keep_annotated": True}),
     ("eql", {"excluding_function": False}),
@@ -84,6 +84,7 @@ def test_promised_numbers_of_logits():
     assert build_loss("class_balanced", 1203, instance_counts=counts).num_logits == 1203
     assert build_loss("bags", 1203, instance_counts=counts).num_logits == 1203 + 4 + 2
     assert build_loss("eql_v2", 1203).num_logits == 1204
+    assert build_loss("softmax_eql_v2", 1203).num_logits == 1204
     assert build_loss("equalized_focal", 1203).num_logits == 1203
     assert build_loss("federated", 1203, image_counts=counts).num_logits == 1203
     assert build_loss("balanced_softmax", 1203, image_counts=counts).num_logits == 1204
@@ -226,8 +227,9 @@ def test_blocks_of_rows_agree_with_one_block(name, monkeypatch):
 def test_first_and_second_derivatives(name, arguments, foreground):
     """With few foreground samples and with foreground only, which may go different ways."""
     loss = build_loss(name, K, **STATISTICS, **arguments).eval()
-    if name in ("eql_v2", "equalized_focal"):  # weights of negatives from about 0 to 1
+    if hasattr(loss, "positive_gradients"):  # with EQL v2 weights of negatives from about 0 to 1
         loss.positive_gradients.copy_(torch.tensor([0.1, 5.0, 8.0, 9.0, 20.0, 5.0]))
+    if hasattr(loss, "negative_gradients"):
         loss.negative_gradients.fill_(10.0)
     logits, _ = batch(loss, 8, scale=1.0)
     logits = logits.detach().double().requires_grad_()
@@ -341,6 +343,7 @@ def test_wrong_inputs(name):
         ("eql", {"prior_probability": 1}, "prior_probability"),
         ("eql", {"link": "probit"}, "link must be one of sigmoid, gumbel, got 'probit'"),
         ("softmax_eql", {"gamma": 1.5}, "gamma"),
+        ("softmax_eql_v2", {"tau": -1}, "tau"),
         ("eql_v2", {"gamma": 0}, "gamma"),
         ("eql_v2", {"mu": -1}, "mu"),
         ("eql_v2", {"mu": 100}, "mu"),

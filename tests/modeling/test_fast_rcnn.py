@@ -249,6 +249,16 @@ def test_normed_classifier_from_config(tmp_path, name, value, normed):
     assert getattr(classifier, "temperature", 12) == 12
 
 
+@pytest.mark.parametrize("scale, expected", [(None, 30), (12.0, 12)])
+def test_margins_of_ldam_have_the_temperature_of_the_classifier(tmp_path, scale, expected):
+    settings = {"CLS_LOSS": "ldam", "TEMPERATURE": 30.0, "LDAM.SCALE": scale}
+    overrides = [x for key, value in settings.items() for x in (f"MODEL.ROI_BOX_HEAD.{key}", value)]
+    predictor = LongTailFastRCNNOutputLayers(
+        tiny_config(tmp_path, "LongTailROIHeads", *overrides), SHAPE
+    )
+    assert predictor.cls_score.temperature == 30 and predictor.loss.scale == expected
+
+
 @every_loss
 def test_from_config(tmp_path, name):
     cfg = tiny_config(
@@ -356,6 +366,7 @@ def test_what_a_loss_adds_to_checkpoints(name):
     of_loss = {
         "seesaw": {"loss.cumulative_counts"},
         "eql_v2": {"loss.positive_gradients", "loss.negative_gradients"},
+        "softmax_eql_v2": {"loss.positive_gradients"},
         "equalized_focal": {"loss.positive_gradients", "loss.negative_gradients"},
     }.get(name, set())
     predictor, resumed = build(name), build(name)
