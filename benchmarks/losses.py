@@ -146,6 +146,23 @@ def softmax_eql_v2(logits, gt_classes, counts, tau=1.0, floor=0.05, sums=None):
     return losses.mean()
 
 
+def fcbl(logits, gt_classes, counts, alpha=0.85, threshold=0.7, sums=None):
+    """BACL's loss; to ``sums``, (K, K + 1) of probabilities and samples, is added in place."""
+    z, num_classes = logits.float(), len(counts)
+    foreground = gt_classes < num_classes
+    labels = gt_classes[foreground]
+    log_confusion = (sums[:, :-1] / sums[:, -1:].clamp(min=1)).clamp(min=1e-3).log().float()
+    margins, weights = torch.zeros_like(z), torch.ones_like(z)
+    margins[foreground, :-1] = alpha * (log_confusion - log_confusion.T)[labels]
+    scores = z.detach().sigmoid()
+    scores = (scores[:, :-1] * (1 - scores[:, -1:]))[foreground]
+    suppressed = (scores >= scores.gather(1, labels[:, None])) | (scores >= threshold)
+    weights[foreground, :-1] = suppressed.float()
+    probabilities = z.detach()[foreground, :-1].double().softmax(dim=1)
+    sums.index_add_(0, labels, F.pad(probabilities, (0, 1), value=1.0))
+    return binary_cross_entropy(z + margins, gt_classes, weights)
+
+
 def federated(logits, gt_classes, counts, num_sampled=50):
     """Federated loss of CenterNet2; background is one of the classes."""
     present = gt_classes.unique()
@@ -159,8 +176,13 @@ def federated(logits, gt_classes, counts, num_sampled=50):
     return binary_cross_entropy(logits, gt_classes, sampled[:-1].expand_as(logits))
 
 
-# Those that accumulate sums of gradients.
-WITH_SUMS = (eql_v2, equalized_focal, softmax_eql_v2)
+# Those that accumulate sums, of a shape.
+WITH_SUMS = {
+    eql_v2: lambda num_classes: (2, num_classes),
+    equalized_focal: lambda num_classes: (2, num_classes),
+    softmax_eql_v2: lambda num_classes: (2, num_classes),
+    fcbl: lambda num_classes: (num_classes, num_classes + 1),
+}
 PLAIN = (
     softmax_ce,
     sigmoid_ce,
@@ -273,7 +295,8 @@ def main() -> None:
         for plain in PLAIN:
             peer = functools.partial(plain, counts=on_device)
             if plain in WITH_SUMS:
-                sums = torch.zeros(2, num_classes, dtype=torch.float64, device=args.device)
+                shape = WITH_SUMS[plain](num_classes)
+                sums = torch.zeros(shape, dtype=torch.float64, device=args.device)
                 peer = functools.partial(peer, sums=sums)
             add(plain.__name__, "plain PyTorch", peer, 0.25)
     print_table("Losses, forward and backward", rows)

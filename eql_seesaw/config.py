@@ -208,6 +208,12 @@ def add_long_tail_config(cfg: CN) -> None:
     # What is averaged over the stages at test time: probabilities, or logits as in mmdetection.
     cascade.AVERAGED = "probabilities"
 
+    fcbl = box_head.FCBL = CN()
+    # Strength of the margins between classes.
+    fcbl.ALPHA = 0.85
+    # Score from which a foreground sample suppresses another class, even if its own has more.
+    fcbl.SCORE_THRESHOLD = 0.7
+
     # Detectron2's mask head, computing only the masks that are used.
     cfg.MODEL.ROI_MASK_HEAD.NAME = "OwnClassMaskRCNNConvUpsampleHead"
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.

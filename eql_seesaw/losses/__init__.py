@@ -17,6 +17,7 @@ from .ecm import EffectiveClassMarginLoss
 from .eql import EqualizationLoss
 from .eql_v2 import EqualizationLossV2
 from .equalized_focal import EqualizedFocalLoss
+from .fcbl import ForegroundClassificationBalanceLoss
 from .federated import FederatedLoss
 from .focal import FocalLoss
 from .ldam import LDAMLoss
@@ -49,6 +50,7 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "drop_loss": DropLoss,
     "acsl": AdaptiveClassSuppressionLoss,
     "ecm": EffectiveClassMarginLoss,
+    "fcbl": ForegroundClassificationBalanceLoss,
 }
 
 # Arguments that describe the training set rather than the loss.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .base import class_vector, computation_dtype
 from .links import SigmoidLink
-from .sigmoid import SigmoidLoss, probabilities_with_background, weighted_sigmoid
+from .sigmoid import SigmoidLossWithBackground, weighted_sigmoid
 
 
 class DoubledSigmoid(SigmoidLink):
@@ -20,7 +20,7 @@ class DoubledSigmoid(SigmoidLink):
         return 2 * super().negative_derivative(2 * logits, classes)
 
 
-class EffectiveClassMarginLoss(SigmoidLoss):
+class EffectiveClassMarginLoss(SigmoidLossWithBackground):
     r"""
     Effective class-margin loss of https://arxiv.org/abs/2301.09724. Background is one more sigmoid,
     the last logit. Of N samples :math:`n_j` are of class j and :math:`n^-_j` are not:
@@ -51,7 +51,7 @@ class EffectiveClassMarginLoss(SigmoidLoss):
         background_ratio: float = 6.3313,
     ):
         # Its classifier starts with bias 0.
-        super().__init__(num_classes, prior_probability=0.5, num_logits=num_classes + 1)
+        super().__init__(num_classes, prior_probability=0.5)
         if background_ratio <= 0:
             raise ValueError(f"background_ratio must be positive, got {background_ratio}")
         self.background_ratio = background_ratio
@@ -75,14 +75,6 @@ class EffectiveClassMarginLoss(SigmoidLoss):
             link=DoubledSigmoid(),
             offsets=lambda rows: half_margins,
         )
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return probabilities_with_background(logits)
-
-    def predicted_classes(self, logits: Tensor) -> Tensor:
-        """The class of the largest logit, or background where its probability is above 1/2."""
-        classes = logits[:, : self.num_classes].argmax(dim=1)
-        return torch.where(logits[:, -1] > 0, self.num_classes, classes)
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, background_ratio={self.background_ratio}"

@@ -5,13 +5,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import computation_dtype
-from .sigmoid import SigmoidLoss, gradient_sums, probabilities_with_background, weighted_sigmoid
+from .sigmoid import SigmoidLossWithBackground, gradient_sums, weighted_sigmoid
 
 # Ratio of a class that has had no gradient yet: far above mu, so that all its weights are 1.
 INITIAL_RATIO = 100.0
 
 
-class EqualizationLossV2(SigmoidLoss):
+class EqualizationLossV2(SigmoidLossWithBackground):
     r"""
     Equalization loss v2 of https://arxiv.org/abs/2012.08548:
 
@@ -55,7 +55,7 @@ class EqualizationLossV2(SigmoidLoss):
         alpha: float = 4.0,
         prior_probability: float = 0.001,
     ):
-        super().__init__(num_classes, prior_probability, num_logits=num_classes + 1)
+        super().__init__(num_classes, prior_probability)
         if gamma <= 0:
             raise ValueError(f"gamma must be positive, got {gamma}")
         if not 0 <= mu < INITIAL_RATIO:
@@ -92,14 +92,6 @@ class EqualizationLossV2(SigmoidLoss):
         )
         negative = F.pad(torch.sigmoid(self.gamma * (ratio - self.mu)), (0, 1), value=1.0)
         return 1 + self.alpha * (1 - negative), negative
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return probabilities_with_background(logits)
-
-    def predicted_classes(self, logits: Tensor) -> Tensor:
-        """The class of the largest logit, or background where its probability is above 1/2."""
-        classes = logits[:, : self.num_classes].argmax(dim=1)
-        return torch.where(logits[:, -1] > 0, self.num_classes, classes)
 
     def extra_repr(self) -> str:
         return (

@@ -16,13 +16,6 @@ Term = Callable[[Tensor, Tensor | slice], Tensor]
 ALL = slice(None)
 
 
-def probabilities_with_background(logits: Tensor) -> Tensor:
-    r""":math:`\sigma(z_j) (1 - \sigma(z_{bg}))` of the classes, then background's, (R, K + 1)."""
-    scores = float32_or_better(logits).sigmoid()
-    classes, background = scores[:, :-1], scores[:, -1:]
-    return torch.cat([classes * (1 - background), background], dim=1)
-
-
 def weighted_sigmoid(
     logits: Tensor,
     gt_classes: Tensor,
@@ -188,3 +181,27 @@ class SigmoidLoss(ClassificationLoss):
     def init_classifier(self, classifier: nn.Linear) -> None:
         super().init_classifier(classifier)
         nn.init.constant_(classifier.bias, self.link_function.logit(self.prior_probability))
+
+
+class SigmoidLossWithBackground(SigmoidLoss):
+    r"""
+    Common part of the losses whose last logit is a sigmoid of background, which multiplies the
+    others: the score of a class is :math:`\sigma(z_j) (1 - \sigma(z_{bg}))`.
+
+    Args:
+        num_classes: K. Takes K + 1 logits.
+        prior_probability: of every class, and of background, at the start of training.
+    """
+
+    def __init__(self, num_classes: int, prior_probability: float = 0.001):
+        super().__init__(num_classes, prior_probability, num_logits=num_classes + 1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        scores = float32_or_better(logits).sigmoid()
+        classes, background = scores[:, :-1], scores[:, -1:]
+        return torch.cat([classes * (1 - background), background], dim=1)
+
+    def predicted_classes(self, logits: Tensor) -> Tensor:
+        """The class of the largest logit, or background where its probability is above 1/2."""
+        classes = logits[:, : self.num_classes].argmax(dim=1)
+        return torch.where(logits[:, -1] > 0, self.num_classes, classes)

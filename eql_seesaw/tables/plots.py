@@ -47,6 +47,7 @@ LOSS_COLORS = {
     "drop_loss": "#004488",
     "acsl": "#997700",
     "ecm": "#BB5566",
+    "fcbl": "#6E4B2A",
     "equalized_focal": "#EE99AA",
 }
 OTHER_COLOR = "#4D4D4D"

@@ -247,6 +247,29 @@ def acsl(logits, gt_classes, groups, counted, threshold):
     return total / len(logits)
 
 
+def fcbl(logits, gt_classes, sums, samples, alpha, threshold):
+    """The loss, and the statistics (K lists of K, and a list of K) after this step."""
+    num_classes = len(samples)
+    sums_after, samples_after = [list(row) for row in sums], list(samples)
+
+    def confusion(i, j):
+        return max(sums[i][j] / max(samples[i], 1), 1e-3)
+
+    total = 0.0
+    for row, y in zip(logits, gt_classes):
+        scores = [sigmoid(z) * (1 - sigmoid(row[-1])) for z in row[:-1]]
+        for j, z in enumerate(row):
+            if num_classes not in (y, j):
+                if scores[j] < scores[y] and scores[j] < threshold:
+                    continue
+                z += alpha * math.log(confusion(y, j) / confusion(j, y))
+            total -= log_sigmoid(z if j == y else -z)
+        if y < num_classes:
+            samples_after[y] += 1
+            sums_after[y] = [s + p for s, p in zip(sums_after[y], softmax(row[:-1]))]
+    return total / len(logits), sums_after, samples_after
+
+
 def ecm(logits, gt_classes, counts):
     """As the released code: a quotient of exponentials. ``counts`` has background's as its last."""
     n_all = sum(counts)

@@ -84,6 +84,7 @@ def test_promised_numbers_of_logits():
     assert build_loss("class_balanced", 1203, instance_counts=counts).num_logits == 1203
     assert build_loss("bags", 1203, instance_counts=counts).num_logits == 1203 + 4 + 2
     assert build_loss("eql_v2", 1203).num_logits == 1204
+    assert build_loss("fcbl", 1203).num_logits == 1204
     assert build_loss("softmax_eql_v2", 1203).num_logits == 1204
     assert build_loss("equalized_focal", 1203).num_logits == 1203
     assert build_loss("federated", 1203, image_counts=counts).num_logits == 1203
@@ -231,6 +232,9 @@ def test_first_and_second_derivatives(name, arguments, foreground):
         loss.positive_gradients.copy_(torch.tensor([0.1, 5.0, 8.0, 9.0, 20.0, 5.0]))
     if hasattr(loss, "negative_gradients"):
         loss.negative_gradients.fill_(10.0)
+    if name == "fcbl":  # margins from 0 to 4
+        loss.probability_sums.copy_(torch.arange(K * K).view(K, K) / 40)
+        loss.samples.fill_(1)
     logits, _ = batch(loss, 8, scale=1.0)
     logits = logits.detach().double().requires_grad_()
     gt_classes = torch.tensor([0, 5, 2, 1, 3, 0, 2, 4])
@@ -368,6 +372,8 @@ def test_wrong_inputs(name):
         ("acsl", {"score_threshold": 2}, "score_threshold"),
         ("acsl", {"group_bounds": (10, 10)}, "group_bounds must be two that ascend"),
         ("acsl", {"background_shares": (0.1,)}, "background_shares must be two"),
+        ("fcbl", {"alpha": -1}, "alpha"),
+        ("fcbl", {"score_threshold": 2}, "score_threshold"),
         ("ecm", {"background_ratio": 0}, "background_ratio"),
         ("focal", {"alpha": 1.5}, "alpha"),
         ("focal", {"alpha": -1}, "alpha"),

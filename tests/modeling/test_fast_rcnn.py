@@ -217,7 +217,7 @@ def test_initial_bias(name, normed):
     """Sigmoid losses start with the prior probability for every logit; others with zero bias."""
     bias = build(name, normed_classifier=normed).cls_score.bias
     sigmoid = ("sigmoid_ce", "eql", "focal", "class_balanced", "eql_v2", "balanced_sigmoid")
-    if name in (*sigmoid, "equalized_focal", "drop_loss", "federated", "acsl"):
+    if name in (*sigmoid, "equalized_focal", "drop_loss", "federated", "acsl", "fcbl"):
         prior = 0.01 if name in ("federated", "acsl") else 0.001
         torch.testing.assert_close(bias.sigmoid(), torch.full_like(bias, prior))
     else:
@@ -367,6 +367,7 @@ def test_what_a_loss_adds_to_checkpoints(name):
         "seesaw": {"loss.cumulative_counts"},
         "eql_v2": {"loss.positive_gradients", "loss.negative_gradients"},
         "softmax_eql_v2": {"loss.positive_gradients"},
+        "fcbl": {"loss.probability_sums", "loss.samples"},
         "equalized_focal": {"loss.positive_gradients", "loss.negative_gradients"},
     }.get(name, set())
     predictor, resumed = build(name), build(name)

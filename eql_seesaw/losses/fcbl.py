@@ -1,0 +1,108 @@
+"""Foreground classification balance loss (FCBL)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import computation_dtype, float32_or_better
+from .row_blocks import row_blocks
+from .sigmoid import SigmoidLossWithBackground, weighted_sigmoid
+
+# Of a mean probability in the confusion matrix.
+FLOOR = 1e-3
+
+
+class ForegroundClassificationBalanceLoss(SigmoidLossWithBackground):
+    r"""
+    Foreground classification balance loss of BACL, https://arxiv.org/abs/2308.02213, as in its
+    released code. Background is one more sigmoid, the last logit.
+
+    .. math::
+        L = -\frac{1}{R} \sum_r \sum_{j=1}^{K+1} w_{rj} \log \hat p_{rj}, \qquad
+        p_{rj} = \mathrm{sigmoid}\left(z_{rj} + \alpha \log \frac{C_{y_r j}}{C_{j y_r}}\right)
+
+    Margin and weight are those of foreground samples; for background samples, and for the logit of
+    background, they are 0 and 1:
+
+    * :math:`C_{ij}` is the mean softmax probability, among the classes, of class j for the samples
+      of class i in training so far, before the current step, at least 0.001. A class that is
+      mistaken for another more often than the other for it, is pushed apart from it by a margin;
+    * :math:`w_{rj} = 1` for classes whose score :math:`s_{rj} = \sigma(z_{rj}) (1 - \sigma(z_{r,
+      bg}))` is at least that of the sample's own class, or :math:`\xi`; else 0.
+
+    The paper trains only the classifier, from a model trained with sigmoid cross entropy, with
+    features made up for rare classes, which are left out.
+
+    Args:
+        num_classes: K. Takes K + 1 logits.
+        alpha: strength of the margins.
+        score_threshold: xi.
+        prior_probability: of every class, and of background, at the start of training.
+
+    Attributes:
+        probability_sums (Tensor): float64 (K, K), C times the samples of its row's class; as
+            :attr:`samples`, int64 (K,), cumulative, summed over ranks, and in checkpoints: of 1,203
+            classes 12 MB.
+    """
+
+    probability_sums: Tensor
+    samples: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: float = 0.85,
+        score_threshold: float = 0.7,
+        prior_probability: float = 0.001,
+    ):
+        super().__init__(num_classes, prior_probability)
+        if alpha < 0:
+            raise ValueError(f"alpha must not be negative, got {alpha}")
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
+        self.alpha = alpha
+        self.score_threshold = score_threshold
+        sums = torch.zeros(num_classes, num_classes, dtype=torch.float64, device="cpu")
+        self.register_buffer("probability_sums", sums)
+        self.register_buffer("samples", sums[0].long())
+
+    def sample_losses(
+        self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
+    ) -> Tensor:
+        background = gt_classes[:, None] == self.num_classes
+        margins = self.margins(computation_dtype(logits))
+
+        def weights(rows: slice) -> Tensor:
+            scores = self.probabilities(logits[rows].detach())
+            own = scores.gather(1, gt_classes[rows, None])
+            counted = (scores >= own) | (scores >= self.score_threshold) | background[rows]
+            return F.pad(counted[:, :-1], (0, 1), value=True)
+
+        return weighted_sigmoid(
+            logits, gt_classes, weights, offsets=lambda rows: margins[gt_classes[rows]]
+        )
+
+    def margins(self, dtype: torch.dtype) -> Tensor:
+        """(K + 1, K + 1), of a class's samples in a row; 0 for background."""
+        confusion = self.probability_sums / self.samples.clamp(min=1)[:, None]
+        log_confusion = confusion.to(dtype).clamp(min=FLOOR).log()
+        return F.pad(self.alpha * (log_confusion - log_confusion.T), (0, 1, 0, 1))
+
+    def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
+        sums = self.probability_sums.new_zeros(self.num_classes + 1, self.num_classes)
+        for rows in row_blocks(logits):
+            p = float32_or_better(logits[rows, : self.num_classes]).softmax(dim=1)
+            sums.index_add_(0, gt_classes[rows], p.double())
+        samples = self.samples.new_zeros(self.num_classes + 1)
+        samples.scatter_add_(0, gt_classes, torch.ones_like(gt_classes))
+        return {"probability_sums": sums[:-1], "samples": samples[:-1]}
+
+    def sample_counts(self) -> Tensor | None:
+        return self.samples
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_classes={self.num_classes}, alpha={self.alpha}, "
+            f"score_threshold={self.score_threshold}"
+        )

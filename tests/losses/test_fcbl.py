@@ -1,0 +1,92 @@
+import math
+
+import pytest
+import torch
+
+from eql_seesaw.losses import ForegroundClassificationBalanceLoss, build_loss
+from tests.losses import reference
+
+K = 4
+
+
+def batch(seed, num_samples=12):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(num_samples, K + 1, generator=generator, dtype=torch.float64)
+    return logits.requires_grad_(), torch.randint(0, K + 1, (num_samples,), generator=generator)
+
+
+def with_statistics(**arguments):
+    loss = ForegroundClassificationBalanceLoss(K, **arguments)
+    loss(*batch(7, num_samples=200))
+    return loss
+
+
+@pytest.mark.parametrize("alpha, threshold", [(0.85, 0.7), (1.5, 0.1)])
+def test_equals_the_equation_over_steps(alpha, threshold):
+    """Loss and statistics; a step's margins come from the statistics before it."""
+    loss = ForegroundClassificationBalanceLoss(K, alpha=alpha, score_threshold=threshold)
+    sums, samples = [[0.0] * K] * K, [0] * K
+    for step in range(4):
+        logits, gt_classes = batch(step)
+        value = loss(logits, gt_classes)["loss_cls"]
+        expected, sums, samples = reference.fcbl(
+            logits.tolist(), gt_classes.tolist(), sums, samples, alpha, threshold
+        )
+        assert value.item() == pytest.approx(expected, rel=1e-10)
+        assert loss.samples.tolist() == loss.sample_counts().tolist() == samples
+        for found, row in zip(loss.probability_sums.tolist(), sums, strict=True):
+            assert found == pytest.approx(row, rel=1e-10)
+
+
+def test_margins_by_hand():
+    """Of 10 samples of class 0, 4 are taken for 1, and of 20 of class 1, 2 for 0."""
+    loss = ForegroundClassificationBalanceLoss(2, alpha=1.0)
+    loss.probability_sums.copy_(torch.tensor([[6.0, 4.0], [2.0, 18.0]]))
+    loss.samples.copy_(torch.tensor([10, 20]))
+    margin = math.log(0.4 / 0.1)
+    expected = [[0, margin, 0], [-margin, 0, 0], [0, 0, 0]]
+    for row, by_hand in zip(loss.margins(torch.float64).tolist(), expected, strict=True):
+        assert row == pytest.approx(by_hand)
+    # A sample of class 0 pushes class 1 down as if its logit were larger by the margin.
+    value = loss(torch.zeros(1, 3), torch.tensor([0]))["loss_cls"]
+    assert value.item() == pytest.approx(2 * math.log(2) + math.log(1 + 4))
+
+
+def test_what_a_foreground_sample_suppresses():
+    """Classes with its own score, or from the threshold, and background."""
+    loss = with_statistics(score_threshold=0.7)
+    logits = torch.tensor([[2.0, 1.9, 2.0, 1.0, -5.0], [-1.0, -1.1, -2.0, 0.5, -9.0]])
+    logits.requires_grad_()
+    loss(logits, torch.tensor([0, 0]))["loss_cls"].backward()
+    assert logits.grad.ne(0).tolist() == [
+        [True, True, True, True, True],
+        [True, False, False, True, True],
+    ]
+
+
+def test_background_samples_are_those_of_sigmoid_cross_entropy():
+    logits, gt_classes = batch(3)
+    gt_classes.fill_(K)
+    value = with_statistics()(logits, gt_classes)["loss_cls"]
+    target = torch.nn.functional.one_hot(gt_classes, K + 1).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+    torch.testing.assert_close(value, expected / len(logits))
+
+
+def test_the_backward_pass_has_the_margins_of_its_step():
+    """Although the statistics have changed in between."""
+    logits, gt_classes = batch(4)
+    training, standing = with_statistics(), with_statistics().eval()
+    training(logits, gt_classes)["loss_cls"].backward()
+    gradient, logits.grad = logits.grad, None
+    standing(logits, gt_classes)["loss_cls"].backward()
+    assert torch.equal(gradient, logits.grad)
+    assert not torch.equal(training.probability_sums, standing.probability_sums)
+
+
+def test_statistics_are_saved():
+    loss, other = with_statistics(), build_loss("fcbl", K)
+    assert set(loss.state_dict()) == {"probability_sums", "samples"}
+    other.load_state_dict(loss.state_dict())
+    logits, gt_classes = batch(5)
+    torch.testing.assert_close(loss(logits, gt_classes), other(logits, gt_classes), rtol=0, atol=0)
