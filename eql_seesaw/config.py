@@ -453,7 +453,8 @@ def _validate_cascade(cfg: CN) -> None:
             f"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG must be true for {cfg.MODEL.ROI_HEADS.NAME}"
         )
     weights, num_stages = cascade.STAGE_LOSS_WEIGHTS, len(cascade.IOUS)
-    if len(weights) not in (0, num_stages) or not all(weight >= 0 for weight in weights):
+    are_numbers = all(isinstance(weight, int | float) and weight >= 0 for weight in weights)
+    if len(weights) not in (0, num_stages) or not are_numbers:
         raise ValueError(
             f"MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS is {weights}; it must be empty, or "
             f"have a number from 0 for each of the {num_stages} stages"

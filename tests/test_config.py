@@ -36,6 +36,7 @@ REFUSED = [
         "MASK_THRESH_TEST is 0.4, but .*Detectron2's, has no other than 0.5",
     ),
     ([*IN_STAGES, f"{CASCADE}.STAGE_LOSS_WEIGHTS", "(1, 2)"], "is (1, 2); .* each of the 3 stages"),
+    ([*IN_STAGES, f"{CASCADE}.STAGE_LOSS_WEIGHTS", "('1', 1, 1)"], "a number from 0 for each"),
     ([*IN_STAGES, f"{CASCADE}.AVERAGED", "scores"], "'scores'; it must be probabilities or logits"),
     (
         [*IN_STAGES, f"{CASCADE}.AVERAGED", "logits", *TAU_NORM],
