@@ -21,7 +21,7 @@ LAYERS = {
     "predict": {"command_line", "config", "engine", "prediction"},
     "calibrate": {"command_line", "data", "engine"},
     "export": {"command_line", "config", "engine", "prediction"},
-    "tables": COMMON | {"schedule", "config", "data", "evaluation", "engine"},
+    "tables": COMMON | {"schedule", "config", "data", "evaluation", "engine"} | {"classification"},
     "classification": COMMON | {"losses"},
 }
 

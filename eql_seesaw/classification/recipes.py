@@ -60,6 +60,7 @@ def loss_arguments(seesaw_classifier: str, **softmax_eql: float) -> dict[str, di
     return {
         "softmax_ce": {},
         "softmax_eql": softmax_eql,
+        "softmax_eql_v2": {},
         "seesaw": {"p": 0.8, "q": 1.0, "classifier": seesaw_classifier},
         "balanced_softmax": {},
         "logit_adjustment": {},

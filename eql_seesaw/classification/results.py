@@ -16,6 +16,14 @@ def result_path(args: argparse.Namespace, loss: str, seed: int) -> Path:
     return Path(args.output, loss, f"seed_{seed}.json")
 
 
+def seeds_with_result(args: argparse.Namespace, loss: str) -> set[int]:
+    """Of a loss's files in the folder that --output names."""
+    names = (
+        path.stem.removeprefix("seed_") for path in Path(args.output, loss).glob("seed_*.json")
+    )
+    return {int(name) for name in names if name.isdecimal()}
+
+
 def settings(args: argparse.Namespace, recipe: Recipe, loss: str, seed: int) -> dict[str, object]:
     """All that decides a result, but for what the files of the data hold."""
     return {

@@ -106,11 +106,17 @@ def list_tables(args: argparse.Namespace) -> int:
 
 def _count_finished(table: Table, scale: str, output: str) -> int | None:
     """Rows with a finished run; None where the table has no such scale."""
-    if table.is_miniature and scale == "full":
+    if not table.is_trained or (table.is_miniature and scale == "full"):
+        return None
+    if table.is_classification and scale == "mini":
         return None
     if not os.path.exists(output):
         return 0
     # Here and below, what takes seconds to import is imported where it is needed.
+    if table.is_classification:
+        from .classification import measure_classification
+
+        return sum(bool(row.runs) for row in measure_classification(table, output, None).rows)
     from .run import row_runs
 
     return sum(
@@ -132,7 +138,8 @@ def show(args: argparse.Namespace) -> int:
     print("Rows:")
     for row in table.rows:
         overrides = [f"{key} {value}" for key, value in row.overrides.items()]
-        print(" ".join([f"  {row.name}: {row.config}", *overrides]))
+        trained_by = row.config or row.classification or "no recipe here"
+        print(" ".join([f"  {row.name}: {trained_by}", *overrides]))
         for key, source in row.inputs.items():
             seed = f" seed {source.seed}" if source.seed else ""
             print(f"    {key}: {source.file} of {source.row}{seed}")
@@ -143,6 +150,11 @@ def show(args: argparse.Namespace) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     table, scale = _table_and_scale(args)
+    if table.is_classification:
+        from .classification import describe_commands
+
+        print(describe_commands(table, args.rows, args.output, args.seeds))
+        return 0
     import torch
 
     from .plan import describe_plan, select_runs
@@ -156,6 +168,25 @@ def plan(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     table, scale = _table_and_scale(args)
+    # Ended by a scheduler or a closed terminal as by Ctrl-C: the trainings end too.
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, signal.default_int_handler)
+    try:
+        failures = _train(table, scale, args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _train(table: Table, scale: str, args: argparse.Namespace) -> list[str]:
+    """Train a table's rows; one line for each failure."""
+    if table.is_classification:
+        from .classification import run_commands
+
+        return run_commands(table, args.rows, args.output, args.seeds)
     import torch
 
     from .plan import select_runs
@@ -170,18 +201,7 @@ def run(args: argparse.Namespace) -> int:
             "prints the commands for another machine and names missing data, --scale mini trains "
             "on a CPU"
         )
-    # Ended by a scheduler or a closed terminal as by Ctrl-C: the trainings end too.
-    for sign in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sign, signal.default_int_handler)
-    jobs = 1 if scale == "full" else args.jobs
-    try:
-        failures = run_all(runs, jobs, args.gpus or num_gpus, args.batch)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    for failure in failures:
-        print(f"failed: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    return run_all(runs, 1 if scale == "full" else args.jobs, args.gpus or num_gpus, args.batch)
 
 
 def collect(args: argparse.Namespace) -> int:
@@ -190,7 +210,12 @@ def collect(args: argparse.Namespace) -> int:
     from .measure import measure
 
     names = [row.name for row in table.select(args.rows)]
-    measured = measure(table, scale, args.output, args.seeds)
+    if table.is_classification:
+        from .classification import measure_classification
+
+        measured = measure_classification(table, args.output, args.seeds)
+    else:
+        measured = measure(table, scale, args.output, args.seeds)
     print(markdown(measured, names))
     if not args.rows:
         paths = write_table(measured, os.path.join(args.output, scale))
@@ -201,6 +226,10 @@ def collect(args: argparse.Namespace) -> int:
 def _table_and_scale(args: argparse.Namespace) -> tuple[Table, str]:
     """The table, and the scale that --scale asks for, or else the table's usual one."""
     table = load_table(args.table)
+    if not table.is_trained:
+        raise ValueError(f"table {table.name} has no recipe here. {table.notes}")
+    if table.is_classification and args.scale == "mini":
+        raise ValueError(f"table {table.name} has no miniature; leave --scale mini out")
     if table.is_miniature and args.scale == "full":
         raise ValueError(f"table {table.name} is itself a miniature; leave --scale full out")
     return table, "mini" if table.is_miniature else args.scale or "full"

@@ -54,7 +54,8 @@ def draw_table(measured: MeasuredTable, path: str) -> list[str]:
     drawn = []
     if rows and measured.scale == "full":
         drawn = [""]
-        draw_rows(measured.rows, measured.columns, "AP", names[""], with_published=True)
+        unit = "accuracy (%)" if measured.table.is_classification else "AP"
+        draw_rows(measured.rows, measured.columns, unit, names[""], with_published=True)
     elif rows:
         drawn = ["", "_ap_by_images"]
         unit = "mask AP" if measured.has_masks else "box AP"
@@ -180,6 +181,8 @@ def _write_csv(measured: MeasuredTable, f: IO[str]) -> None:
 
 
 def _what(measured: MeasuredTable) -> str:
+    if measured.table.is_classification:
+        return "Accuracy in percent"
     return "Mask AP in percent, APbox of boxes" if measured.has_masks else "Box AP in percent"
 
 

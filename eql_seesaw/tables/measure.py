@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from ..evaluation.result import load_summary
 from .plan import rows_not_trained
 from .run import Run, row_runs
-from .table import Row, Table
+from .table import AccuracyColumn, Row, Table
 
 
 class _GradientSums(msgspec.Struct):
@@ -28,6 +28,8 @@ class _GradientSums(msgspec.Struct):
 class MeasuredRow:
     """
     The finished runs of a row with one batch size, by seed.
+
+    A run of image classification has seed, loss and metrics, and is not asked for more.
 
     Attributes:
         has_masks: AP and all other columns but APbox are of masks, not of boxes.
@@ -49,8 +51,8 @@ class MeasuredRow:
 
     @property
     def loss(self) -> str:
-        """MODEL.ROI_BOX_HEAD.CLS_LOSS; "" without runs."""
-        return self.runs[0].cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS if self.runs else ""
+        """Name of the loss; "" without runs."""
+        return self.runs[0].loss if self.runs else ""
 
     def values(self, column: str) -> dict[int, float]:
         """{seed: percent}, of the seeds that have a number."""
@@ -153,7 +155,9 @@ class MeasuredTable:
 
 
 def metric_name(column: str, has_masks: bool) -> str:
-    """Name of a column in metrics.json."""
+    """Name of a column in metrics.json; of an accuracy its own."""
+    if column in get_args(AccuracyColumn):
+        return column
     if column == "APbox":
         return "bbox/AP"
     return f"{'segm' if has_masks else 'bbox'}/{column}"

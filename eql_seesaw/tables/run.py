@@ -151,6 +151,11 @@ class Run:
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{self.name}: {error}") from None
 
+    @property
+    def loss(self) -> str:
+        """MODEL.ROI_BOX_HEAD.CLS_LOSS."""
+        return self.cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
+
     def prepare_folder(self) -> None:
         """Make the folder; in miniature of a full-scale row with the config file, mini.yaml."""
         os.makedirs(self.folder, exist_ok=True)

@@ -14,8 +14,17 @@ SCALES = ("full", "mini")
 DEFAULT_OUTPUT = "output/tables"
 # Datasets of tables that are miniatures themselves; the first is generated.
 MINIATURE_DATASETS = ("symbols", "muscima")
-# Mask AP, but for the last.
-Column = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "APbox"]
+CLASSIFICATION_DATASETS = ("cifar100_lt", "imagenet_lt")
+# Open Images' five groups of classes, the one with most images first.
+OpenImagesColumn = Literal["AP1", "AP2", "AP3", "AP4", "AP5"]
+# Accuracy in percent; many, medium and few are top-1, of groups of classes.
+AccuracyColumn = Literal["top1", "top5", "many", "medium", "few"]
+# Mask AP, but for the last two.
+Column = (
+    Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "APbox"]
+    | OpenImagesColumn
+    | AccuracyColumn
+)
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -40,7 +49,10 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name, label: for commands, unique in the table, and for readers.
-        config: YAML file, relative to the repository root.
+        config: YAML file, relative to the repository root; empty in tables without training, and
+            of image classification.
+        classification: arguments of ``python -m eql_seesaw.classification``, with one loss; empty
+            where that does not train the row.
         split: "test-dev" cannot be evaluated without LVIS's server.
         overrides: config keys and their values.
         inputs: config keys and the files of other rows' runs that they take.
@@ -51,7 +63,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     label: str
-    config: str
+    config: str = ""
+    classification: str = ""
     split: Literal["val", "test-dev"] = "val"
     overrides: dict[str, Any] = {}
     inputs: dict[str, InputFile] = {}
@@ -63,7 +76,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def published_cells(self, columns: Sequence[str]) -> list[str]:
         """The published numbers as they were printed, "" where there is none."""
         values = [self.published.get(column) for column in columns]
-        return ["" if value is None else f"{value:.1f}" for value in values]
+        decimals = max((len(str(x).partition(".")[2]) for x in values if x is not None), default=1)
+        return ["" if value is None else f"{value:.{decimals}f}" for value in values]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,7 +92,9 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     title: str
-    dataset: Literal["lvis_v0.5", "lvis_v1", "symbols", "muscima"]
+    dataset: Literal[
+        "lvis_v0.5", "lvis_v1", "open_images", "symbols", "muscima", "cifar100_lt", "imagenet_lt"
+    ]
     columns: Annotated[list[Column], msgspec.Meta(min_length=1)]
     rows: Annotated[list[Row], msgspec.Meta(min_length=1)]
     name: str = ""
@@ -91,6 +107,16 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def is_miniature(self) -> bool:
         """True for a table whose rows train on a CPU as they stand: its only scale is "mini"."""
         return self.dataset in MINIATURE_DATASETS
+
+    @property
+    def is_classification(self) -> bool:
+        """True for a table that :mod:`eql_seesaw.classification` trains, on images."""
+        return self.dataset in CLASSIFICATION_DATASETS
+
+    @property
+    def is_trained(self) -> bool:
+        """False for a table of published numbers alone; its notes say what training would take."""
+        return any(row.config or row.classification for row in self.rows)
 
     def row(self, name: str) -> Row:
         """
@@ -116,8 +142,12 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def table_names() -> list[str]:
-    """Names of all tables, sorted."""
-    return sorted(path.stem for path in DATA.glob("*.yaml"))
+    """Names of all tables, sorted, 9 before 10."""
+
+    def key(name: str) -> list[str | int]:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+    return sorted((path.stem for path in DATA.glob("*.yaml")), key=key)
 
 
 def load_table(name: str) -> Table:
@@ -147,6 +177,8 @@ def load_table(name: str) -> Table:
             raise ValueError(f"{path}: two rows are named {row.name!r}")
         if row.baseline and row.baseline not in names:
             raise ValueError(f"{path}: row {row.name}: its baseline {row.baseline!r} is no row")
+        if table.is_trained and not (row.config or table.is_classification):
+            raise ValueError(f"{path}: row {row.name} has no config")
         for column in row.published:
             if column not in table.columns:
                 raise ValueError(

@@ -143,7 +143,9 @@ def test_two_rows_of_one_folder(project):
 
 def test_no_two_rows_of_the_papers_tables_collide():
     tables = [load_table(name) for name in table_names()]
-    runs = [Run(table, row, "full", "output", 1) for table in tables for row in table.rows]
+    runs = [
+        Run(table, row, "full", "output", 1) for table in tables for row in table.rows if row.config
+    ]
     assert len(runs_with_inputs(runs)) > 50
 
 
@@ -179,6 +181,8 @@ def test_every_row_of_the_papers_can_be_planned_in_both_scales(monkeypatch, caps
     monkeypatch.chdir(ROOT)
     for name in table_names():
         table = load_table(name)
+        if table.is_classification or not table.is_trained:
+            continue
         for scale in ("mini",) if table.is_miniature else ("full", "mini"):
             arguments = ["plan", name, "--scale", scale, "--output", str(tmp_path)]
             assert main(arguments) == 0
