@@ -41,7 +41,9 @@ MUSCIMA ?= muscima-pp
 muscima: set_up  ## train the losses on handwritten music, hours; goes on where it stopped
 	@test -e datasets/muscima || $(RUN) datasets/prepare_muscima.py --source "$(MUSCIMA)"
 	@$(RUN) -m eql_seesaw.tables run muscima
+	@$(RUN) -m eql_seesaw.tables run muscima_components
 	@$(RUN) -m eql_seesaw.tables collect muscima
+	@$(RUN) -m eql_seesaw.tables collect muscima_components
 
 bench: set_up  ## measure this project beside its peers, about 40 minutes; nothing else should run meanwhile
 	@$(RUN) -m benchmarks
