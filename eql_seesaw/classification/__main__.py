@@ -68,7 +68,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=DEFAULT_LOSSES,
         metavar="NAME[,ARGUMENT=VALUE...]",
         help=f"of {', '.join(RECIPES['digits'].losses)}; with other arguments than the recipe's, "
-        "classifier=linear or classifier=normed (normalised) among them "
+        "classifier=linear or classifier=normed (normalised) and its temperature among them "
         f"(default: {' '.join(DEFAULT_LOSSES)})",
     )
     parser.add_argument(

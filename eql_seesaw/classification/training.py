@@ -27,7 +27,8 @@ def loss_and_classifier(
     """
     Args:
         method: a key of ``recipe.losses``; after it, each behind a comma, ARGUMENT=VALUE of the
-            loss, and ``classifier=linear`` or ``classifier=normed`` (normalised).
+            loss, ``classifier=linear`` or ``classifier=normed`` (normalised), and
+            ``temperature=VALUE`` of the latter.
         image_counts: training images of each class.
 
     Raises:
@@ -40,9 +41,11 @@ def loss_and_classifier(
     arguments = {**recipe.losses[name], **{key: _number(text) for key, text in typed.items()}}
     if "max_image_count" in typed:
         arguments.pop("lambda_", None)  # which would win
-    classifier = arguments.pop("classifier", None)
+    classifier, temperature = arguments.pop("classifier", None), arguments.pop("temperature", 20.0)
     if classifier not in (None, "linear", "normed"):
         raise ValueError(f"--loss {method}: classifier must be linear or normed")
+    if isinstance(temperature, str):
+        raise ValueError(f"--loss {method}: temperature must be a number")
     try:
         # All that the losses ask of a classifier: its training set's statistics, one linear layer
         # of loss.num_logits outputs that loss.init_classifier initialises, and a sum of the named
@@ -59,7 +62,8 @@ def loss_and_classifier(
     except (ValueError, TypeError) as error:
         raise ValueError(f"--loss {method}: {error}") from None
     normed = loss.normed_classifier if classifier is None else classifier == "normed"
-    layer = (NormedLinear if normed else nn.Linear)(recipe.num_features, loss.num_logits)
+    sizes = recipe.num_features, loss.num_logits
+    layer = NormedLinear(*sizes, temperature) if normed else nn.Linear(*sizes)
     loss.init_classifier(layer)
     return loss, layer
 

@@ -124,6 +124,10 @@ def test_imagenet_lt(tmp_path):
     assert data.train[0][0].shape == data.test[0][0].shape == (3, 224, 224)
 
 
+@pytest.mark.fault(
+    "A list of images to classify has a wrong line, names a missing image, or leaves out a label",
+    "One line with the list, the line's number and what is wrong, before any training",
+)
 @pytest.mark.parametrize(
     "line, message",
     [
@@ -185,6 +189,10 @@ FEATURES, LABELS = np.ones((3, 2)), np.array([0, 1, 1])
 NOT_FINITE = np.array([[0, 1], [0, np.inf], [0, 1]])
 
 
+@pytest.mark.fault(
+    "Features to classify: an array is missing, of another length, shape or type, or not finite",
+    "One line with the file and the array, before any training",
+)
 @pytest.mark.parametrize(
     "arrays, message",
     [

@@ -83,9 +83,11 @@ def test_every_loss_trains_in_its_own_way():
 
 def test_what_a_method_asks_for():
     counts = [90, 9, 1]
-    loss, classifier = loss_and_classifier("seesaw,p=0.5,classifier=normed", SHORT, counts)
+    loss, classifier = loss_and_classifier(
+        "seesaw,p=0.5,classifier=normed,temperature=30", SHORT, counts
+    )
     assert (loss.p, loss.q) == (0.5, 1.0)
-    assert type(classifier) is NormedLinear
+    assert type(classifier) is NormedLinear and classifier.temperature == 30
     assert type(loss_and_classifier("seesaw", SHORT, counts)[1]) is torch.nn.Linear
     assert type(loss_and_classifier("ldam", SHORT, counts)[1]) is NormedLinear
     features = replace(RECIPES["features"], num_features=4)
