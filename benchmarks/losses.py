@@ -105,22 +105,22 @@ def bags(logits, gt_classes, counts, bounds=(10, 100, 1000), others_ratio=8.0):
     return loss
 
 
-def eql_v2(logits, gt_classes, counts, gamma=12.0, mu=0.8, alpha=4.0, sums=None):
-    """Equalization loss v2, eq. 5 to 9; ``sums`` of gradients, (2, K), are added to in place."""
-    ratio = (sums[0] / sums[1]).nan_to_num(nan=100.0, posinf=100.0)
+def eql_v2(logits, gt_classes, counts, gamma=12.0, mu=0.8, alpha=4.0, statistics=None):
+    """Equalization loss v2, eq. 5 to 9; ``statistics`` (2, K) are added to in place."""
+    ratio = (statistics[0] / statistics[1]).nan_to_num(nan=100.0, posinf=100.0)
     negative = F.pad(torch.sigmoid(gamma * (ratio - mu)), (0, 1), value=1.0).float()
     targets = one_hot(gt_classes, logits.shape[1])
     weights = (1 + alpha * (1 - negative)) * targets + negative * (1 - targets)
     with torch.no_grad():
         gradients = (logits.float().sigmoid() - targets).abs() * weights
-        sums[0] += (gradients * targets).sum(dim=0)[:-1]
-        sums[1] += (gradients * (1 - targets)).sum(dim=0)[:-1]
+        statistics[0] += (gradients * targets).sum(dim=0)[:-1]
+        statistics[1] += (gradients * (1 - targets)).sum(dim=0)[:-1]
     return binary_cross_entropy(logits, gt_classes, weights)
 
 
-def equalized_focal(logits, gt_classes, counts, alpha=0.25, gamma=2.0, scale=8.0, sums=None):
-    """Equalized focal loss, eq. 5 to 7; ``sums`` of gradients, (2, K), are added to in place."""
-    ratio = (sums[0] / sums[1]).nan_to_num(nan=1.0).clamp(max=1)
+def equalized_focal(logits, gt_classes, counts, alpha=0.25, gamma=2.0, scale=8.0, statistics=None):
+    """Equalized focal loss, eq. 5 to 7; ``statistics`` (2, K) are added to in place."""
+    ratio = (statistics[0] / statistics[1]).nan_to_num(nan=1.0).clamp(max=1)
     exponents = (gamma + scale * (1 - ratio)).float()
     targets, z = one_hot(gt_classes, logits.shape[1]), logits.float()
     p = z.sigmoid()
@@ -130,28 +130,43 @@ def equalized_focal(logits, gt_classes, counts, alpha=0.25, gamma=2.0, scale=8.0
     with torch.no_grad():
         focusing = (1 - p_t) ** exponents
         gradients = weights * focusing * (1 - p_t + exponents * p_t * cross_entropy)
-        sums[0] += (gradients * targets).sum(dim=0)
-        sums[1] += (gradients * (1 - targets)).sum(dim=0)
+        statistics[0] += (gradients * targets).sum(dim=0)
+        statistics[1] += (gradients * (1 - targets)).sum(dim=0)
     return (weights * (1 - p_t) ** exponents * cross_entropy).sum() / len(logits)
 
 
-def softmax_eql_v2(logits, gt_classes, counts, tau=1.0, floor=0.05, sums=None):
-    """Gradient-driven softmax EQL; the first of ``sums``, (2, K), is added to in place."""
-    gradients = sums[0].clamp(min=floor)
+def softmax_eql_v2(logits, gt_classes, counts, tau=1.0, floor=0.05, statistics=None):
+    """Gradient-driven softmax EQL; the first of ``statistics``, (2, K), is added to in place."""
+    gradients = statistics[0].clamp(min=floor)
     shifts = F.pad(tau * (gradients / gradients.mean()).log(), (0, 1)).float()
     losses = F.cross_entropy(logits.float() + shifts, gt_classes, reduction="none")
     with torch.no_grad():
-        own = F.pad(sums[0], (0, 1)).scatter_add_(0, gt_classes, 1 - (-losses.double()).exp())
-        sums[0] = own[:-1]
+        own = F.pad(statistics[0], (0, 1)).scatter_add_(0, gt_classes, 1 - (-losses.double()).exp())
+        statistics[0] = own[:-1]
     return losses.mean()
 
 
-def fcbl(logits, gt_classes, counts, alpha=0.85, threshold=0.7, sums=None):
-    """BACL's loss; to ``sums``, (K, K + 1) of probabilities and samples, is added in place."""
+def equilibrium(logits, gt_classes, counts, momentum=0.99, statistics=None):
+    """LOCE's loss; ``statistics``, (1, K), are mean scores, which are changed in place."""
+    z, scores = logits.float(), statistics[0].clamp(min=1e-6)
+    shifts = F.pad(scores, (0, 1), value=0.01).log().float()
+    with torch.no_grad():
+        targets = one_hot(gt_classes, len(counts))
+        samples = targets.sum(dim=0).double()
+        step = (z.softmax(dim=1)[:, :-1] * targets).sum(dim=0).double()
+        kept = momentum**samples
+        statistics[0] = kept * statistics[0] + (1 - kept) * step / samples.clamp(min=1)
+    return F.cross_entropy(z + shifts, gt_classes)
+
+
+def fcbl(logits, gt_classes, counts, alpha=0.85, threshold=0.7, statistics=None):
+    """BACL's loss; ``statistics``, (K, K + 1) of probabilities and samples, are added to."""
     z, num_classes = logits.float(), len(counts)
     foreground = gt_classes < num_classes
     labels = gt_classes[foreground]
-    log_confusion = (sums[:, :-1] / sums[:, -1:].clamp(min=1)).clamp(min=1e-3).log().float()
+    log_confusion = (
+        (statistics[:, :-1] / statistics[:, -1:].clamp(min=1)).clamp(min=1e-3).log().float()
+    )
     margins, weights = torch.zeros_like(z), torch.ones_like(z)
     margins[foreground, :-1] = alpha * (log_confusion - log_confusion.T)[labels]
     scores = z.detach().sigmoid()
@@ -159,7 +174,7 @@ def fcbl(logits, gt_classes, counts, alpha=0.85, threshold=0.7, sums=None):
     suppressed = (scores >= scores.gather(1, labels[:, None])) | (scores >= threshold)
     weights[foreground, :-1] = suppressed.float()
     probabilities = z.detach()[foreground, :-1].double().softmax(dim=1)
-    sums.index_add_(0, labels, F.pad(probabilities, (0, 1), value=1.0))
+    statistics.index_add_(0, labels, F.pad(probabilities, (0, 1), value=1.0))
     return binary_cross_entropy(z + margins, gt_classes, weights)
 
 
@@ -176,12 +191,13 @@ def federated(logits, gt_classes, counts, num_sampled=50):
     return binary_cross_entropy(logits, gt_classes, sampled[:-1].expand_as(logits))
 
 
-# Those that accumulate sums, of a shape.
-WITH_SUMS = {
-    eql_v2: lambda num_classes: (2, num_classes),
-    equalized_focal: lambda num_classes: (2, num_classes),
-    softmax_eql_v2: lambda num_classes: (2, num_classes),
-    fcbl: lambda num_classes: (num_classes, num_classes + 1),
+# Of those that accumulate something, what they begin with.
+STATISTICS = {
+    eql_v2: lambda num_classes: torch.zeros(2, num_classes),
+    equalized_focal: lambda num_classes: torch.zeros(2, num_classes),
+    softmax_eql_v2: lambda num_classes: torch.zeros(2, num_classes),
+    equilibrium: lambda num_classes: torch.full((1, num_classes), 0.01),
+    fcbl: lambda num_classes: torch.zeros(num_classes, num_classes + 1),
 }
 PLAIN = (
     softmax_ce,
@@ -190,7 +206,7 @@ PLAIN = (
     focal,
     class_balanced,
     bags,
-    *WITH_SUMS,
+    *STATISTICS,
     federated,
 )
 
@@ -294,10 +310,9 @@ def main() -> None:
         add("eql", "F.binary_cross_entropy_with_logits", peer, 0.25)
         for plain in PLAIN:
             peer = functools.partial(plain, counts=on_device)
-            if plain in WITH_SUMS:
-                shape = WITH_SUMS[plain](num_classes)
-                sums = torch.zeros(shape, dtype=torch.float64, device=args.device)
-                peer = functools.partial(peer, sums=sums)
+            if plain in STATISTICS:
+                statistics = STATISTICS[plain](num_classes).double().to(args.device)
+                peer = functools.partial(peer, statistics=statistics)
             add(plain.__name__, "plain PyTorch", peer, 0.25)
     print_table("Losses, forward and backward", rows)
 

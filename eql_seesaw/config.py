@@ -208,6 +208,11 @@ def add_long_tail_config(cfg: CN) -> None:
     # What is averaged over the stages at test time: probabilities, or logits as in mmdetection.
     cascade.AVERAGED = "probabilities"
 
+    equilibrium = box_head.EQUILIBRIUM = CN()
+    # Share of a class's mean score that one more sample of the class leaves as it was.
+    equilibrium.MOMENTUM = 0.99
+    equilibrium.OBJECTNESS = False
+
     fcbl = box_head.FCBL = CN()
     # Strength of the margins between classes.
     fcbl.ALPHA = 0.85

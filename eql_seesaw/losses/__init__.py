@@ -17,6 +17,7 @@ from .ecm import EffectiveClassMarginLoss
 from .eql import EqualizationLoss
 from .eql_v2 import EqualizationLossV2
 from .equalized_focal import EqualizedFocalLoss
+from .equilibrium import EquilibriumLoss
 from .fcbl import ForegroundClassificationBalanceLoss
 from .federated import FederatedLoss
 from .focal import FocalLoss
@@ -50,6 +51,7 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "drop_loss": DropLoss,
     "acsl": AdaptiveClassSuppressionLoss,
     "ecm": EffectiveClassMarginLoss,
+    "equilibrium": EquilibriumLoss,
     "fcbl": ForegroundClassificationBalanceLoss,
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .step_statistics import StepStatistic, summed_together
+from .step_statistics import StepStatistics, summed_together
 
 
 class ClassificationLoss(nn.Module):
@@ -50,8 +50,8 @@ class ClassificationLoss(nn.Module):
     normed_classifier = False
     link: str | None = None
     protected_classes: Tensor | None
-    # Of the step in progress, what is to be added to buffers; else None.
-    step_statistics: list[StepStatistic] | None = None
+    # Of the step in progress, those of the logits so far; else None.
+    step_statistics: list[StepStatistics] | None = None
 
     def __init__(self, num_classes: int, num_logits: int, background: bool = True):
         super().__init__()
@@ -97,7 +97,7 @@ class ClassificationLoss(nn.Module):
             if self.step_statistics is not None:
                 with torch.no_grad():
                     step = self.logit_statistics(logits, gt_classes)
-                self.step_statistics += self.for_buffers(step)
+                self.step_statistics.append((self, step))
         return losses
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -143,7 +143,8 @@ class ClassificationLoss(nn.Module):
 
         Returns:
             Name of a buffer of the loss to what this rank adds to it, of its shape and dtype. The
-            names are always the same.
+            names are always the same. With an :meth:`update_statistics` of its own, a loss may
+            return whatever int64 and float64 tensors that takes.
         """
         return {}
 
@@ -158,14 +159,17 @@ class ClassificationLoss(nn.Module):
         """
         return {}
 
-    def for_buffers(self, statistics: dict[str, Tensor]) -> list[StepStatistic]:
+    def update_statistics(self, sums: dict[str, Tensor]) -> None:
         """
-        Raises:
-            AttributeError: the loss has no buffer of such a name.
+        Take up what a step contributes: here, add it to the buffers of the same names. A loss
+        whose statistics decay overrides this. A buffer is replaced, not changed in place: the
+        backward pass, which is yet to come, may need it as it was.
+
+        Args:
+            sums: of :meth:`label_statistics` or of :meth:`logit_statistics`, over all ranks.
         """
-        for name in statistics:
-            self.get_buffer(name)
-        return [(self, name, step) for name, step in statistics.items()]
+        for name, total in sums.items():
+            setattr(self, name, self.get_buffer(name) + total)
 
     def check_labels(self, gt_classes: Tensor) -> None:
         """

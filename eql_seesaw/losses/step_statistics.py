@@ -13,8 +13,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .base import ClassificationLoss
 
-# A loss, the name of a buffer of its, and what the step adds to that.
-StepStatistic = tuple["ClassificationLoss", str, Tensor]
+# A loss, and what a step of this rank contributes to its statistics, by name.
+StepStatistics = tuple["ClassificationLoss", dict[str, Tensor]]
 
 
 def sum_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -65,9 +65,9 @@ def summed_together(
         loss.check_labels(labels)
         if loss.training and torch.is_grad_enabled():
             entered.append(loss)
-            label_statistics += loss.for_buffers(loss.label_statistics(labels.long()))
+            label_statistics.append((loss, loss.label_statistics(labels.long())))
     _accumulate(label_statistics)
-    logit_statistics: list[StepStatistic] = []
+    logit_statistics: list[StepStatistics] = []
     for loss in entered:
         loss.step_statistics = logit_statistics
     try:
@@ -79,11 +79,9 @@ def summed_together(
 
 
 @torch.no_grad()
-def _accumulate(statistics: list[StepStatistic]) -> None:
-    """
-    Add to each buffer the sum over ranks of what the step adds to it. Not in place: the backward
-    pass, which is yet to come, may need the buffer as it was.
-    """
-    sums = sum_over_ranks([step for _, _, step in statistics])
-    for (loss, name, _), total in zip(statistics, sums, strict=True):
-        setattr(loss, name, loss.get_buffer(name) + total)
+def _accumulate(statistics: Sequence[StepStatistics]) -> None:
+    """Hand each loss the sums over ranks of its statistics, if it has any."""
+    sums = iter(sum_over_ranks([x for _, step in statistics for x in step.values()]))
+    for loss, step in statistics:
+        if step:
+            loss.update_statistics({name: next(sums) for name in step})

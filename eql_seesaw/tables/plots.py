@@ -47,6 +47,7 @@ LOSS_COLORS = {
     "drop_loss": "#004488",
     "acsl": "#997700",
     "ecm": "#BB5566",
+    "equilibrium": "#7F7FBF",
     "fcbl": "#6E4B2A",
     "equalized_focal": "#EE99AA",
 }

@@ -25,6 +25,7 @@ VARIANTS = [
     *((name, {}) for name in LOSSES),
     ("softmax_ce", {"objectness": True}),
     ("softmax_eql_v2", {"objectness": True}),
+    ("equilibrium", {"objectness": True}),
     ("seesaw", {"objectness": False}),
     ("seesaw", {"counts": "fixed"}),
     ("eql", {"excluding_function": False}),

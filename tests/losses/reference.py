@@ -208,6 +208,23 @@ def softmax_eql_v2(logits, gt_classes, gradients, tau, floor):
     return total / len(logits), after
 
 
+def equilibrium(logits, gt_classes, scores, momentum, background_score):
+    """The loss, and the mean scores (a list of K) after this step."""
+    num_classes = len(scores)
+    own_scores = [[] for _ in scores]
+    total = 0.0
+    for row, y in zip(logits, gt_classes):
+        exponentials = [m * math.exp(z) for m, z in zip([*scores, background_score], row)]
+        total -= math.log(exponentials[y] / sum(exponentials))
+        if y < num_classes:
+            own_scores[y].append(softmax(row)[y])
+    after = []
+    for m, p in zip(scores, own_scores):
+        kept = momentum ** len(p)
+        after.append(kept * m + (1 - kept) * sum(p) / len(p) if p else m)
+    return total / len(logits), after
+
+
 def balanced_sigmoid(logits, gt_classes, frequencies):
     """Logits of foreground rows less the log odds of each class; background rows as they are."""
     num_classes = len(frequencies)

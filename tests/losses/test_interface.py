@@ -31,6 +31,7 @@ DIFFERENTIABLE = [
     *((name, {}) for name in LOSSES if name != "seesaw"),
     *(("seesaw", {"q": 0.0, "objectness": objectness}) for objectness in (True, False)),
     *((name, {"objectness": True}) for name in ("softmax_ce", "softmax_eql", "softmax_eql_v2")),
+    ("equilibrium", {"objectness": True}),
     *((name, {"objectness": True}) for name in ("balanced_softmax", "logit_adjustment", "ldam")),
     ("eql", {"keep_annotated": True}),
     ("eql", {"excluding_function": False}),
@@ -84,6 +85,7 @@ def test_promised_numbers_of_logits():
     assert build_loss("class_balanced", 1203, instance_counts=counts).num_logits == 1203
     assert build_loss("bags", 1203, instance_counts=counts).num_logits == 1203 + 4 + 2
     assert build_loss("eql_v2", 1203).num_logits == 1204
+    assert build_loss("equilibrium", 1203).num_logits == 1204
     assert build_loss("fcbl", 1203).num_logits == 1204
     assert build_loss("softmax_eql_v2", 1203).num_logits == 1204
     assert build_loss("equalized_focal", 1203).num_logits == 1203
@@ -232,6 +234,8 @@ def test_first_and_second_derivatives(name, arguments, foreground):
         loss.positive_gradients.copy_(torch.tensor([0.1, 5.0, 8.0, 9.0, 20.0, 5.0]))
     if hasattr(loss, "negative_gradients"):
         loss.negative_gradients.fill_(10.0)
+    if name == "equilibrium":
+        loss.mean_scores.copy_(torch.arange(1, K + 1) / 10)
     if name == "fcbl":  # margins from 0 to 4
         loss.probability_sums.copy_(torch.arange(K * K).view(K, K) / 40)
         loss.samples.fill_(1)
@@ -372,6 +376,7 @@ def test_wrong_inputs(name):
         ("acsl", {"score_threshold": 2}, "score_threshold"),
         ("acsl", {"group_bounds": (10, 10)}, "group_bounds must be two that ascend"),
         ("acsl", {"background_shares": (0.1,)}, "background_shares must be two"),
+        ("equilibrium", {"momentum": 1.1}, "momentum"),
         ("fcbl", {"alpha": -1}, "alpha"),
         ("fcbl", {"score_threshold": 2}, "score_threshold"),
         ("ecm", {"background_ratio": 0}, "background_ratio"),

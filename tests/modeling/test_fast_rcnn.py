@@ -367,6 +367,7 @@ def test_what_a_loss_adds_to_checkpoints(name):
         "seesaw": {"loss.cumulative_counts"},
         "eql_v2": {"loss.positive_gradients", "loss.negative_gradients"},
         "softmax_eql_v2": {"loss.positive_gradients"},
+        "equilibrium": {"loss.mean_scores"},
         "fcbl": {"loss.probability_sums", "loss.samples"},
         "equalized_focal": {"loss.positive_gradients", "loss.negative_gradients"},
     }.get(name, set())

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from eql_seesaw.losses import EquilibriumLoss
+from tests.losses import reference
+
+K = 4
+SCORES = [0.5, 0.002, 0.2, 0.05]
+
+
+def batch(seed, num_logits=K + 1, num_samples=9):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(num_samples, num_logits, generator=generator, dtype=torch.float64)
+    return logits.requires_grad_(), torch.randint(0, K + 1, (num_samples,), generator=generator)
+
+
+def with_scores(**arguments):
+    loss = EquilibriumLoss(K, **arguments)
+    loss.mean_scores.copy_(torch.tensor(SCORES))
+    return loss
+
+
+@pytest.mark.parametrize("momentum", [0.99, 0.5])
+@pytest.mark.parametrize("background", [True, False])
+def test_equals_the_equations_over_steps(momentum, background):
+    """Loss and mean scores; a step has those before it."""
+    loss = EquilibriumLoss(K, momentum=momentum, background=background)
+    scores = [0.01] * K
+    for step in range(4):
+        logits, gt_classes = batch(step, loss.num_logits)
+        gt_classes.clamp_(max=loss.num_logits - 1)
+        value = loss(logits, gt_classes)["loss_cls"]
+        expected, scores = reference.equilibrium(
+            logits.tolist(), gt_classes.tolist(), scores, momentum, 0.01
+        )
+        assert value.item() == pytest.approx(expected, rel=1e-10)
+        assert loss.mean_scores.tolist() == pytest.approx(scores, rel=1e-10)
+
+
+def test_by_hand():
+    """Two samples of class 1 with probabilities of 1/4, and none of the others."""
+    loss = with_scores(momentum=0.9, background=False)
+    value = loss(torch.zeros(2, K), torch.tensor([1, 1]))["loss_cls"]
+    assert value.exp().item() == pytest.approx(sum(SCORES) / 0.002)
+    expected = [0.5, 0.81 * 0.002 + 0.19 / 4, 0.2, 0.05]
+    assert loss.mean_scores.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_no_momentum_and_nothing_but_momentum(momentum):
+    loss = with_scores(momentum=momentum, objectness=True)
+    logits, gt_classes = batch(1, K + 2)
+    gt_classes[gt_classes == 2] = K
+    loss(logits, gt_classes)
+    probabilities = logits[:, :K].softmax(dim=1)
+    for c in range(K):
+        own = probabilities[gt_classes == c, c]
+        expected = own.mean().item() if len(own) and momentum == 0 else SCORES[c]
+        assert loss.mean_scores[c].item() == pytest.approx(expected)
+
+
+def test_alike_scores_are_cross_entropy():
+    logits, gt_classes = batch(3)
+    value = EquilibriumLoss(K)(logits, gt_classes)["loss_cls"]
+    torch.testing.assert_close(value, F.cross_entropy(logits, gt_classes))
+
+
+def test_a_class_that_scores_nothing_stays_finite():
+    loss = EquilibriumLoss(K, momentum=0.0)
+    logits = torch.tensor([[-1e4, 0.0, 0.0, 0.0, 0.0]], requires_grad=True)
+    loss(logits, torch.tensor([0]))
+    assert loss.mean_scores[0] == 0
+    assert loss(logits, torch.tensor([0]))["loss_cls"].isfinite()
+
+
+def test_mean_scores_are_saved():
+    loss, other = with_scores(), EquilibriumLoss(K)
+    assert set(loss.state_dict()) == {"mean_scores"}
+    other.load_state_dict(loss.state_dict())
+    logits, gt_classes = batch(5)
+    torch.testing.assert_close(loss(logits, gt_classes), other(logits, gt_classes), rtol=0, atol=0)
