@@ -178,6 +178,17 @@ def fcbl(logits, gt_classes, counts, alpha=0.85, threshold=0.7, statistics=None)
     return binary_cross_entropy(z + margins, gt_classes, weights)
 
 
+def drop_loss(logits, gt_classes, counts, max_image_count=100):
+    """DropLoss's weights with the Gumbel link, as in the released code of GOL."""
+    is_rare, foreground = counts <= max_image_count, gt_classes < len(counts)
+    share = is_rare[gt_classes[foreground]].float().mean()
+    targets = one_hot(gt_classes, logits.shape[1])
+    kept = (torch.rand_like(targets) < share) & ~foreground[:, None]
+    weights = (targets.bool() | ~is_rare | kept).float()
+    p = torch.exp(-torch.exp(-logits.float().clamp(-4, 10)))
+    return F.binary_cross_entropy(p, targets, weights, reduction="sum") / len(logits)
+
+
 def federated(logits, gt_classes, counts, num_sampled=50):
     """Federated loss of CenterNet2; background is one of the classes."""
     present = gt_classes.unique()
@@ -199,6 +210,8 @@ STATISTICS = {
     equilibrium: lambda num_classes: torch.full((1, num_classes), 0.01),
     fcbl: lambda num_classes: torch.zeros(num_classes, num_classes + 1),
 }
+# Of the loss, where the plain form is not that of its defaults.
+ARGUMENTS = {drop_loss: {"link": "gumbel"}}
 PLAIN = (
     softmax_ce,
     sigmoid_ce,
@@ -207,6 +220,7 @@ PLAIN = (
     class_balanced,
     bags,
     *STATISTICS,
+    drop_loss,
     federated,
 )
 
@@ -313,7 +327,7 @@ def main() -> None:
             if plain in STATISTICS:
                 statistics = STATISTICS[plain](num_classes).double().to(args.device)
                 peer = functools.partial(peer, statistics=statistics)
-            add(plain.__name__, "plain PyTorch", peer, 0.25)
+            add(plain.__name__, "plain PyTorch", peer, 0.25, **ARGUMENTS.get(plain, {}))
     print_table("Losses, forward and backward", rows)
 
 

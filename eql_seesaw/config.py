@@ -323,10 +323,7 @@ def loss_arguments(cfg: CN, name: str) -> dict[str, Any]:
     """
     node = cfg.MODEL.ROI_BOX_HEAD.get(name.upper(), {})
     keys = {key: key.lower() + "_" * keyword.iskeyword(key.lower()) for key in node}
-    arguments = {argument: node[key] for key, argument in keys.items()}
-    if name == "ldam" and arguments["scale"] is None:
-        arguments["scale"] = cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE
-    return arguments
+    return {argument: node[key] for key, argument in keys.items()}
 
 
 def normed_classifier(cfg: CN) -> bool | None:

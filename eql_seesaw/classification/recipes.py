@@ -65,6 +65,7 @@ def loss_arguments(seesaw_classifier: str, **softmax_eql: float) -> dict[str, di
         "balanced_softmax": {},
         "logit_adjustment": {},
         "ldam": {},
+        "equilibrium": {},
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import class_vector, computation_dtype
@@ -25,8 +25,8 @@ class LDAMLoss(SoftmaxLoss):
         num_classes: K.
         instance_counts: (K,), n_j, training instances of each class; 0 counts as 1.
         max_margin: m, of the rarest class, as a difference of cosines.
-        scale: s, the temperature of the normalised classifier, which the margins must share. The
-            released code has 30; the default is that of the classifiers here.
+        scale: s; None for the temperature of the normalised classifier, which the margins share: of
+            the layer that :meth:`init_classifier` gets, or 20. The released code has 30.
         objectness, background: as for :class:`~.softmax.SoftmaxLoss`.
     """
 
@@ -39,17 +39,18 @@ class LDAMLoss(SoftmaxLoss):
         *,
         instance_counts: Sequence[float] | None = None,
         max_margin: float = 0.5,
-        scale: float = 20.0,
+        scale: float | None = None,
         objectness: bool = False,
         background: bool = True,
     ):
         super().__init__(num_classes, objectness, background)
         if max_margin < 0:
             raise ValueError(f"max_margin must not be negative, got {max_margin}")
-        if scale <= 0:
+        if scale is not None and scale <= 0:
             raise ValueError(f"scale must be positive, got {scale}")
         self.max_margin = max_margin
-        self.scale = scale
+        self.follows_classifier = scale is None
+        self.scale = 20.0 if scale is None else scale
         n = class_vector(instance_counts, num_classes, "instance_counts").clamp(min=1)
         margins = max_margin * (n.min() / n) ** 0.25
         margins = F.pad(margins, (0, self.num_columns - num_classes))
@@ -65,6 +66,11 @@ class LDAMLoss(SoftmaxLoss):
             return s_m[i].expand_as(z).scatter(1, i, torch.zeros_like(s_m[i]))
 
         return offset_softmax(logits, gt_classes, offsets)
+
+    def init_classifier(self, classifier: nn.Linear) -> None:
+        super().init_classifier(classifier)
+        if self.follows_classifier:
+            self.scale = float(getattr(classifier, "temperature", self.scale))
 
     def extra_repr(self) -> str:
         return (

@@ -89,7 +89,9 @@ def test_what_a_method_asks_for():
     assert (loss.p, loss.q) == (0.5, 1.0)
     assert type(classifier) is NormedLinear and classifier.temperature == 30
     assert type(loss_and_classifier("seesaw", SHORT, counts)[1]) is torch.nn.Linear
-    assert type(loss_and_classifier("ldam", SHORT, counts)[1]) is NormedLinear
+    loss, classifier = loss_and_classifier("ldam,temperature=30", SHORT, counts)
+    assert type(classifier) is NormedLinear and loss.scale == 30
+    assert loss_and_classifier("ldam,temperature=30,scale=12", SHORT, counts)[0].scale == 12
     features = replace(RECIPES["features"], num_features=4)
     assert type(loss_and_classifier("seesaw", features, counts)[1]) is NormedLinear
     # A number of images in place of the recipe's frequency.
