@@ -70,18 +70,25 @@ class ForegroundClassificationBalanceLoss(SigmoidLossWithBackground):
     def sample_losses(
         self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
     ) -> Tensor:
-        background = gt_classes[:, None] == self.num_classes
         margins = self.margins(computation_dtype(logits))
+        thresholds = self.logit_thresholds(logits.detach(), gt_classes)
 
         def weights(rows: slice) -> Tensor:
-            scores = self.probabilities(logits[rows].detach())
-            own = scores.gather(1, gt_classes[rows, None])
-            counted = (scores >= own) | (scores >= self.score_threshold) | background[rows]
-            return F.pad(counted[:, :-1], (0, 1), value=True)
+            counted = logits[rows].detach() >= thresholds[rows]
+            counted[:, -1] = True
+            return counted
 
         return weighted_sigmoid(
             logits, gt_classes, weights, offsets=lambda rows: margins[gt_classes[rows]]
         )
+
+    def logit_thresholds(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        """(R, 1), the logits from which a class is suppressed: s_rj >= min(s_ry, xi)."""
+        own = logits.gather(1, gt_classes[:, None])
+        foreground_score = float32_or_better(-logits[:, -1:]).sigmoid()
+        threshold = (self.score_threshold / foreground_score).clamp(max=1).logit()
+        background = gt_classes[:, None] == self.num_classes
+        return torch.minimum(own.to(threshold.dtype), threshold).masked_fill(background, -torch.inf)
 
     def margins(self, dtype: torch.dtype) -> Tensor:
         """(K + 1, K + 1), of a class's samples in a row; 0 for background."""

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .base import computation_dtype
+from .row_blocks import row_blocks
 from .softmax import SoftmaxLoss, shifted_softmax
 
 # Of a sum of gradients. 1e-4 in the released code, where they are divided by the samples of a step:
@@ -57,21 +59,24 @@ class SoftmaxEqualizationLossV2(SoftmaxLoss):
         zeros = torch.zeros(num_classes, dtype=torch.float64, device="cpu")
         self.register_buffer("positive_gradients", zeros)
 
-    def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+    def shifts(self) -> Tensor:
+        """tau log g, float64 (C,), of the classes and of background in the softmax."""
         gradients = self.positive_gradients.clamp(min=FLOOR)
         log_g = (gradients / gradients.mean()).log()
-        log_g = F.pad(log_g, (0, self.num_columns - self.num_classes))
-        return shifted_softmax(logits, gt_classes, self.tau * log_g)
+        return self.tau * F.pad(log_g, (0, self.num_columns - self.num_classes))
+
+    def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        return shifted_softmax(logits, gt_classes, self.shifts())
 
     def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
-        # With objectness there is no loss of background samples; here it is of any class.
+        # With objectness background samples have no column; here they have any.
         labels = gt_classes.clamp(max=self.num_columns - 1)
-        losses = self.sample_losses(logits[:, : self.num_columns], labels)
-        # 1 - p_y
-        own_gradients = -torch.expm1(-losses.double())
-        sums = own_gradients.new_zeros(self.num_classes + 1).scatter_add_(
-            0, gt_classes, own_gradients
-        )
+        shifts = self.shifts().to(computation_dtype(logits))
+        sums = self.positive_gradients.new_zeros(self.num_classes + 1)
+        for rows in row_blocks(logits):
+            z = logits[rows, : self.num_columns] + shifts
+            losses = F.cross_entropy(z, labels[rows], reduction="none")
+            sums.scatter_add_(0, gt_classes[rows], -torch.expm1(-losses.double()))  # 1 - p_y
         return {"positive_gradients": sums[: self.num_classes]}
 
     def extra_repr(self) -> str:
