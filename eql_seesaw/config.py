@@ -37,6 +37,9 @@ LOADING_CHOICES = {
     "REPEAT_ROUNDING": ("stochastic", "ceil"),
     "UNREADABLE_IMAGES": ("stop", "skip"),
 }
+# Besides Detectron2's backbones; both need timm.
+OUR_BACKBONES = ("build_timm_fpn_backbone", "build_vitdet_backbone")
+OPTIMIZERS = ("SGD", "AdamW")
 # Of mixed precision.
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 LVIS_ENGINES = ("hotcoco", "lvis")
@@ -67,6 +70,22 @@ def add_long_tail_config(cfg: CN) -> None:
     datasets.REGISTER = CN(new_allowed=True)
     # JSON of class statistics to use instead of counting the datasets in DATASETS.TRAIN.
     datasets.CLASS_STATISTICS = ""
+
+    # Of MODEL.BACKBONE.NAME build_timm_fpn_backbone, with MODEL.FPN: a model of timm.list_models().
+    cfg.MODEL.TIMM = CN({"NAME": ""})
+    # Stochastic depth of its last block; the blocks before have less.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
+    # Its batch normalisation, if it has any, stays as MODEL.WEIGHTS gave it.
+    cfg.MODEL.TIMM.FREEZE_BN = True
+
+    # Of build_vitdet_backbone; the values are those of ViT-B.
+    vit = cfg.MODEL.VIT = CN()
+    # Images are padded to squares of so many pixels, and may not be larger.
+    vit.IMAGE_SIZE = 1024
+    vit.EMBED_DIM = 768
+    vit.DEPTH = 12
+    vit.NUM_HEADS = 12
+    vit.DROP_PATH_RATE = 0.1
 
     box_head = cfg.MODEL.ROI_BOX_HEAD
     # The classification loss, a name of eql_seesaw.losses.LOSSES.
@@ -229,6 +248,12 @@ def add_long_tail_config(cfg: CN) -> None:
     # Largest pictures that are read; the default is Pillow's, against files made to fill memory.
     cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970
 
+    # Large-scale jitter in place of MIN_SIZE_TRAIN: an image is scaled to a square times a random
+    # number of this range, such as (0.1, 2.0), and cropped to the square. Empty for none.
+    cfg.INPUT.SCALE_JITTER = ()
+    # That square, in pixels.
+    cfg.INPUT.SCALE_JITTER_SIZE = 1024
+
     # Of RepeatFactorTrainingSampler: a class's share of images, or its geometric mean with the
     # share of instances (IRFS).
     cfg.DATALOADER.REPEAT_FREQUENCY = "image"
@@ -239,6 +264,11 @@ def add_long_tail_config(cfg: CN) -> None:
     # its place, and skipped_images.csv and the end of the log say which were skipped.
     cfg.DATALOADER.UNREADABLE_IMAGES = "stop"
 
+    # SGD, or AdamW without weight decay of position embeddings.
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Of build_vitdet_backbone and AdamW: factor of the learning rate from one block to the one
+    # before it, such as 0.7.
+    cfg.SOLVER.LAYER_DECAY = 1.0
     # Of SOLVER.AMP.ENABLED: float16, with a scaled loss, on a GPU; or bfloat16, also on a CPU.
     cfg.SOLVER.AMP.PRECISION = "float16"
     # Forward and backward passes per step; each has IMS_PER_BATCH / ACCUMULATION_STEPS images.
@@ -344,6 +374,7 @@ def validate_config(cfg: CN) -> None:
         ValueError: a value that cannot work, with the key, the value and what is allowed.
     """
     _validate_model(cfg)
+    _validate_backbone(cfg)
     _validate_heads(cfg)
     _validate_datasets(cfg)
     _validate_loading(cfg)
@@ -382,6 +413,43 @@ def _validate_model(cfg: CN) -> None:
             "TEST.AUG.ENABLED is true, but evaluation here does not augment its images; leave it "
             "false"
         )
+
+
+def _validate_backbone(cfg: CN) -> None:
+    name = cfg.MODEL.BACKBONE.NAME
+    if name not in OUR_BACKBONES:
+        return
+    if importlib.util.find_spec("timm") is None:
+        raise ValueError(
+            f"MODEL.BACKBONE.NAME {name} needs timm, which is not installed: pip install timm"
+        )
+    if cfg.MODEL.BACKBONE.FREEZE_AT:
+        raise ValueError(
+            f"MODEL.BACKBONE.FREEZE_AT is {cfg.MODEL.BACKBONE.FREEZE_AT}, which is of ResNets; set "
+            f"it to 0 for {name}, which trains all its layers"
+        )
+    if name == "build_timm_fpn_backbone":
+        import timm
+
+        known = cfg.MODEL.TIMM.NAME
+        if not timm.is_model(known):
+            similar = difflib.get_close_matches(known, timm.list_models(), n=1)
+            raise ValueError(
+                f"MODEL.TIMM.NAME is {known!r}, which is not a model of timm {timm.__version__}"
+                + "".join(f"; did you mean {other}?" for other in similar)
+            )
+        return
+    vit, sizes = cfg.MODEL.VIT, cfg.INPUT
+    if vit.DEPTH < 4 or vit.DEPTH % 4:
+        raise ValueError(f"MODEL.VIT.DEPTH is {vit.DEPTH}; it must be a multiple of 4")
+    if vit.IMAGE_SIZE < 1 or vit.IMAGE_SIZE % 32:
+        raise ValueError(f"MODEL.VIT.IMAGE_SIZE is {vit.IMAGE_SIZE}; it must be a multiple of 32")
+    for key in ("SCALE_JITTER_SIZE" if sizes.SCALE_JITTER else "MAX_SIZE_TRAIN", "MAX_SIZE_TEST"):
+        if not 0 < sizes[key] <= vit.IMAGE_SIZE:
+            raise ValueError(
+                f"INPUT.{key} is {sizes[key]}; it must be at most MODEL.VIT.IMAGE_SIZE, "
+                f"{vit.IMAGE_SIZE}, to which {name} pads"
+            )
 
 
 def _validate_datasets(cfg: CN) -> None:
@@ -492,10 +560,16 @@ def _validate_loading(cfg: CN) -> None:
             f"INPUT.MAX_IMAGE_PIXELS is {cfg.INPUT.MAX_IMAGE_PIXELS}; it must be positive"
         )
     polygons = cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
-    if cfg.INPUT.CROP.ENABLED and polygons and importlib.util.find_spec("shapely") is None:
+    jitter = cfg.INPUT.SCALE_JITTER
+    for key, is_on in (("CROP.ENABLED", cfg.INPUT.CROP.ENABLED), ("SCALE_JITTER", jitter)):
+        if is_on and polygons and importlib.util.find_spec("shapely") is None:
+            raise ValueError(
+                f"INPUT.{key} cuts polygons with shapely, which is not installed: pip install "
+                "shapely, or set INPUT.MASK_FORMAT bitmask"
+            )
+    if jitter and not (len(jitter) == 2 and 0 < jitter[0] <= jitter[1]):
         raise ValueError(
-            "INPUT.CROP.ENABLED cuts polygons with shapely, which is not installed: pip install "
-            "shapely, or set INPUT.MASK_FORMAT bitmask"
+            f"INPUT.SCALE_JITTER is {jitter}; it must be empty or a range, such as (0.1, 2.0)"
         )
     for key, choices in LOADING_CHOICES.items():
         if cfg.DATALOADER[key] not in choices:
@@ -519,6 +593,16 @@ def _validate_solver(cfg: CN) -> None:
         raise ValueError(
             f"SOLVER.ACCUMULATION_STEPS is {solver.ACCUMULATION_STEPS}; it must divide "
             f"SOLVER.IMS_PER_BATCH, {solver.IMS_PER_BATCH}"
+        )
+    if solver.OPTIMIZER not in OPTIMIZERS:
+        raise ValueError(
+            f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; it must be {' or '.join(OPTIMIZERS)}"
+        )
+    is_vit = cfg.MODEL.BACKBONE.NAME == "build_vitdet_backbone"
+    if solver.LAYER_DECAY != 1 and not (is_vit and solver.OPTIMIZER == "AdamW"):
+        raise ValueError(
+            f"SOLVER.LAYER_DECAY is {solver.LAYER_DECAY}, which has an effect only with "
+            "MODEL.BACKBONE.NAME build_vitdet_backbone and SOLVER.OPTIMIZER AdamW; leave it at 1.0"
         )
     steps = list(solver.STEPS)
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and (

@@ -90,7 +90,13 @@ def doubts(cfg: CfgNode) -> list[str]:
             f"MODEL.WEIGHTS is empty and MODEL.BACKBONE.FREEZE_AT {stages}: the first {stages} "
             "stage(s) of the backbone keep their random weights; set FREEZE_AT to 0"
         )
-    if cfg.MODEL.RESNETS.NORM == "FrozenBN" and not cfg.MODEL.WEIGHTS:
+    backbone, weights = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.WEIGHTS
+    if backbone == "build_timm_fpn_backbone" and cfg.MODEL.TIMM.FREEZE_BN and not weights:
+        found.append(
+            "MODEL.WEIGHTS is empty and MODEL.TIMM.FREEZE_BN true: batch normalisation, if the "
+            "model has any, normalises nothing; set it to False"
+        )
+    if "resnet" in backbone and cfg.MODEL.RESNETS.NORM == "FrozenBN" and not weights:
         found.append(
             "MODEL.WEIGHTS is empty and MODEL.RESNETS.NORM FrozenBN, which then normalises "
             "nothing, so that training may diverge; set it to GN"

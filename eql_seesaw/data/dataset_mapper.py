@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
@@ -24,11 +26,31 @@ class NamedImageDatasetMapper(DatasetMapper):
             says, or one of its annotations is broken. One line with image id and file.
     """
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        arguments = super().from_config(cfg, is_train)
+        if is_train and cfg.INPUT.SCALE_JITTER:
+            size = cfg.INPUT.SCALE_JITTER_SIZE
+            jitter = T.ResizeScale(*cfg.INPUT.SCALE_JITTER, size, size)
+            others = [
+                augmentation
+                for augmentation in arguments["augmentations"]
+                if not isinstance(augmentation, T.ResizeShortestEdge)
+            ]
+            # The model pads, also to squares where it needs them.
+            crop = T.FixedSizeCrop((size, size), pad=False)
+            arguments["augmentations"] = [*others, jitter, crop]
+            arguments["recompute_boxes"] = cfg.MODEL.MASK_ON
+        return arguments
+
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         try:
             _check_file(dataset_dict)
             if self.is_train:
                 self._check_annotations(dataset_dict)
+                # Where images are cropped: Detectron2 would crop polygons with shapely.
+                if self.recompute_boxes and self.instance_mask_format == "bitmask":
+                    dataset_dict = _with_rle(dataset_dict)
             return super().__call__(dataset_dict)
         except MemoryError:
             raise
@@ -90,6 +112,19 @@ def _check_segmentation(segmentation: Any, dataset_dict: dict[str, Any]) -> None
                 raise ValueError(f"a polygon has {len(polygon)} numbers")
             if not _are_finite(polygon):
                 raise ValueError(f"a polygon is {shorten(polygon)}")
+
+
+def _with_rle(dataset_dict: dict[str, Any]) -> dict[str, Any]:
+    """The same image, each polygon of its annotations as an RLE."""
+    height, width = dataset_dict["height"], dataset_dict["width"]
+    annotations = []
+    for annotation in dataset_dict["annotations"]:
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, list) and not annotation.get("iscrowd", 0):
+            parts = mask_util.frPyObjects(segmentation, height, width)
+            annotation = {**annotation, "segmentation": mask_util.merge(parts)}
+        annotations.append(annotation)
+    return {**dataset_dict, "annotations": annotations}
 
 
 def _are_finite(values: Sequence[float]) -> bool:

@@ -128,6 +128,10 @@ class LongTailCheckpointer(DetectionCheckpointer):
                 check_pickle(filename)
             elif filename.endswith(".pyth"):  # which the base class reads without weights_only
                 load_weights_only(filename)
+            elif filename.endswith(".safetensors"):
+                from safetensors.torch import load_file  # comes with timm
+
+                return {"model": load_file(filename)}
             checkpoint = super()._load_file(filename)
         except CheckpointError:
             raise

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from ..data.training_set import are_same_classes
+from ..modeling.backbones import normalisation_doubt, pretrained_backbone
 from .checkpoint import CLS_LOSS, DECOUPLED, NORMED_CLASSIFIER, LongTailCheckpointer
 from .checkpoint_files import newest_checkpoint
 from .checkpoint_reading import CheckpointError
@@ -39,6 +40,7 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
             checkpoint["model"] = weights = renamed_torchvision_resnet(weights)
             checkpoint["matching_heuristics"] = True
             checkpointer.logger.warning(f"MODEL.WEIGHTS: {path} is torchvision's; {SETTINGS}")
+        _take_backbone(checkpointer, checkpoint, path)
         _remove(weights, _is_gradient_statistic)
         if decoupled == "retrain":
             checkpointer.logger.info(f"{path} gives all but the classifier, which starts anew")
@@ -68,6 +70,21 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
                 )
             if decoupled == "scale" and ".cls_score." in key and not key.endswith(".scale"):
                 raise CheckpointError(f"{path} {_without(key)}")
+
+
+def _take_backbone(
+    checkpointer: LongTailCheckpointer, checkpoint: dict[str, Any], path: str
+) -> None:
+    """Rename the weights of a classifier as the backbones of this project have them."""
+    try:
+        weights = pretrained_backbone(checkpointer.model, checkpoint["model"])
+    except ValueError as error:
+        raise CheckpointError(f"the weights of {path} {error}") from None
+    if weights is not None:
+        checkpoint["model"] = weights
+        doubt = normalisation_doubt(checkpointer.model)
+        if doubt:
+            checkpointer.logger.warning(f"MODEL.WEIGHTS: {path}: {doubt}")
 
 
 def _check_backbone(checkpointer: LongTailCheckpointer, path: str) -> None:

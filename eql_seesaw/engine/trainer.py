@@ -21,6 +21,7 @@ from ..data.annotated_classes import AnnotatedClassesMapper
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..data.train_loader import TrainLoader, build_train_loader
 from ..modeling import freeze_all_but_classifiers, model_summary, protection_doubts
+from .adamw import build_adamw
 from .checkpoint import build_checkpointer
 from .checkpoint_files import last_good_checkpoint
 from .evaluation import evaluate
@@ -206,6 +207,12 @@ class LongTailTrainer(DefaultTrainer):
         for doubt in protection_doubts(model):
             logger.warning(doubt)
         return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        if cfg.SOLVER.OPTIMIZER == "SGD":
+            return super().build_optimizer(cfg, model)
+        return build_adamw(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, images: Sequence[dict[str, Any]]) -> TrainLoader:

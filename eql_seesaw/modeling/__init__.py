@@ -1,6 +1,7 @@
 """Detectron2 modules with long-tailed losses; importing this package registers them."""
 
 from ..normed_layers import NormedConv2d, NormedLinear
+from .backbones import build_timm_fpn_backbone, build_vitdet_backbone
 from .calibration import Calibration
 from .class_gradients import ClassGradients
 from .decoupled import freeze_all_but_classifiers
@@ -31,6 +32,8 @@ __all__ = [
     "ScaledNormedLinear",
     "SeesawFastRCNNOutputLayers",
     "SoftmaxEQLFastRCNNOutputLayers",
+    "build_timm_fpn_backbone",
+    "build_vitdet_backbone",
     "freeze_all_but_classifiers",
     "model_summary",
     "protection_doubts",
