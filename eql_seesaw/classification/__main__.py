@@ -29,7 +29,7 @@ from .datasets import (
     load_features,
     load_imagenet_lt,
 )
-from .recipes import RECIPES, Recipe
+from .recipes import LOSS_NAMES, RECIPES, Recipe
 from .results import Result, read_result, write_result
 from .training import (
     GROUPS,
@@ -67,7 +67,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         default=DEFAULT_LOSSES,
         metavar="NAME[,ARGUMENT=VALUE...]",
-        help=f"of {', '.join(RECIPES['digits'].losses)}; with other arguments than the recipe's, "
+        help=f"of {', '.join(LOSS_NAMES)}; with other arguments than the recipe's, "
         "classifier=linear or classifier=normed (normalised) and its temperature among them "
         f"(default: {' '.join(DEFAULT_LOSSES)})",
     )

@@ -1,5 +1,6 @@
 """Recipes of training on each data set."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..losses import LOSSES
 from . import backbones
 
 
@@ -55,18 +57,16 @@ def steps_with_warm_up(
     return 0.1 ** sum(progress >= step for step in steps)
 
 
+# Those that can do without a background class.
+LOSS_NAMES = [
+    name for name, loss in LOSSES.items() if "background" in inspect.signature(loss).parameters
+]
+
+
 def loss_arguments(seesaw_classifier: str, **softmax_eql: float) -> dict[str, dict[str, Any]]:
     """Arguments of each loss; the equalization loss's threshold depends on the data."""
-    return {
-        "softmax_ce": {},
-        "softmax_eql": softmax_eql,
-        "softmax_eql_v2": {},
-        "seesaw": {"p": 0.8, "q": 1.0, "classifier": seesaw_classifier},
-        "balanced_softmax": {},
-        "logit_adjustment": {},
-        "ldam": {},
-        "equilibrium": {},
-    }
+    seesaw = {"p": 0.8, "q": 1.0, "classifier": seesaw_classifier}
+    return {**{name: {} for name in LOSS_NAMES}, "softmax_eql": softmax_eql, "seesaw": seesaw}
 
 
 RECIPES = {
