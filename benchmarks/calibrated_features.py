@@ -47,7 +47,8 @@ def calibrated_accuracies(
         for method in METHODS:
             for strength in STRENGTHS:
                 calibration = Calibration(method, loss, strength, class_statistics)
-                best = calibration(logits, classifier).topk(5).indices
+                probabilities = calibration(logits, classifier)
+                best = probabilities.argsort(dim=1, descending=True)[:, :5]
                 results[method, strength] = accuracies(best, true, groups)
     return results
 

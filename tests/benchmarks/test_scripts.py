@@ -1,11 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import losses
+from benchmarks.calibrated_features import calibrated_accuracies
 from benchmarks.lvis_like_training_set import long_tail, lvis_like_training
+from eql_seesaw.classification.datasets import load_features
+from eql_seesaw.classification.recipes import RECIPES
+from eql_seesaw.classification.training import accuracies, groups_of_classes, predict, train
 from eql_seesaw.data.annotated_images import read_annotated_images
 from eql_seesaw.losses import build_loss
+from tests.classification.folders import write_features
 from tests.ranks import Script
 
 
@@ -61,3 +68,15 @@ def test_lvis_like_training_set(tmp_path):
     assert annotations == pytest.approx(300 * 1_270_141 / 100_170, rel=0.5)
     _, classes = dataset.columns.classes_of_images()
     np.testing.assert_array_equal(np.bincount(classes, minlength=1203), long_tail(300))
+
+
+def test_calibrated_features(tmp_path):
+    """Without strength the classifier as it is; with it, rare classes are named more often."""
+    data = load_features(*write_features(tmp_path, [150, 30, 5], dimension=4))
+    recipe = replace(RECIPES["features"], num_features=4, iterations=30)
+    results = calibrated_accuracies(data, 0, recipe)
+    model = train(data, "softmax_ce", recipe, 0)
+    groups = groups_of_classes(data.image_counts, recipe.group_bounds)
+    plain = accuracies(*predict(model, data.test, recipe), groups)
+    assert results["logit_adjustment", 0.0] == results["tau_norm", 0.0] == plain
+    assert results["logit_adjustment", 2.0]["few"] > plain["few"]
