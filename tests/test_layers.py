@@ -14,14 +14,14 @@ LAYERS = {
     "schedule": set(),
     "config": {"losses", "schedule"},
     "data": COMMON | {"config"},
-    "modeling": {"losses", "normed_layers", "config", "data"},
+    "modeling": COMMON | {"losses", "config", "data"},
     "evaluation": COMMON | {"config", "data"},
     "engine": COMMON | {"losses", "schedule", "config", "data", "modeling", "evaluation"},
     "prediction": COMMON | {"config", "data", "evaluation", "engine"},
     "predict": {"command_line", "config", "engine", "prediction"},
     "calibrate": {"command_line", "data", "engine"},
     "export": {"command_line", "config", "engine", "prediction"},
-    "tables": COMMON | {"schedule", "config", "data", "evaluation", "engine"} | {"classification"},
+    "tables": COMMON | {"schedule", "config", "data", "evaluation", "engine", "classification"},
     "classification": COMMON | {"losses"},
 }
 

@@ -156,7 +156,9 @@ def test_handwritten_music_is_trained_as_it_stands(monkeypatch, capsys, tmp_path
     assert main(["plan", "muscima", "--rows", "seesaw"]) == 0
     text = capsys.readouterr().out
     assert "datasets/muscima/val; datasets/README.md says what to download." in text
-    assert "python train_net.py --config-file configs/muscima/seesaw.yaml SEED 1 OUTPUT_DIR" in text
+    weights = "output/tables/mini/muscima/pretrain/seed_1/model_final.pth"
+    command = "python train_net.py --config-file configs/muscima/seesaw.yaml"
+    assert f"{command} MODEL.WEIGHTS {weights} SEED 1 OUTPUT_DIR" in text
     with pytest.raises(SystemExit, match="error: table muscima is itself a miniature"):
         main(["plan", "muscima", "--scale", "full"])
 
