@@ -16,6 +16,7 @@ for message in (
     r"torch\.meshgrid",
     "The given NumPy array is not writable",
     "__array__ implementation doesn't accept a copy keyword",
+    r"Importing from timm\.models\.layers",  # which Detectron2's ViT does
 ):
     warnings.filterwarnings("ignore", message=message)
 for name in (
