@@ -21,7 +21,8 @@ LAYERS = {
     "predict": {"command_line", "config", "engine", "prediction"},
     "calibrate": {"command_line", "data", "engine"},
     "export": {"command_line", "config", "engine", "prediction"},
-    "tables": COMMON | {"schedule", "config", "data", "evaluation", "engine", "classification"},
+    "tables": COMMON
+    | {"schedule", "config", "losses", "data", "evaluation", "engine", "classification"},
     "classification": COMMON | {"losses"},
 }
 

@@ -233,6 +233,7 @@ def test_another_config_is_no_result(run, changes, difference):
 def test_keys_that_change_no_number_are_free(run):
     changes = ["MODEL.DEVICE", "cuda", "OUTPUT_DIR", "elsewhere", "DATALOADER.NUM_WORKERS", 9]
     changes += ["TEST.FIXED_AP", True, "TEST.EVAL_PERIOD", 7]
+    changes += ["MODEL.ROI_BOX_HEAD.LDAM.SCALE", 30.0]  # of another loss than the row's
     changes += ["MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS", True]
     finish(run, changes=changes, bbox_AP=21.5)
     assert run.look().metrics
