@@ -39,6 +39,8 @@ LOADING_CHOICES = {
 }
 # Besides Detectron2's backbones; both need timm.
 OUR_BACKBONES = ("build_timm_fpn_backbone", "build_vitdet_backbone")
+# The first whose models can be built without memory for their weights, to look at their maps.
+OLDEST_TIMM = (1, 0, 22)
 OPTIMIZERS = ("SGD", "AdamW")
 # Of mixed precision.
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -429,16 +431,34 @@ def _validate_backbone(cfg: CN) -> None:
             f"it to 0 for {name}, which trains all its layers"
         )
     if name == "build_timm_fpn_backbone":
-        import timm
+        _validate_timm(cfg)
+    else:
+        _validate_vit(cfg)
 
-        known = cfg.MODEL.TIMM.NAME
-        if not timm.is_model(known):
-            similar = difflib.get_close_matches(known, timm.list_models(), n=1)
-            raise ValueError(
-                f"MODEL.TIMM.NAME is {known!r}, which is not a model of timm {timm.__version__}"
-                + "".join(f"; did you mean {other}?" for other in similar)
-            )
-        return
+
+def _validate_timm(cfg: CN) -> None:
+    import timm
+
+    if tuple(map(int, re.findall(r"\d+", timm.__version__)[:3])) < OLDEST_TIMM:
+        raise ValueError(
+            f"MODEL.BACKBONE.NAME build_timm_fpn_backbone: timm {timm.__version__} is too old: "
+            f"pip install 'timm>={'.'.join(map(str, OLDEST_TIMM))}'"
+        )
+    model, features = cfg.MODEL.TIMM.NAME, cfg.MODEL.FPN.IN_FEATURES
+    if not timm.is_model(model):
+        similar = difflib.get_close_matches(model, timm.list_models(), n=1)
+        raise ValueError(
+            f"MODEL.TIMM.NAME is {model!r}, which is not a model of timm {timm.__version__}"
+            + "".join(f"; did you mean {other}?" for other in similar)
+        )
+    if not features or not all(re.fullmatch(r"res\d", feature) for feature in features):
+        raise ValueError(
+            f"MODEL.FPN.IN_FEATURES is {features}; name maps by their strides: res2 for 4, res3 "
+            "for 8, and so on"
+        )
+
+
+def _validate_vit(cfg: CN) -> None:
     vit, sizes = cfg.MODEL.VIT, cfg.INPUT
     if vit.DEPTH < 4 or vit.DEPTH % 4:
         raise ValueError(f"MODEL.VIT.DEPTH is {vit.DEPTH}; it must be a multiple of 4")
@@ -448,7 +468,7 @@ def _validate_backbone(cfg: CN) -> None:
         if not 0 < sizes[key] <= vit.IMAGE_SIZE:
             raise ValueError(
                 f"INPUT.{key} is {sizes[key]}; it must be at most MODEL.VIT.IMAGE_SIZE, "
-                f"{vit.IMAGE_SIZE}, to which {name} pads"
+                f"{vit.IMAGE_SIZE}, to which images are padded"
             )
 
 

@@ -109,7 +109,7 @@ def _create(name: str, **arguments: Any) -> Any:
 def _arguments(name: str, out_features: tuple[str, ...]) -> dict[str, Any]:
     """Arguments of timm.create_model for these maps of images of any size."""
     strides = [2 ** int(feature.removeprefix("res")) for feature in out_features]
-    error: Exception
+    errors = []
     for arguments in ANY_SIZE:
         with torch.device("meta"):
             try:
@@ -123,9 +123,10 @@ def _arguments(name: str, out_features: tuple[str, ...]) -> dict[str, Any]:
                 _create(name, out_indices=indices, **arguments)(torch.empty(1, 3, *PROBED_SIZE))
                 return {"out_indices": indices, **arguments}
             except (AssertionError, RuntimeError, TypeError) as reason:
-                error = reason
+                errors.append(reason)
     raise ValueError(
-        f"MODEL.TIMM.NAME: {name} does not take images of any size ({error}); choose another model"
+        f"MODEL.TIMM.NAME: {name} does not take images of any size ({errors[0]}); choose "
+        "another model"
     )
 
 

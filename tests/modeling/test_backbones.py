@@ -198,6 +198,7 @@ REFUSED = [
         [*WITH_TIMM, NAME, SWIN, "MODEL.BACKBONE.FREEZE_AT", 2],
         "FREEZE_AT is 2, which is of ResNets",
     ),
+    ([*WITH_TIMM, NAME, SWIN, "MODEL.FPN.IN_FEATURES", ["p4"]], "name maps by their strides"),
     ([*WITH_VIT, "MODEL.VIT.DEPTH", 6], "DEPTH is 6; it must be a multiple of 4"),
     ([*WITH_VIT, "MODEL.VIT.IMAGE_SIZE", 100], "IMAGE_SIZE is 100; it must be a multiple of 32"),
     ([*WITH_VIT, "INPUT.MAX_SIZE_TEST", 97], "MAX_SIZE_TEST is 97; it must be at most .*, 96"),
@@ -227,11 +228,17 @@ def test_missing_timm(tmp_path, monkeypatch):
         config(tmp_path, *WITH_VIT)
 
 
+def test_old_timm(tmp_path, monkeypatch):
+    monkeypatch.setattr(timm, "__version__", "1.0.9.dev0")
+    with pytest.raises(ValueError, match="timm 1.0.9.dev0 is too old: pip install 'timm>=1.0.22'"):
+        config(tmp_path, *WITH_TIMM, NAME, "test_convnext")
+
+
 @pytest.mark.parametrize(
     "name, expected",
     [
         ("test_vit", r"strides \[16.*\], but MODEL.FPN.IN_FEATURES .* asks for \[4, 8, 16, 32\]"),
-        ("maxvit_nano_rw_256", "does not take images of any size"),
+        ("maxvit_nano_rw_256", "does not take images of any size .*divisible by window"),
     ],
 )
 def test_models_without_a_pyramid_or_of_one_size(tmp_path, name, expected):
