@@ -95,7 +95,8 @@ def requirements() -> list[str]:
     """Those of setup.cfg, but for OpenCV without the windows that bare servers cannot show."""
     config = configparser.ConfigParser()
     config.read(os.path.join(ROOT, "setup.cfg"))
-    lines = config["options"]["install_requires"] + config["options.extras_require"]["test"]
+    extras = config["options.extras_require"]
+    lines = config["options"]["install_requires"] + extras["detectron2"] + extras["test"]
     names = [line.strip() for line in lines.splitlines()]
     names = [name for name in names if name and not name.startswith(("#", "lvis"))]
     return [name.replace("opencv-python", "opencv-python-headless") for name in names]

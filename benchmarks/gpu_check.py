@@ -38,7 +38,7 @@ from eql_seesaw.engine.launch import join_ranks
 from eql_seesaw.engine.placement import Placement
 from eql_seesaw.losses import LOSSES, build_loss
 from eql_seesaw.rank_barrier import wait_for_all
-from train_net import main as train_net
+from eql_seesaw.train import train_or_evaluate
 
 from .losses import image_counts, sample_labels
 from .measure import arguments
@@ -153,7 +153,7 @@ def train(args, output: Path, *options: str, num_processes: int = 1) -> list[dic
     words = [str(word) for item in settings.items() for word in item]
     words += QUICK_TRAINING if args.quick else ()
     resume = ["--resume", "--num-gpus", str(num_processes), "--config-file", CONFIG_FILE]
-    launch(train_net, argument_parser("").parse_args([*resume, *words, *options]))
+    launch(train_or_evaluate, argument_parser("").parse_args([*resume, *words, *options]))
     lines = [json.loads(line) for line in open(output / "metrics.json")]
     assert all(math.isfinite(line["total_loss"]) for line in lines if "total_loss" in line)
     return lines

@@ -10,6 +10,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from .config_files import find_config_file
+
 # Errors of config, data, weights, disk and numbers. Their message is enough; of others it takes the
 # traceback to understand them.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
@@ -78,7 +80,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def _file(path: str) -> str:
-    if path and "://" not in path and not os.path.exists(path):
+    if path and "://" not in path and not os.path.exists(find_config_file(path)):
         raise argparse.ArgumentTypeError(f"no such file: {path}")
     return path
 
@@ -92,6 +94,10 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"error: {error}; install eql_seesaw[detectron2], and Detectron2 (docs/installation.md)"
+        )
     except (*EXPECTED_ERRORS, RankLost) as error:
         sys.exit(f"error: {last_line(error)}")
     except ProcessFailed as error:

@@ -7,7 +7,9 @@ import contextlib
 import difflib
 import importlib.util
 import keyword
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.layers import get_norm
 
+from .config_files import find_config_file
 from .losses import LOSSES, ClassificationLoss, build_loss
 from .schedule import scale_from_reference
 
@@ -307,10 +310,20 @@ def add_long_tail_config(cfg: CN) -> None:
     cfg.TEST.BEST_METRIC = ""
 
 
+class ConfigFile(CN):
+    """Detectron2's reader of YAML, which finds a file and its ``_BASE_`` in the package too."""
+
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """The content of a file and of its ``_BASE_``, as a dict."""
+        return super().load_yaml_with_base(find_config_file(filename), allow_unsafe)
+
+
 def load_config(config_file: str, overrides: list[str]) -> CN:
     """
     Args:
-        config_file: YAML, which may name its ``_BASE_``. It cannot run code.
+        config_file: YAML, which may name its ``_BASE_``. It cannot run code. For both,
+            ``configs/...`` may be the package's (:func:`~.config_files.find_config_file`).
         overrides: KEY VALUE KEY VALUE ...
 
     Returns:
@@ -336,7 +349,13 @@ def merge_config(config_file: str, overrides: list[str]) -> CN:
     add_long_tail_config(cfg)
     if config_file:
         with _one_line_errors(f"config file {config_file}", cfg):
-            cfg.merge_from_file(config_file, allow_unsafe=False)
+            content = ConfigFile.load_yaml_with_base(config_file)
+            # Detectron2 takes files, and sees to what was written for its older versions.
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, os.path.basename(config_file))
+                with open(path, "w") as f:
+                    yaml.safe_dump(content, f)
+                cfg.merge_from_file(path, allow_unsafe=False)
     for option in overrides:
         if option.startswith("--"):
             raise ValueError(f"{option} must stand before the KEY VALUE pairs")

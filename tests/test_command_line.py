@@ -34,7 +34,7 @@ COMMANDS = [
     (["eql_seesaw.tables", "--help"], 0, "collect"),
     (["eql_seesaw.tables", "list", "--output", "no folder"], 0, "seesaw_2"),
     (["eql_seesaw.tables", "show", "seesaw_2"], 0, "APr"),
-    (["eql_seesaw.tables", "show", "sesaw_2"], "error: no table 'sesaw_2'; there are eql_1", ""),
+    (["eql_seesaw.tables", "show", "sesaw_2"], "error: no table 'sesaw_2'; there are balms, ", ""),
     (["eql_seesaw.tables", "plan", "seesaw_2", "--scale", "tiny"], 2, "invalid choice: 'tiny'"),
     (["eql_seesaw.predict", "--help"], 0, "--score-threshold"),
     (["eql_seesaw.export", "--help"], 0, "torchscript"),

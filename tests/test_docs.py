@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from eql_seesaw import programs
 from eql_seesaw.data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from eql_seesaw.data.symbols import generate_symbols
 from eql_seesaw.engine import load_config
@@ -149,6 +150,9 @@ def test_commands_are_those_of_the_programs(document, parse):
             script = "docs/train.slurm" if name == "sbatch" else "train_net.py"
             args = parse(runpy.run_path, "train_net.py", words[words.index(script) + 1 :])
             load_config(args.config_file, args.opts)
+        elif name.startswith("eql-seesaw-"):
+            (module,) = getattr(programs, name.removeprefix("eql-seesaw-")).args
+            parse(runpy.run_module, f"eql_seesaw.{module}", words[1:])
         elif words[:2] == ["python", "-m"] and words[2].startswith("eql_seesaw"):
             args = parse(runpy.run_module, words[2], words[3:])
             table = getattr(args, "table", None)

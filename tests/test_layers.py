@@ -7,20 +7,23 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "eql_seesaw"
 # What stands above the rooms, and imports none of them.
-COMMON = {"atomic_write", "command_line", "normed_layers", "rank_barrier"}
+COMMON = {"atomic_write", "command_line", "config_files", "normed_layers", "rank_barrier"}
 LAYERS = {
     **{name: set() for name in COMMON},
+    "command_line": {"config_files"},
     "losses": set(),
     "schedule": set(),
-    "config": {"losses", "schedule"},
+    "config": {"config_files", "losses", "schedule"},
     "data": COMMON | {"config"},
     "modeling": COMMON | {"losses", "config", "data"},
     "evaluation": COMMON | {"config", "data"},
     "engine": COMMON | {"losses", "schedule", "config", "data", "modeling", "evaluation"},
     "prediction": COMMON | {"config", "data", "evaluation", "engine"},
+    "train": {"command_line", "engine"},
     "predict": {"command_line", "config", "engine", "prediction"},
     "calibrate": {"command_line", "data", "engine"},
     "export": {"command_line", "config", "engine", "prediction"},
+    "programs": {"command_line"},
     "tables": COMMON
     | {"schedule", "config", "losses", "data", "evaluation", "engine", "classification"},
     "classification": COMMON | {"losses"},
@@ -51,5 +54,6 @@ def test_layers(room):
 
 
 def test_every_room_has_its_place():
-    rooms = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__")}
+    names = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__")}
+    rooms = names - {"configs"}  # a link: the wheel holds them too
     assert rooms == LAYERS.keys()

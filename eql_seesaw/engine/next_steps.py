@@ -8,10 +8,13 @@ import sys
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from ..config_files import PACKAGE
 from ..losses import LOSSES
 from .evaluation import inference_folder
 
 logger = logging.getLogger(__name__)
+
+TRAIN_MODULE = os.path.join(PACKAGE, "train.py")
 
 
 def log_next_steps(cfg: CfgNode) -> None:
@@ -33,10 +36,13 @@ def log_next_steps(cfg: CfgNode) -> None:
         min(path, os.path.relpath(path), key=len)
         for path in (sys.executable, os.path.abspath(sys.argv[0]))
     )
+    # Started by python -m, which then has the module's file there.
+    is_module = os.path.abspath(sys.argv[0]) == TRAIN_MODULE
+    program = [python, "-m", "eql_seesaw.train"] if is_module else [python, script]
     # Detectron2 writes the whole config there, overrides included.
     config = ["--config-file", os.path.join(output_dir, "config.yaml")]
     weights = ["--weights", os.path.join(output_dir, "model_final.pth")]
-    run = [python, script, *config]
+    run = [*program, *config]
     commands = [[python, "-m", "tensorboard.main", "--logdir", output_dir]]
     if cfg.DATASETS.TEST:
         commands.append([*run, "--eval-only", "--resume"])

@@ -27,8 +27,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     args = parse_arguments(arguments)
     with one_line_errors():
-        if not os.path.exists("train_net.py"):
-            raise FileNotFoundError("no train_net.py here; run this in the repository's folder")
         return args.command(args)
 
 

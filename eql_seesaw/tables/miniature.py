@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from detectron2.config import CfgNode
 
 from ..atomic_write import atomic_file
-from ..config import merge_config
+from ..config import ConfigFile, merge_config
+from ..config_files import find_config_file
 from .table import Row
 
 CONFIG = os.path.join("configs", "miniature", "Base-miniature.yaml")
@@ -37,11 +37,11 @@ def write_miniature(row: Row, dataset: str, folder: str) -> str:
     Returns:
         The file's path.
     """
-    content = CfgNode.load_yaml_with_base(CONFIG)
+    content = ConfigFile.load_yaml_with_base(CONFIG)
     # A row's own heads make a cascade.
     content["MODEL"]["ROI_HEADS"].pop("NAME", None)
     _scale_frequencies(content, row, ANNOTATED_IMAGES[dataset] / MINIATURE_IMAGES)
-    base = os.path.relpath(os.path.abspath(row.config), os.path.realpath(folder))
+    base = os.path.relpath(os.path.abspath(find_config_file(row.config)), os.path.realpath(folder))
     path = os.path.join(folder, "mini.yaml")
     with atomic_file(path) as f:
         f.write(yaml.safe_dump({"_BASE_": base, **content}, sort_keys=False))

@@ -190,7 +190,8 @@ class Run:
 
     def command(self, num_gpus: int, batch: int) -> list[str]:
         """Arguments for Python: the run is trained, or goes on from its last checkpoint."""
-        command = ["train_net.py", "--config-file", self.config_file]
+        program = ["train_net.py"] if os.path.exists("train_net.py") else ["-m", "eql_seesaw.train"]
+        command = [*program, "--config-file", self.config_file]
         if self.scale == "full":
             command += ["--num-gpus", str(num_gpus)]
         if has_checkpoint(self.folder):

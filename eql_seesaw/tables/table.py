@@ -49,7 +49,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name, label: for commands, unique in the table, and for readers.
-        config: YAML file, relative to the repository root; empty in tables without training, and
+        config: YAML file, ``configs/...``; empty in tables without training, and
             of image classification.
         classification: arguments of ``python -m eql_seesaw.classification``, with one loss; empty
             where that does not train the row.

@@ -2,6 +2,7 @@ import logging
 
 import pytest
 
+from eql_seesaw import train
 from eql_seesaw.engine.next_steps import log_next_steps
 from tests.modeling.tiny_model import tiny_config
 
@@ -17,6 +18,13 @@ def test_commands_work_from_where_training_was_started(
     with caplog.at_level(logging.INFO):
         log_next_steps(tiny_config(tmp_path, "LongTailROIHeads"))
     assert f" {script} --config-file " in caplog.text
+
+
+def test_commands_of_a_training_that_is_a_module(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("sys.argv", [train.__file__])
+    with caplog.at_level(logging.INFO):
+        log_next_steps(tiny_config(tmp_path, "LongTailROIHeads"))
+    assert " -m eql_seesaw.train --config-file " in caplog.text
 
 
 def test_no_evaluation_is_offered_without_a_dataset_for_it(tmp_path, caplog):

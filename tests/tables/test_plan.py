@@ -174,8 +174,6 @@ def test_mistakes_are_one_line(run_command):
     assert run_command("plan", "big", "--seeds", "0")[0] == 2
     status, text = run_command("collect", "big", "--rows", "ce", "p")
     assert status == 2 and text.endswith(": error: unrecognized arguments: p\n")
-    Path("train_net.py").unlink()
-    assert "no train_net.py here" in run_command("list")[0]
 
 
 @pytest.mark.slow
