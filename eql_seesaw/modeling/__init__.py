@@ -11,6 +11,7 @@ from .fast_rcnn import (
     SeesawFastRCNNOutputLayers,
     SoftmaxEQLFastRCNNOutputLayers,
 )
+from .loss_for_dataset import loss_for_dataset
 from .mask_head import NormedMaskRCNNConvUpsampleHead, OwnClassMaskRCNNConvUpsampleHead
 from .roi_heads import LongTailCascadeROIHeads, LongTailRes5ROIHeads, LongTailROIHeads
 from .scaled_linear import ScaledLinear, ScaledNormedLinear
@@ -35,6 +36,7 @@ __all__ = [
     "build_timm_fpn_backbone",
     "build_vitdet_backbone",
     "freeze_all_but_classifiers",
+    "loss_for_dataset",
     "model_summary",
     "protection_doubts",
 ]
