@@ -429,10 +429,15 @@ def _validate_model(cfg: CN) -> None:
                 f"MODEL.{node}.NORM is {norm!r}, which Detectron2 does not know; it knows BN, "
                 'SyncBN, FrozenBN, GN, LN and "" for none'
             ) from None
-    if cfg.TEST.AUG.ENABLED:
+    augmentation = cfg.TEST.AUG
+    if augmentation.ENABLED and model.META_ARCHITECTURE != "GeneralizedRCNN":
         raise ValueError(
-            "TEST.AUG.ENABLED is true, but evaluation here does not augment its images; leave it "
-            "false"
+            "TEST.AUG.ENABLED is true, which Detectron2 has for MODEL.META_ARCHITECTURE "
+            f"GeneralizedRCNN, not for {model.META_ARCHITECTURE}; set it to false"
+        )
+    if augmentation.ENABLED and not (augmentation.MIN_SIZES and min(augmentation.MIN_SIZES) > 0):
+        raise ValueError(
+            f"TEST.AUG.MIN_SIZES is {augmentation.MIN_SIZES}; name a size at least, all from 1"
         )
 
 
@@ -489,6 +494,11 @@ def _validate_vit(cfg: CN) -> None:
                 f"INPUT.{key} is {sizes[key]}; it must be at most MODEL.VIT.IMAGE_SIZE, "
                 f"{vit.IMAGE_SIZE}, to which images are padded"
             )
+    if cfg.TEST.AUG.ENABLED and cfg.TEST.AUG.MAX_SIZE > vit.IMAGE_SIZE:
+        raise ValueError(
+            f"TEST.AUG.MAX_SIZE is {cfg.TEST.AUG.MAX_SIZE}; it must be at most "
+            f"MODEL.VIT.IMAGE_SIZE, {vit.IMAGE_SIZE}, to which images are padded"
+        )
 
 
 def _validate_datasets(cfg: CN) -> None:

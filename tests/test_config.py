@@ -26,7 +26,11 @@ REFUSED = [
     (["MODEL.KEYPOINT_ON", "True"], "MODEL.KEYPOINT_ON is true, but here keypoints are neither"),
     (["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS is true, but"),
     (["MODEL.META_ARCHITECTURE", "RetinaNet"], "'RetinaNet', .* use GeneralizedRCNN"),
-    (["TEST.AUG.ENABLED", "True"], "TEST.AUG.ENABLED is true"),
+    (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"], "MIN_SIZES is .*; name a size"),
+    (
+        ["TEST.AUG.ENABLED", "True", "MODEL.META_ARCHITECTURE", "Own"],
+        "TEST.AUG.ENABLED is true, .* not for Own",
+    ),
     (
         [f"{MASK_HEAD}.MASK_THRESH_TEST", "1.0"],
         "MASK_THRESH_TEST is 1.0; it must be between 0 and 1",

@@ -6,6 +6,7 @@ import os
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from torch import nn
 
@@ -20,14 +21,32 @@ from .setup import Setup
 logger = logging.getLogger(__name__)
 
 
-def evaluate(setup: Setup, model: nn.Module) -> dict:
+def evaluate(setup: Setup, model: nn.Module, is_trained: bool = True) -> dict:
     """
-    Evaluate a model on each dataset of DATASETS.TEST, and draw and report what it does.
+    Evaluate a model on each dataset of DATASETS.TEST, and draw and report what it does. With
+    TEST.AUG.ENABLED do so once more with test-time augmentation.
+
+    Args:
+        setup: config and data.
+        model: Detectron2's ``GeneralizedRCNN``, or it in ``DistributedDataParallel``.
+        is_trained: false within a training, where nothing is augmented.
 
     Returns:
-        Metrics as Detectron2's trainers have them: {"bbox": {"AP": percent, ...}, ...}; where there
-        are several datasets, by their names.
+        Metrics as Detectron2's trainers have them: {"bbox": {"AP": percent, ...}, ...}, and those
+        with augmentation as "bbox_TTA" and so on; where there are several datasets, by their names.
     """
+    results = _evaluate(setup, model, augmented=False)
+    if setup.cfg.TEST.AUG.ENABLED and is_trained:
+        logger.info("The same with test-time augmentation (TEST.AUG), as bbox_TTA and so on")
+        augmented_model = GeneralizedRCNNWithTTA(setup.cfg, model).train(model.training)
+        for name, metrics in _evaluate(setup, augmented_model, augmented=True).items():
+            results[name].update({f"{task}_TTA": values for task, values in metrics.items()})
+    wait_for_all()  # all go on, or end, together
+    return next(iter(results.values())) if len(results) == 1 else results
+
+
+def _evaluate(setup: Setup, model: nn.Module, augmented: bool) -> dict[str, dict]:
+    """Metrics by dataset."""
     cfg = setup.cfg
     statistics = None if setup.training_set is None else setup.training_set.statistics
     results, evaluated = {}, {}
@@ -40,7 +59,7 @@ def evaluate(setup: Setup, model: nn.Module) -> dict:
         loader.worker_init_fn = leave_signals_to_parent
         evaluator = LongTailLVISEvaluator(
             name,
-            inference_folder(cfg, name),
+            inference_folder(cfg, name, augmented),
             ground_truth=ground_truth,
             class_statistics=statistics,
             max_detections=cfg.TEST.LVIS_MAX_DETECTIONS,
@@ -55,11 +74,11 @@ def evaluate(setup: Setup, model: nn.Module) -> dict:
             print_csv_format(results[name])
     for name, result in evaluated.items():
         if result is not None:
-            show_evaluation(cfg, result, inference_folder(cfg, name))
-    wait_for_all()  # all go on, or end, together
-    return results[name] if len(results) == 1 else results
+            show_evaluation(cfg, result, inference_folder(cfg, name, augmented))
+    return results
 
 
-def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Folder of a dataset's evaluation."""
-    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+def inference_folder(cfg: CfgNode, dataset_name: str, augmented: bool = False) -> str:
+    """Folder of a dataset's evaluation, or of that with test-time augmentation."""
+    folder = "inference_TTA" if augmented else "inference"
+    return os.path.join(cfg.OUTPUT_DIR, folder, dataset_name)

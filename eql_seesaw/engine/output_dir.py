@@ -76,7 +76,7 @@ def _locked(folder: str, is_exclusive: bool) -> Iterator[None]:
                     f"OUTPUT_DIR {folder}: a training is running there, and evaluates into the "
                     "same folder; give another OUTPUT_DIR, and its checkpoint as MODEL.WEIGHTS"
                 )
-            for inference in glob.glob(os.path.join(glob.escape(folder), "inference", "*")):
+            for inference in glob.glob(os.path.join(glob.escape(folder), "inference*", "*")):
                 remove_stale(inference, 0.0 if is_exclusive else SECONDS_TO_BE_STALE)
             _try_to_write(folder)
         except OSError as error:

@@ -255,7 +255,8 @@ class LongTailTrainer(DefaultTrainer):
     def _evaluate(self) -> dict:
         try:
             with self.signals.at_once():
-                self._last_eval_results = evaluate(self.setup, self.model)
+                is_trained = self.iter >= self.max_iter
+                self._last_eval_results = evaluate(self.setup, self.model, is_trained)
         except TrainingStopped:
             logger.info("stopped by a signal in an evaluation; --resume begins with it")
             raise

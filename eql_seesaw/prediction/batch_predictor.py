@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Instances
 from PIL import Image
 
@@ -66,7 +66,11 @@ class BatchPredictor:
         self._resize = T.ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
-        self.model = build_model(_prediction_config(cfg, score_threshold)).eval()
+        prediction_cfg = _prediction_config(cfg, score_threshold)
+        self.model = build_model(prediction_cfg).eval()
+        self._augmented_model = None
+        if cfg.TEST.AUG.ENABLED:
+            self._augmented_model = GeneralizedRCNNWithTTA(prediction_cfg, self.model).eval()
         metadata = load_trained(build_checkpointer(cfg, self.model), weights)
         metadata = metadata or _metadata_of_datasets(cfg)
         if metadata is None:
@@ -107,8 +111,13 @@ class BatchPredictor:
         """Detections of a batch of what :meth:`preprocess` returned."""
         if not inputs:
             return []
+        model = self.model
+        if self._augmented_model is not None:
+            model = self._augmented_model
+            # Images of bytes are resized as in evaluation.
+            inputs = [{**x, "image": x["image"].to(torch.uint8)} for x in inputs]
         with torch.no_grad():
-            return [output["instances"].to("cpu") for output in self.model(inputs)]
+            return [output["instances"].to("cpu") for output in model(inputs)]
 
     def lvis_results(self, instances: Instances, image_id: int) -> list[dict]:
         """

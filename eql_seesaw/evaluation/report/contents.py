@@ -88,7 +88,7 @@ def run_names(folders: Sequence[Path]) -> list[str]:
         row's overrides after commas; those that both have are left out.
     """
     folders = [folder.resolve() for folder in folders]
-    runs = [f.parents[1] if f.parent.name == "inference" else f for f in folders]
+    runs = [f.parents[1] if f.parent.name in ("inference", "inference_TTA") else f for f in folders]
     if len(set(runs)) < len(set(folders)):
         runs = folders
     num_parts = 1
