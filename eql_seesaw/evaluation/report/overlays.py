@@ -71,7 +71,7 @@ class Overlays:
         counted = detections.counted(
             self._iou_type, self._result.max_detections, image, annotations
         )
-        if counted.masks:
+        if counted.masks is not None:
             boxes = mask_util.toBbox(list(counted.masks)).reshape(-1, 4)
             counted = dataclasses.replace(counted, boxes=boxes)
         return counted

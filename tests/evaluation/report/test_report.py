@@ -178,6 +178,14 @@ def test_no_detections(shapes, tmp_path):
     assert "No object's best detection is of another class." in page
 
 
+def test_image_whose_detections_do_not_count(shapes, tmp_path, without_png):
+    """They are of a class that nobody has looked for there."""
+    results = [{**x, "category_id": 2} if x["image_id"] == 2 else x for x in shapes.results]
+    result = shapes.evaluate(tmp_path / "others", results=results)
+    page = read(write_report(result, tmp_path / "report"))
+    assert "0 right, 0 wrong, 2 missed" in category(page, 1).split("Worst images")[1]
+
+
 def test_compare(folder, shapes, tmp_path, capsys, without_png):
     shapes.evaluate(tmp_path / "other", results=shapes.results[:3])
     assert main([str(folder), "--compare", str(tmp_path / "other")]) == 0
