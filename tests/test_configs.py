@@ -29,7 +29,7 @@ CONFIGS = [path for path in FILES if not path.name.startswith("Base-")]
 LVIS_CONFIGS = [
     path for path in CONFIGS if path.parent.name.startswith("lvis_") and "_R_" in path.name
 ]
-ROWS = [(name, row) for name in table_names() for row in load_table(name).rows]
+ROWS = [(name, row) for name in table_names() for row in load_table(name).rows if row.config]
 
 
 def config_id(path):
