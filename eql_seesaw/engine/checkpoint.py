@@ -191,14 +191,18 @@ def build_checkpointer(
             metadata = {"thing_classes": names, "category_ids": ids}
     predictor = next(m for m in model.modules() if isinstance(m, LongTailFastRCNNOutputLayers))
     is_normed = isinstance(predictor.cls_score, NormedLinear)
+    loss = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
     classifier = {
-        CLS_LOSS: cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS,
+        CLS_LOSS: loss,
         "MODEL.ROI_HEADS.NUM_CLASSES": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
         NORMED_CLASSIFIER: is_normed,
         "MODEL.ROI_BOX_HEAD.TEMPERATURE": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE if is_normed else 1.0,
         # A classifier trained anew is like any other.
         DECOUPLED: "scale" if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "scale" else "none",
     }
+    link = cfg.MODEL.ROI_BOX_HEAD.get(loss.upper(), {}).get("LINK")
+    if link is not None:
+        classifier[f"MODEL.ROI_BOX_HEAD.{loss.upper()}.LINK"] = link
     return LongTailCheckpointer(
         model,
         cfg.OUTPUT_DIR,

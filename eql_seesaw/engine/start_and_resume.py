@@ -260,7 +260,9 @@ def _difference(
         # Detectron2's own models have a plain softmax classifier; whether it has the right shape is
         # seen when it is loaded.
         found = {**checkpointer.classifier, CLS_LOSS: "softmax_ce", NORMED_CLASSIFIER: False}
-    found = {DECOUPLED: "none", **found}  # files of before there was the key
+    # Files of before there were these keys.
+    links = [key for key in checkpointer.classifier if key.endswith(".LINK")]
+    found = {DECOUPLED: "none", **dict.fromkeys(links, "sigmoid"), **found}
     for key in compared:
         value = checkpointer.classifier[key]
         if found.get(key) != value:

@@ -86,4 +86,5 @@ class DropLoss(SigmoidLoss):
         return kept.bernoulli_(probability.expand(logits.shape), generator=self.generator)
 
     def extra_repr(self) -> str:
-        return f"protected={int(self.protected_classes.sum())} of {self.num_classes} classes"
+        protected = f"protected={int(self.protected_classes.sum())} of {self.num_classes} classes"
+        return ", ".join(filter(None, (protected, super().extra_repr())))

@@ -99,7 +99,8 @@ class EqualizationLoss(SigmoidLoss):
         return weighted_sigmoid(logits, gt_classes, weights, link=self.link_function)
 
     def extra_repr(self) -> str:
-        return (
+        own = (
             f"protected={int(self.protected_classes.sum())} of {self.num_classes} classes, "
             f"tail_ratio={100 * self.tail_ratio:.2f}%, excluding_function={self.excluding_function}"
         )
+        return ", ".join(filter(None, (own, super().extra_repr())))

@@ -26,7 +26,7 @@ class EqualizedFocalLoss(SigmoidLoss):
 
     As :class:`~.focal.FocalLoss` it is divided by all R samples, where the released code, a
     one-stage detector's, divides by the foreground ones. The gradients of the statistics are not
-    divided, which cancels out in their ratio.
+    divided: a divisor that is the same in all steps would cancel out in their ratio.
 
     Args:
         num_classes: K. Takes K logits; a background sample is a negative of every class.

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import float32_or_better
-from .softmax import SoftmaxLoss, shifted_softmax
+from .softmax import SoftmaxLoss, own_log_probabilities, shifted_softmax
 
 # Mean score of every class at the start of training, and of background at all times.
 INITIAL_SCORE = 0.01
@@ -65,10 +64,7 @@ class EquilibriumLoss(SoftmaxLoss):
         return shifted_softmax(logits, gt_classes, m.log())
 
     def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
-        # With objectness background samples have no column; here they have any.
-        labels = gt_classes.clamp(max=self.num_columns - 1)
-        logits = float32_or_better(logits[:, : self.num_columns])
-        scores = (-F.cross_entropy(logits, labels, reduction="none").double()).exp()
+        scores = own_log_probabilities(logits[:, : self.num_columns], gt_classes).exp()
         sums = scores.new_zeros(2, self.num_classes + 1)
         sums[0].scatter_add_(0, gt_classes, scores)
         sums[1].scatter_add_(0, gt_classes, torch.ones_like(scores))

@@ -8,8 +8,8 @@ from .base import computation_dtype, float32_or_better
 from .row_blocks import row_blocks
 from .sigmoid import SigmoidLossWithBackground, weighted_sigmoid
 
-# Of a mean probability in the confusion matrix.
-FLOOR = 1e-3
+# Lowest mean probability in the confusion matrix.
+PROBABILITY_FLOOR = 1e-3
 
 
 class ForegroundClassificationBalanceLoss(SigmoidLossWithBackground):
@@ -36,13 +36,13 @@ class ForegroundClassificationBalanceLoss(SigmoidLossWithBackground):
     Args:
         num_classes: K. Takes K + 1 logits.
         alpha: strength of the margins.
-        score_threshold: xi.
+        score_threshold: xi, in (0, 1].
         prior_probability: of every class, and of background, at the start of training.
 
     Attributes:
-        probability_sums (Tensor): float64 (K, K), C times the samples of its row's class; as
-            :attr:`samples`, int64 (K,), cumulative, summed over ranks, and in checkpoints: of 1,203
-            classes 12 MB.
+        probability_sums (Tensor): float64 (K, K), C times the samples of its row's class,
+            cumulative, summed over ranks; in checkpoints, where 1,203 classes take 12 MB.
+        samples (Tensor): int64 (K,), of each class, cumulative, summed over ranks; in checkpoints.
     """
 
     probability_sums: Tensor
@@ -59,13 +59,14 @@ class ForegroundClassificationBalanceLoss(SigmoidLossWithBackground):
         super().__init__(num_classes, prior_probability)
         if alpha < 0:
             raise ValueError(f"alpha must not be negative, got {alpha}")
-        if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
+        if not 0 < score_threshold <= 1:
+            raise ValueError(f"score_threshold must be in (0, 1], got {score_threshold}")
         self.alpha = alpha
         self.score_threshold = score_threshold
         sums = torch.zeros(num_classes, num_classes, dtype=torch.float64, device="cpu")
         self.register_buffer("probability_sums", sums)
-        self.register_buffer("samples", sums[0].long())
+        samples = torch.zeros(num_classes, dtype=torch.int64, device="cpu")
+        self.register_buffer("samples", samples)
 
     def sample_losses(
         self, logits: Tensor, gt_classes: Tensor, annotated_classes: Tensor | None
@@ -93,7 +94,7 @@ class ForegroundClassificationBalanceLoss(SigmoidLossWithBackground):
     def margins(self, dtype: torch.dtype) -> Tensor:
         """(K + 1, K + 1), of a class's samples in a row; 0 for background."""
         confusion = self.probability_sums / self.samples.clamp(min=1)[:, None]
-        log_confusion = confusion.to(dtype).clamp(min=FLOOR).log()
+        log_confusion = confusion.to(dtype).clamp(min=PROBABILITY_FLOOR).log()
         return F.pad(self.alpha * (log_confusion - log_confusion.T), (0, 1, 0, 1))
 
     def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:

@@ -44,6 +44,11 @@ class SigmoidLink:
         return math.log(probability / (1 - probability))
 
 
+# Logits of the Gumbel link in between which e^-z and its exponential are in the range of float32.
+LOWEST_LOGIT = -4.0
+HIGHEST_LOGIT = 80.0
+
+
 class GumbelLink(SigmoidLink):
     r"""
     :math:`p = e^{-e^{-z}}`, the distribution function of Gumbel, with binary cross entropy: Gumbel
@@ -56,33 +61,33 @@ class GumbelLink(SigmoidLink):
 
     # The bias of the released code is -2.
     prior_probability = math.exp(-math.exp(2))
-    # In between e^-z and its exponential are in the range of float32.
-    lowest, highest = -4.0, 80.0
 
     def negative(self, logits: Tensor, classes: Tensor | slice) -> Tensor:
-        # From the highest on it is the logit itself.
-        return (logits - self.highest).clamp(min=0) - (
-            -torch.expm1(-self._minus_log_p(logits))
+        # From the highest logit on it is the logit itself.
+        return (logits - HIGHEST_LOGIT).clamp(min=0) - (
+            -torch.expm1(-_clamped_minus_log_p(logits))
         ).log()
 
     def negative_derivative(self, logits: Tensor, classes: Tensor | slice) -> Tensor:
-        minus_log_p = self._minus_log_p(logits)
+        minus_log_p = _clamped_minus_log_p(logits)
         return minus_log_p / torch.expm1(minus_log_p)
 
     def positive(self, logits: Tensor, classes: Tensor | slice) -> Tensor:
-        return self._minus_log_p(logits) * (1 + (self.lowest - logits).clamp(min=0))
+        return _clamped_minus_log_p(logits) * (1 + (LOWEST_LOGIT - logits).clamp(min=0))
 
     def positive_derivative(self, logits: Tensor, classes: Tensor | slice) -> Tensor:
-        return -self._minus_log_p(logits)
-
-    def _minus_log_p(self, logits: Tensor) -> Tensor:
-        return (-logits.clamp(self.lowest, self.highest)).exp()
+        return -_clamped_minus_log_p(logits)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return (-(-logits).exp()).exp()
 
     def logit(self, probability: float) -> float:
         return -math.log(-math.log(probability))
+
+
+def _clamped_minus_log_p(logits: Tensor) -> Tensor:
+    """-log p of the Gumbel link, of logits cut to the range above."""
+    return (-logits.clamp(LOWEST_LOGIT, HIGHEST_LOGIT)).exp()
 
 
 LINKS: dict[str, SigmoidLink] = {"sigmoid": SigmoidLink(), "gumbel": GumbelLink()}

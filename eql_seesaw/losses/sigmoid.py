@@ -182,6 +182,10 @@ class SigmoidLoss(ClassificationLoss):
         super().init_classifier(classifier)
         nn.init.constant_(classifier.bias, self.link_function.logit(self.prior_probability))
 
+    def extra_repr(self) -> str:
+        """The link, where it is another than the sigmoid."""
+        return "" if self.link in (None, "sigmoid") else f"link={self.link}"
+
 
 class SigmoidLossWithBackground(SigmoidLoss):
     r"""

@@ -48,6 +48,20 @@ def shifted_softmax(logits: Tensor, gt_classes: Tensor, shifts: Tensor) -> Tenso
     return offset_softmax(logits, gt_classes, lambda z, rows: b - b[gt_classes[rows], None])
 
 
+def own_log_probabilities(logits: Tensor, gt_classes: Tensor) -> Tensor:
+    """
+    Args:
+        logits: (R, C), any floating dtype; computed in float32 or better.
+        gt_classes: (R,) int64. A label from C on, of a background sample without a logit of its
+            own, is taken for C - 1.
+
+    Returns:
+        (R,) float64, log of the softmax probability of the sample's own class.
+    """
+    labels = gt_classes.clamp(max=logits.shape[1] - 1)
+    return -F.cross_entropy(float32_or_better(logits), labels, reduction="none").double()
+
+
 class _OffsetSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, own, offsets):

@@ -6,11 +6,11 @@ from torch.nn import functional as F
 
 from .base import computation_dtype
 from .row_blocks import row_blocks
-from .softmax import SoftmaxLoss, shifted_softmax
+from .softmax import SoftmaxLoss, own_log_probabilities, shifted_softmax
 
-# Of a sum of gradients. 1e-4 in the released code, where they are divided by the samples of a step:
-# here it is that of 512, an image's proposals.
-FLOOR = 0.05
+# Lowest sum of gradients. 1e-4 in the released code, where they are divided by the samples of a
+# step: here it is that of 512, an image's proposals.
+GRADIENT_FLOOR = 0.05
 
 
 class SoftmaxEqualizationLossV2(SoftmaxLoss):
@@ -61,7 +61,7 @@ class SoftmaxEqualizationLossV2(SoftmaxLoss):
 
     def shifts(self) -> Tensor:
         """tau log g, float64 (C,), of the classes and of background in the softmax."""
-        gradients = self.positive_gradients.clamp(min=FLOOR)
+        gradients = self.positive_gradients.clamp(min=GRADIENT_FLOOR)
         log_g = (gradients / gradients.mean()).log()
         return self.tau * F.pad(log_g, (0, self.num_columns - self.num_classes))
 
@@ -69,14 +69,12 @@ class SoftmaxEqualizationLossV2(SoftmaxLoss):
         return shifted_softmax(logits, gt_classes, self.shifts())
 
     def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
-        # With objectness background samples have no column; here they have any.
-        labels = gt_classes.clamp(max=self.num_columns - 1)
         shifts = self.shifts().to(computation_dtype(logits))
         sums = self.positive_gradients.new_zeros(self.num_classes + 1)
         for rows in row_blocks(logits):
             z = logits[rows, : self.num_columns] + shifts
-            losses = F.cross_entropy(z, labels[rows], reduction="none")
-            sums.scatter_add_(0, gt_classes[rows], -torch.expm1(-losses.double()))  # 1 - p_y
+            log_p = own_log_probabilities(z, gt_classes[rows])
+            sums.scatter_add_(0, gt_classes[rows], -torch.expm1(log_p))  # 1 - p_y
         return {"positive_gradients": sums[: self.num_classes]}
 
     def extra_repr(self) -> str:

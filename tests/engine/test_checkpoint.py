@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 
@@ -280,18 +281,24 @@ COUNTED = {
 }
 
 
+LINK = "MODEL.ROI_BOX_HEAD.DROP_LOSS.LINK"
+
+
 class TestResume:
     @pytest.fixture
     def run(self, tmp_path):
         """``run(loss=..., training_set=..., ...)``: a checkpointer of a run with these."""
 
-        def build(loss="seesaw", training_set=COUNTED, value=1, num_classes=3, **settings):
+        def build(
+            loss="seesaw", training_set=COUNTED, value=1, num_classes=3, classifier=(), **settings
+        ):
             return LongTailCheckpointer(
                 Detector(value, num_classes),
                 str(tmp_path),
                 classifier={
                     "MODEL.ROI_BOX_HEAD.CLS_LOSS": loss,
                     "MODEL.ROI_HEADS.NUM_CLASSES": num_classes,
+                    **dict(classifier),
                 },
                 training_set=training_set,
                 trainer=Trainer(),
@@ -360,6 +367,25 @@ class TestResume:
         assert state == {"iteration": 4, "_trainer": {"iteration": 4}}
         (message,) = [line for line in warnings(caplog) if "RESUME_CHANGED" in line]
         assert "but here it is" in message and "optimizer start anew" in message
+
+    def test_changed_link(self, run, tmp_path, caplog):
+        """A file that does not tell was trained with the sigmoid."""
+        links = [{}, {LINK: "sigmoid"}, {LINK: "gumbel"}]
+        old, sigmoid, gumbel = (
+            functools.partial(run, "drop_loss", classifier=link) for link in links
+        )
+        old(value=7).save("model_0000004", iteration=4)
+        assert self.resume(sigmoid())[0] == self.all_loaded
+        with pytest.raises(CheckpointError, match="DROP_LOSS.LINK sigmoid, but here it is gumbel"):
+            self.resume(gumbel())
+        gumbel(value=7).save("model_0000004", iteration=4)
+        assert self.resume(gumbel())[0] == self.all_loaded
+        with pytest.raises(CheckpointError, match="DROP_LOSS.LINK gumbel, but here it is sigmoid"):
+            self.resume(sigmoid())
+        new = sigmoid()
+        load_start(new, str(tmp_path / "model_0000004.pth"))
+        assert (new.model.values()["backbone"], new.model.values()["cls_score"]) == (7, 1)
+        assert "LINK gumbel, but here it is sigmoid; the classifier starts anew" in caplog.text
 
     def test_other_classes_as_asked(self, run):
         metadata = {"thing_classes": ["a", "b", "c"], "category_ids": [1, 2, 3]}
@@ -439,6 +465,13 @@ class TestResume:
         checkpointer = run(training_set=self.other)
         load_start(checkpointer, str(tmp_path / "model_0000004.pth"))
         assert checkpointer.model.values()["backbone"] == 7
+
+
+def test_link_is_part_of_the_classifier(tmp_path):
+    losses = ["MODEL.ROI_BOX_HEAD.CLS_LOSS", "sigmoid_ce"]
+    links = ["MODEL.ROI_BOX_HEAD.SIGMOID_CE.LINK", "gumbel"]
+    cfg = tiny_config(tmp_path, "LongTailROIHeads", *losses, *links)
+    assert links[1] == build_checkpointer(cfg, build_model(cfg)).classifier[links[0]]
 
 
 def test_description_of_a_training_set(tmp_path, dataset):

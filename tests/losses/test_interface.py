@@ -379,6 +379,7 @@ def test_wrong_inputs(name):
         ("equilibrium", {"momentum": 1.1}, "momentum"),
         ("fcbl", {"alpha": -1}, "alpha"),
         ("fcbl", {"score_threshold": 2}, "score_threshold"),
+        ("fcbl", {"score_threshold": 0}, "score_threshold"),
         ("ecm", {"background_ratio": 0}, "background_ratio"),
         ("focal", {"alpha": 1.5}, "alpha"),
         ("focal", {"alpha": -1}, "alpha"),

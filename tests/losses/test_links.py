@@ -70,6 +70,8 @@ def test_probabilities_and_predicted_classes(name):
     assert loss.probabilities(logits)[1, 3] == 0
     assert loss.predicted_classes(logits).tolist() == [K, 1]
     assert loss.link == "gumbel"
+    assert "link=gumbel" in repr(loss)
+    assert "link" not in repr(build_loss(name, K, image_counts=IMAGE_COUNTS))
 
 
 @LOSSES

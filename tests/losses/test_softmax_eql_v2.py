@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from eql_seesaw.losses import SoftmaxEqualizationLossV2
-from eql_seesaw.losses.softmax_eql_v2 import FLOOR
+from eql_seesaw.losses.softmax_eql_v2 import GRADIENT_FLOOR
 from tests.losses import reference
 
 K = 4
@@ -33,7 +33,7 @@ def test_equals_the_equation_over_steps(tau, background):
         gt_classes.clamp_(max=loss.num_logits - 1)
         value = loss(logits, gt_classes)["loss_cls"]
         expected, gradients = reference.softmax_eql_v2(
-            logits.tolist(), gt_classes.tolist(), gradients, tau, FLOOR
+            logits.tolist(), gt_classes.tolist(), gradients, tau, GRADIENT_FLOOR
         )
         assert value.item() == pytest.approx(expected, rel=1e-10)
         assert loss.positive_gradients.tolist() == pytest.approx(gradients, rel=1e-10)
@@ -56,7 +56,7 @@ def test_by_hand():
     """A sample of class 1 sees classes 0, 2 and 3 with weights 0.05, 10 and 400, all p alike."""
     loss = with_statistics(background=False)
     value = loss(torch.zeros(1, K), torch.tensor([1]))["loss_cls"]
-    assert value.exp().item() == pytest.approx(FLOOR + 1 + 10 + 400)
+    assert value.exp().item() == pytest.approx(GRADIENT_FLOOR + 1 + 10 + 400)
 
 
 def test_first_step_and_no_strength_are_cross_entropy():
