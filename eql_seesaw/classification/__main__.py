@@ -45,9 +45,12 @@ DEFAULT_LOSSES = ["softmax_ce", "softmax_eql", "seesaw"]
 COLUMNS = ("overall", *GROUPS)
 
 
-def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args(
+    arguments: Sequence[str] | None = None,
+    parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.Namespace:
     description, _, rest = __doc__.strip().partition("\n")
-    parser = argparse.ArgumentParser(
+    parser = parser_class(
         prog="python -m eql_seesaw.classification",
         description=description,
         epilog=rest,

@@ -37,6 +37,9 @@ def loss_and_classifier(
     name, *pairs = method.split(",")
     if name not in recipe.losses:
         raise ValueError(f"--loss {method}: no loss {name!r}; there are {', '.join(recipe.losses)}")
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"--loss {method}: {pair!r} must be ARGUMENT=VALUE, such as p=0.5")
     typed = dict(pair.partition("=")[::2] for pair in pairs)
     arguments = {**recipe.losses[name], **{key: _number(text) for key, text in typed.items()}}
     if "max_image_count" in typed:

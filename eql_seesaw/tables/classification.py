@@ -1,13 +1,14 @@
 """Tables of image classification: their rows are trained by :mod:`eql_seesaw.classification`."""
 
+import argparse
 import dataclasses
 import os
 import shlex
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
-from ..classification.__main__ import parse_args, recipe_for
+from ..classification.__main__ import check_args, parse_args, recipe_for
 from ..classification.results import read_result, seeds_with_result
 from .measure import MeasuredRow, MeasuredTable
 from .table import Row, Table
@@ -29,31 +30,47 @@ class ClassificationRun:
     metrics: dict[str, float]
 
 
-def row_arguments(row: Row, output: str, seeds: list[int]) -> list[str]:
-    """
-    Arguments of the program that trains a row. Results of one data set share a folder: rows that
-    are trained alike, also in different tables, share their results.
-    """
-    arguments = shlex.split(row.classification)
-    folder = os.path.join(output, "full", "classification", parse_args(arguments).data)
-    return [*arguments, "--seed", *map(str, seeds), "--output", folder]
+class RowParser(argparse.ArgumentParser):
+    """Parser of a row's arguments, which leaves it to the table to tell of mistakes."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
 
 
-def measured_row(row: Row, output: str, num_seeds: int) -> MeasuredRow:
+def row_options(table: Table, row: Row, output: str) -> argparse.Namespace:
+    """
+    Options of the program that trains a row. Results of one data set share a folder: rows that are
+    trained alike, also in different tables, share their results.
+
+    Raises:
+        ValueError: there is no such option or value, or not one --data and one --loss.
+    """
+    try:
+        options = parse_args(shlex.split(row.classification), RowParser)
+        if options.data is None or options.features:
+            raise ValueError("it needs --data, and no --features")
+        if len(options.loss) != 1:
+            raise ValueError(f"it needs --loss with one loss, not {len(options.loss)}")
+        check_args(options)
+    except ValueError as error:
+        raise ValueError(f"table {table.name}: row {row.name}: classification: {error}") from None
+    options.output = os.path.join(output, "full", "classification", options.data)
+    return options
+
+
+def measured_row(row: Row, options: argparse.Namespace, num_seeds: int) -> MeasuredRow:
     """
     Args:
+        options: of :func:`row_options`.
         num_seeds: seeds 1 to this number are asked for; others that have a result count too.
     """
-    if not row.classification:
-        return MeasuredRow(row, [], False, reasons=[f"{row.name}: {row.notes or NO_RECIPE}"])
-    args = parse_args(row_arguments(row, output, [1]))
-    (loss,) = args.loss
+    (loss,) = options.loss
     runs: list[Any] = []
     reasons = []
-    for seed in sorted({*range(1, num_seeds + 1), *seeds_with_result(args, loss)}):
+    for seed in sorted({*range(1, num_seeds + 1), *seeds_with_result(options, loss)}):
         reason = "not run"
         try:
-            accuracy = read_result(args, recipe_for(args), loss, seed)
+            accuracy = read_result(options, recipe_for(options), loss, seed)
         except ValueError as error:
             accuracy, reason = None, str(error)
         if accuracy is None:
@@ -62,7 +79,7 @@ def measured_row(row: Row, output: str, num_seeds: int) -> MeasuredRow:
             metrics = {"top1" if key == "overall" else key: x for key, x in accuracy.items()}
             known = {key: value for key, value in metrics.items() if value is not None}
             runs.append(ClassificationRun(seed, loss.partition(",")[0], known))
-    return MeasuredRow(row, runs, False, reasons=reasons)
+    return MeasuredRow(row, runs, has_masks=False, reasons=reasons)
 
 
 def measure_classification(table: Table, output: str, num_seeds: int | None) -> MeasuredTable:
@@ -71,9 +88,19 @@ def measure_classification(table: Table, output: str, num_seeds: int | None) -> 
 
     Args:
         num_seeds: those that are asked for; None for the table's.
+
+    Raises:
+        ValueError: as :func:`row_options`.
     """
-    rows = [measured_row(row, output, num_seeds or row.seeds) for row in table.rows]
-    return MeasuredTable(table, "full", table.columns, False, rows)
+    rows = []
+    for row in table.rows:
+        if row.classification:
+            options = row_options(table, row, output)
+            rows.append(measured_row(row, options, num_seeds or row.seeds))
+        else:
+            reasons = [f"{row.name}: {row.notes or NO_RECIPE}"]
+            rows.append(MeasuredRow(row, [], has_masks=False, reasons=reasons))
+    return MeasuredTable(table, "full", table.columns, has_masks=False, rows=rows)
 
 
 def unfinished_commands(
@@ -87,15 +114,20 @@ def unfinished_commands(
         By name of the row, arguments for Python that train it; none where all results are there.
 
     Raises:
-        ValueError: no row of such a name.
+        ValueError: no row of such a name, or as :func:`row_options`.
     """
     commands = {}
     for row in table.select(names):
+        if not row.classification:
+            continue
+        options = row_options(table, row, output)
         seeds = [*range(1, (num_seeds or row.seeds) + 1)]
-        finished = {run.seed for run in measured_row(row, output, len(seeds)).runs}
-        if row.classification and not finished.issuperset(seeds):
-            arguments = row_arguments(row, output, seeds)
-            commands[row.name] = ["-m", "eql_seesaw.classification", *arguments]
+        finished = {run.seed for run in measured_row(row, options, len(seeds)).runs}
+        if not finished.issuperset(seeds):
+            commands[row.name] = [
+                *("-m", "eql_seesaw.classification", *shlex.split(row.classification)),
+                *("--seed", *map(str, seeds), "--output", options.output),
+            ]
     return commands
 
 

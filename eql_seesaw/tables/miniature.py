@@ -22,6 +22,7 @@ FREQUENCY_KEYS = {
     "MODEL.ROI_BOX_HEAD.EQL.EXPONENTIAL",
     "MODEL.ROI_BOX_HEAD.EQL.GOMPERTZ",
     "MODEL.ROI_BOX_HEAD.SOFTMAX_EQL.LAMBDA",
+    "MODEL.ROI_BOX_HEAD.DROP_LOSS.LAMBDA",
 }
 
 
@@ -61,7 +62,8 @@ def _scale_frequencies(content: dict[str, Any], row: Row, factor: float) -> None
         return None if value is None else float(f"{value * factor:.6g}")
 
     cfg = merge_config(row.config, as_overrides(row.overrides))
-    eql, softmax_eql = cfg.MODEL.ROI_BOX_HEAD.EQL, cfg.MODEL.ROI_BOX_HEAD.SOFTMAX_EQL
+    box_head = cfg.MODEL.ROI_BOX_HEAD
+    eql = box_head.EQL
     scaled_eql: dict[str, Any] = {"LAMBDA": scaled(eql.LAMBDA, factor)}
     # These two multiply the frequency.
     if eql.THRESHOLD_FUNCTION == "exponential":
@@ -73,5 +75,7 @@ def _scale_frequencies(content: dict[str, Any], row: Row, factor: float) -> None
     threshold = scaled(cfg.DATALOADER.REPEAT_THRESHOLD, factor)
     content.setdefault("DATALOADER", {})["REPEAT_THRESHOLD"] = threshold
     content["MODEL"].setdefault("ROI_BOX_HEAD", {}).update(
-        EQL=scaled_eql, SOFTMAX_EQL={"LAMBDA": scaled(softmax_eql.LAMBDA, factor)}
+        EQL=scaled_eql,
+        SOFTMAX_EQL={"LAMBDA": scaled(box_head.SOFTMAX_EQL.LAMBDA, factor)},
+        DROP_LOSS={"LAMBDA": scaled(box_head.DROP_LOSS.LAMBDA, factor)},
     )

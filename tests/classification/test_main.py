@@ -160,6 +160,7 @@ def test_learning_rate_and_iterations_follow_the_batch_size():
         (["--loss", "softmax_ce", "seesaw,r=1"], "--loss seesaw,r=1: loss 'seesaw' takes no argu"),
         (["--loss", "seesaw,p=much"], "--loss seesaw,p=much: "),
         (["--loss", "seesaw,classifier=big"], "classifier must be linear or normed"),
+        (["--loss", "seesaw,p"], "'p' must be ARGUMENT=VALUE, such as p=0.5"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
     ],
 )

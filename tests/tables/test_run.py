@@ -70,12 +70,14 @@ def miniature_of(config, overrides):
 def test_frequencies_mean_as_many_images_in_miniature(project):
     factor = 99_388 / 6_267
     losses = {"EQL": {"LAMBDA": 0.0011}, "SOFTMAX_EQL": {"LAMBDA": 3e-3}}
+    losses["DROP_LOSS"] = {"LAMBDA": 0.00177}
     config = {"DATALOADER": {"REPEAT_THRESHOLD": 0.001}, "MODEL": {"ROI_BOX_HEAD": losses}}
     cfg = miniature_of(config, {}).cfg
     eql = cfg.MODEL.ROI_BOX_HEAD.EQL
     assert pytest.approx(0.001 * factor, rel=1e-5) == cfg.DATALOADER.REPEAT_THRESHOLD
     assert pytest.approx(0.0011 * factor, rel=1e-5) == eql.LAMBDA
     assert pytest.approx(3e-3 * factor, rel=1e-5) == cfg.MODEL.ROI_BOX_HEAD.SOFTMAX_EQL.LAMBDA
+    assert pytest.approx(0.00177 * factor, rel=1e-5) == cfg.MODEL.ROI_BOX_HEAD.DROP_LOSS.LAMBDA
     # Not in use, so left alone.
     assert (eql.EXPONENTIAL, eql.GOMPERTZ) == ((400.0, 2.0), (1.0, 80.0, 3000.0))
     # The keys in use multiply the frequency.

@@ -1,16 +1,16 @@
 import functools
 import re
-import shlex
 from collections import defaultdict
 
 import msgspec
 import pytest
 import yaml
 
-from eql_seesaw.classification.__main__ import check_args, parse_args, recipe_for
+from eql_seesaw.classification.__main__ import recipe_for
 from eql_seesaw.classification.training import loss_and_classifier
 from eql_seesaw.config import load_config, merge_config
 from eql_seesaw.tables import load_table, table, table_names
+from eql_seesaw.tables.classification import row_options
 from eql_seesaw.tables.plan import runs_with_inputs
 from eql_seesaw.tables.run import Run
 from tests.tables.conftest import ROOT
@@ -147,9 +147,8 @@ def test_calibrated_rows_evaluate_a_checkpoint_as_it_is():
 
 @pytest.mark.parametrize("name, row", CLASSIFICATION_ROWS, ids=lambda x: getattr(x, "name", x))
 def test_command_of_a_row(name, row):
-    """It is one loss with arguments that the loss takes, and the recipe of the table's data."""
-    args = parse_args(shlex.split(row.classification))
-    check_args(args)
+    """Its loss has arguments that the loss takes, and its data are the table's."""
+    args = row_options(load_table(name), row, "output")
     (loss,) = args.loss
     loss_and_classifier(loss, recipe_for(args), [500, 40, 2])
     assert args.data.replace("-", "_").startswith(load_table(name).dataset)
@@ -306,6 +305,30 @@ def test_what_is_wrong_is_told_in_one_line(load, content, path, value, message):
         load(content)
     assert str(error.value).startswith(f"{table.DATA}/mine.yaml: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--root r --loss seesaw", "it needs --data, and no --features"),
+        ("--features a.npz b.npz --loss seesaw", "it needs --data, and no --features"),
+        ("--data digits", "it needs --loss with one loss, not 3"),
+        ("--data digits --loss seesaw softmax_ce", "it needs --loss with one loss, not 2"),
+        ("--data cifar --loss seesaw", "argument --data: invalid choice: 'cifar'"),
+        ("--data cifar100-lt --loss seesaw", "--data cifar100-lt needs --root"),
+        ("--data digits --loss seesaw --epochs 2", "unrecognized arguments: --epochs 2"),
+        ("--data 'digits", "No closing quotation"),
+    ],
+)
+def test_arguments_of_image_classification(load, content, capfd, arguments, message):
+    content["dataset"] = "cifar100_lt"
+    content["rows"] = [{"name": "own", "label": "Own", "classification": arguments}]
+    mine = load(content)
+    with pytest.raises(ValueError) as error:
+        row_options(mine, mine.row("own"), "output")
+    start = f"table mine: row own: classification: {message}"
+    assert str(error.value).startswith(start) and "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("text", ["", "rows: [1"])
