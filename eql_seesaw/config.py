@@ -443,6 +443,11 @@ def _validate_model(cfg: CN) -> None:
 
 def _validate_backbone(cfg: CN) -> None:
     name = cfg.MODEL.BACKBONE.NAME
+    if cfg.MODEL.TIMM.NAME and name != "build_timm_fpn_backbone":
+        raise ValueError(
+            f"MODEL.TIMM.NAME is {cfg.MODEL.TIMM.NAME!r}, which has an effect only with "
+            f"MODEL.BACKBONE.NAME build_timm_fpn_backbone, not with {name}; leave it empty"
+        )
     if name not in OUR_BACKBONES:
         return
     if importlib.util.find_spec("timm") is None:
@@ -468,9 +473,15 @@ def _validate_timm(cfg: CN) -> None:
             f"MODEL.BACKBONE.NAME build_timm_fpn_backbone: timm {timm.__version__} is too old: "
             f"pip install 'timm>={'.'.join(map(str, OLDEST_TIMM))}'"
         )
+    _validate_drop_path("MODEL.TIMM", cfg.MODEL.TIMM.DROP_PATH_RATE)
     model, features = cfg.MODEL.TIMM.NAME, cfg.MODEL.FPN.IN_FEATURES
-    if not timm.is_model(model):
-        similar = difflib.get_close_matches(model, timm.list_models(), n=1)
+    try:
+        is_known = timm.is_model(model) and timm.models.get_pretrained_cfg(model) is not None
+    except RuntimeError:  # a tag, after the dot, that the model does not have
+        is_known = False
+    if not is_known:
+        names = timm.list_pretrained() if "." in model else timm.list_models()
+        similar = difflib.get_close_matches(model, names, n=1)
         raise ValueError(
             f"MODEL.TIMM.NAME is {model!r}, which is not a model of timm {timm.__version__}"
             + "".join(f"; did you mean {other}?" for other in similar)
@@ -482,8 +493,19 @@ def _validate_timm(cfg: CN) -> None:
         )
 
 
+def _validate_drop_path(node: str, rate: float) -> None:
+    if not 0 <= rate < 1:
+        raise ValueError(f"{node}.DROP_PATH_RATE is {rate}; it must be from 0 to less than 1")
+
+
 def _validate_vit(cfg: CN) -> None:
     vit, sizes = cfg.MODEL.VIT, cfg.INPUT
+    _validate_drop_path("MODEL.VIT", vit.DROP_PATH_RATE)
+    if vit.NUM_HEADS < 1 or vit.EMBED_DIM < 1 or vit.EMBED_DIM % vit.NUM_HEADS:
+        raise ValueError(
+            f"MODEL.VIT.EMBED_DIM is {vit.EMBED_DIM}; it must be a positive multiple of "
+            f"MODEL.VIT.NUM_HEADS, {vit.NUM_HEADS}"
+        )
     if vit.DEPTH < 4 or vit.DEPTH % 4:
         raise ValueError(f"MODEL.VIT.DEPTH is {vit.DEPTH}; it must be a multiple of 4")
     if vit.IMAGE_SIZE < 1 or vit.IMAGE_SIZE % 32:
@@ -534,6 +556,8 @@ def _validate_heads(cfg: CN) -> None:
         )
     if "Cascade" in roi_heads.NAME:
         _validate_cascade(cfg)
+    else:
+        _validate_no_cascade(cfg)
     for key in ("USE_SIGMOID_CE", "USE_FED_LOSS"):
         if box_head.get(key, False):
             raise ValueError(
@@ -591,6 +615,17 @@ def _validate_cascade(cfg: CN) -> None:
         )
 
 
+def _validate_no_cascade(cfg: CN) -> None:
+    cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
+    for key, default in (("STAGE_LOSS_WEIGHTS", ()), ("AVERAGED", "probabilities")):
+        if cascade[key] != default:
+            raise ValueError(
+                f"MODEL.ROI_BOX_CASCADE_HEAD.{key} is {cascade[key]}, which has an effect only "
+                "with MODEL.ROI_HEADS.NAME LongTailCascadeROIHeads, not with "
+                f"{cfg.MODEL.ROI_HEADS.NAME}; leave it at {default}"
+            )
+
+
 def _validate_loading(cfg: CN) -> None:
     sampler = cfg.DATALOADER.SAMPLER_TRAIN
     if sampler not in TRAIN_SAMPLERS:
@@ -620,6 +655,10 @@ def _validate_loading(cfg: CN) -> None:
         raise ValueError(
             f"INPUT.SCALE_JITTER is {jitter}; it must be empty or a range, such as (0.1, 2.0)"
         )
+    if jitter and cfg.INPUT.SCALE_JITTER_SIZE < 1:
+        raise ValueError(
+            f"INPUT.SCALE_JITTER_SIZE is {cfg.INPUT.SCALE_JITTER_SIZE}; it must be positive"
+        )
     for key, choices in LOADING_CHOICES.items():
         if cfg.DATALOADER[key] not in choices:
             raise ValueError(
@@ -646,6 +685,10 @@ def _validate_solver(cfg: CN) -> None:
     if solver.OPTIMIZER not in OPTIMIZERS:
         raise ValueError(
             f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; it must be {' or '.join(OPTIMIZERS)}"
+        )
+    if not 0 < solver.LAYER_DECAY <= 1:
+        raise ValueError(
+            f"SOLVER.LAYER_DECAY is {solver.LAYER_DECAY}; it must be above 0 and at most 1"
         )
     is_vit = cfg.MODEL.BACKBONE.NAME == "build_vitdet_backbone"
     if solver.LAYER_DECAY != 1 and not (is_vit and solver.OPTIMIZER == "AdamW"):
@@ -795,7 +838,7 @@ def _one_line_errors(where: str, cfg: CN) -> Iterator[None]:
             else:
                 similar = difflib.get_close_matches(key, keys, n=1)
                 line += "".join(f"; did you mean {other}?" for other in similar)
-        elif "<class 'tuple'> vs. <class 'str'>" in line:
+        elif re.search("<class 'tuple'> vs. <class '(str|int|float)'>", line):
             line += "; write a list: [1, 2]"
         elif "CfgNode'> vs. <class 'NoneType'>" in line:
             line = f"{where}: {line.split()[-1]}: is empty; write keys below it, or leave it out"

@@ -46,6 +46,16 @@ REFUSED = [
         [*IN_STAGES, f"{CASCADE}.AVERAGED", "logits", *TAU_NORM],
         "tau_norm, .* but MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED logits",
     ),
+    ([f"{CASCADE}.STAGE_LOSS_WEIGHTS", "[1, 1, 1]"], "an effect only with .*LongTailCascadeROI"),
+    ([f"{CASCADE}.AVERAGED", "logits"], "AVERAGED is logits, which has an effect only with"),
+    ([f"{CASCADE}.STAGE_LOSS_WEIGHTS", "1.0"], "STAGE_LOSS_WEIGHTS; write a list: [1, 2]"),
+    (["INPUT.SCALE_JITTER", "1"], "INPUT.SCALE_JITTER; write a list: [1, 2]"),
+    (
+        ["INPUT.SCALE_JITTER", "[1, 2]", "INPUT.SCALE_JITTER_SIZE", "0"],
+        "SCALE_JITTER_SIZE is 0; it must be positive",
+    ),
+    (["MODEL.TIMM.NAME", "resnet18"], "TIMM.NAME is 'resnet18', which has an effect only with"),
+    (["SOLVER.LAYER_DECAY", "0.0"], "LAYER_DECAY is 0.0; it must be above 0 and at most 1"),
     (["OUTPUT_DIR", "runs/what?"], "OUTPUT_DIR is 'runs/what?'; Detectron2 would take"),
     (["DATASETS.TEST", "('../x',)"], "DATASETS: '../x' cannot be the name"),
     (["DATASETS.TEST", "(2024,)"], "DATASETS: 2024 .* put it in quotes"),
@@ -66,7 +76,7 @@ def refusal(config_file, overrides=()):
 
 
 def pattern(text):
-    return text.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")
+    return re.sub(r"([()\[\]?])", r"\\\1", text)
 
 
 @pytest.mark.fault(

@@ -194,11 +194,15 @@ def test_adamw_clips_gradients_and_spares_biases(tmp_path):
 
 REFUSED = [
     ([*WITH_TIMM, NAME, "convnext_tinyy"], "'convnext_tinyy', .* did you mean convnext_tiny"),
+    ([*WITH_TIMM, NAME, "convnext_tiny.fb_in"], "not a model of timm .* did you mean .*fb_in1k"),
     (
         [*WITH_TIMM, NAME, SWIN, "MODEL.BACKBONE.FREEZE_AT", 2],
         "FREEZE_AT is 2, which is of ResNets",
     ),
     ([*WITH_TIMM, NAME, SWIN, "MODEL.FPN.IN_FEATURES", ["p4"]], "name maps by their strides"),
+    ([*WITH_TIMM, NAME, SWIN, f"{TIMM}.DROP_PATH_RATE", 1.0], "TIMM.DROP_PATH_RATE is 1.0; it"),
+    ([*WITH_VIT, "MODEL.VIT.DROP_PATH_RATE", -0.1], "VIT.DROP_PATH_RATE is -0.1; it must be from"),
+    ([*WITH_VIT, "MODEL.VIT.NUM_HEADS", 5], "must be a positive multiple of .*NUM_HEADS, 5"),
     ([*WITH_VIT, "MODEL.VIT.DEPTH", 6], "DEPTH is 6; it must be a multiple of 4"),
     ([*WITH_VIT, "MODEL.VIT.IMAGE_SIZE", 100], "IMAGE_SIZE is 100; it must be a multiple of 32"),
     ([*WITH_VIT, "INPUT.MAX_SIZE_TEST", 97], "MAX_SIZE_TEST is 97; it must be at most .*, 96"),
