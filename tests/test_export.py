@@ -329,7 +329,7 @@ def test_impossible_formats(export, tmp_path, name, reason):
     [
         ([], {"weights": "none.pth"}, "MODEL.WEIGHTS: Checkpoint .*none.pth not found"),
         ([], {"weights": "config.yaml"}, "MODEL.WEIGHTS: "),
-        ([], {"config": "none.yaml"}, "does not exist"),
+        ([], {"config": "none.yaml"}, "none.yaml: no such file"),
         ([], {"output": "none/model.ts"}, "--output .*there is no folder"),
         ([], {"output": "."}, "--output .* is a folder"),
         (["--image", "none.png"], {}, "--image: cannot read none.png"),
