@@ -9,8 +9,10 @@ import yaml
 from eql_seesaw.classification.__main__ import recipe_for
 from eql_seesaw.classification.training import loss_and_classifier
 from eql_seesaw.config import load_config, merge_config
+from eql_seesaw.losses import LOSSES
 from eql_seesaw.tables import load_table, table, table_names
 from eql_seesaw.tables.classification import row_options
+from eql_seesaw.tables.miniature import as_overrides
 from eql_seesaw.tables.plan import runs_with_inputs
 from eql_seesaw.tables.run import Run
 from tests.tables.conftest import ROOT
@@ -186,6 +188,18 @@ def test_table_of_ones_own_that_the_page_shows(tmp_path, monkeypatch):
 )
 def test_baselines(table, row, baseline):
     assert load_table(table).row(row).baseline == baseline
+
+
+def test_every_loss_has_its_row():
+    """In the page of the losses, and in the tables that compare all of them."""
+    page = (ROOT / "docs/losses.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) - {"CLS_LOSS"} == set(LOSSES)
+    for name in ("miniature_losses", "muscima_losses"):
+        cfgs = [
+            merge_config(str(ROOT / row.config), as_overrides(row.overrides))
+            for row in load_table(name).rows
+        ]
+        assert {cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS for cfg in cfgs} == set(LOSSES), name
 
 
 def test_inputs_are_what_the_configs_take_by_themselves():
