@@ -354,7 +354,7 @@ def merge_config(config_file: str, overrides: list[str]) -> CN:
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, os.path.basename(config_file))
                 with open(path, "w") as f:
-                    yaml.safe_dump(content, f)
+                    yaml.safe_dump(content, f, sort_keys=False)
                 cfg.merge_from_file(path, allow_unsafe=False)
     for option in overrides:
         if option.startswith("--"):

@@ -50,7 +50,7 @@ def test_unreadable_config_is_one_line(tmp_path, text, message):
 
 
 def test_missing_config_is_one_line():
-    with pytest.raises(ValueError, match="config file nowhere.yaml: .*does not exist"):
+    with pytest.raises(FileNotFoundError, match="config file nowhere.yaml: no such file"):
         load_config("nowhere.yaml", [])
 
 
