@@ -3,14 +3,13 @@ import torch
 
 from eql_seesaw.losses import EqualizedFocalLoss, FocalLoss
 from tests.losses import reference
+from tests.losses.batches import random_batch
 
 K = 4
 
 
 def batch(seed, num_samples=9):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(num_samples, K, generator=generator, dtype=torch.float64)
-    return logits.requires_grad_(), torch.randint(0, K + 1, (num_samples,), generator=generator)
+    return random_batch(K, K, seed, num_samples)
 
 
 def with_statistics(**arguments):

@@ -4,15 +4,14 @@ from torch.nn import functional as F
 
 from eql_seesaw.losses import EquilibriumLoss
 from tests.losses import reference
+from tests.losses.batches import random_batch
 
 K = 4
 SCORES = [0.5, 0.002, 0.2, 0.05]
 
 
 def batch(seed, num_logits=K + 1, num_samples=9):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(num_samples, num_logits, generator=generator, dtype=torch.float64)
-    return logits.requires_grad_(), torch.randint(0, K + 1, (num_samples,), generator=generator)
+    return random_batch(K, num_logits, seed, num_samples)
 
 
 def with_scores(**arguments):
