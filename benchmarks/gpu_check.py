@@ -31,8 +31,8 @@ import torch
 import torch.distributed as dist
 from tabulate import tabulate
 
+from datasets.make_symbols import generate_symbols
 from eql_seesaw.command_line import argument_parser
-from eql_seesaw.data.symbols import generate_symbols
 from eql_seesaw.engine import launch
 from eql_seesaw.engine.launch import join_ranks
 from eql_seesaw.engine.placement import Placement

@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
+from datasets.make_symbols import generate_symbols
 from eql_seesaw import programs
 from eql_seesaw.data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
-from eql_seesaw.data.symbols import generate_symbols
 from eql_seesaw.engine import load_config
 from eql_seesaw.tables.table import load_table, table_names
 from tests.ranks import Script

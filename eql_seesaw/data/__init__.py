@@ -1,1 +1,1 @@
-"""Datasets: registration, checking, class statistics, and the generated "symbols" dataset."""
+"""Datasets: registration, checking, class statistics, and the stream of training images."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eql_seesaw.data.symbols import generate_symbols
+from datasets.make_symbols import generate_symbols
 
 ROOT = Path(__file__).parents[2]
 NUM_CLASSES = 6

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import SimpleTrainer
 
-from eql_seesaw.data.symbols import generate_symbols
+from datasets.make_symbols import generate_symbols
 from eql_seesaw.losses import build_loss
 from eql_seesaw.modeling import LongTailFastRCNNOutputLayers, loss_for_dataset
 

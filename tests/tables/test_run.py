@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from datasets.make_symbols import long_tailed_image_counts
 from eql_seesaw.config import load_config, merge_config
-from eql_seesaw.data.symbols import long_tailed_image_counts
 from eql_seesaw.tables import load_table
 from eql_seesaw.tables.miniature import MINIATURE_IMAGES
 from eql_seesaw.tables.run import Run

@@ -1,10 +1,6 @@
 import json
-import logging
 import os
-import runpy
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -13,11 +9,16 @@ from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_
 from lvis import LVIS
 from PIL import Image
 
-from eql_seesaw.data import symbols
-from eql_seesaw.data.symbol_drawing import draw_image, render_glyph, symbol_names
-from eql_seesaw.data.symbols import generate_symbols, long_tailed_image_counts
+from datasets import make_symbols
+from datasets.make_symbols import (
+    draw_image,
+    generate_symbols,
+    long_tailed_image_counts,
+    main,
+    render_glyph,
+    symbol_names,
+)
 
-SCRIPT = Path(__file__).parents[2] / "datasets" / "make_symbols.py"
 LVIS_COUNTS = [category["image_count"] for category in LVIS_CATEGORY_IMAGE_COUNT]
 IMAGE_COUNTS = [1, 2, 10, 11, 30, 100, 101, 5, 3, 1, 40, 12]
 ARGUMENTS = {"num_classes": 12, "image_size": 96, "val_images_per_class": 10}
@@ -184,12 +185,11 @@ def test_datasets_share_no_symbol_where_one_passes_over_the_others(tmp_path):
     assert len(names[0] | names[1]) == 8
 
 
-def test_second_call_returns_at_once(tmp_path, monkeypatch, caplog):
+def test_second_call_returns_at_once(tmp_path, monkeypatch, capsys):
     first = generate_symbols(tmp_path, **SMALL)
-    monkeypatch.setattr(symbols, "_draw_split", None)
-    with caplog.at_level(logging.INFO):
-        assert generate_symbols(tmp_path, **SMALL) == first
-    assert f"{tmp_path} already holds this dataset" in caplog.text
+    monkeypatch.setattr(make_symbols, "_draw_split", None)
+    assert generate_symbols(tmp_path, **SMALL) == first
+    assert f"{tmp_path} already holds this dataset" in capsys.readouterr().err
 
 
 def test_other_arguments_need_overwrite(tmp_path):
@@ -254,18 +254,9 @@ def test_masks_lie_on_the_drawn_objects():
             assert abs(drawn[0] - masked[0]) <= 1 and abs(drawn[-1] - masked[-1]) <= 1
 
 
-@pytest.fixture
-def run_script(monkeypatch):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, args)])
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-
-    return run
-
-
-def test_script_says_what_it_made(tmp_path, run_script, capsys):
+def test_script_says_what_it_made(tmp_path, capsys):
     root = tmp_path / "symbols"
-    run_script("--root", root, "--num-classes", "3", "--image-size", "64", "--seed", "2")
+    main(["--root", str(root), "--num-classes", "3", "--image-size", "64", "--seed", "2"])
     statement = load(root, "symbols.json")
     train, val = statement["summary"]["train"], statement["summary"]["val"]
     assert capsys.readouterr().out.splitlines() == [
@@ -275,7 +266,7 @@ def test_script_says_what_it_made(tmp_path, run_script, capsys):
     ]
     (tmp_path / "holiday.txt").write_text("")
     with pytest.raises(SystemExit, match=f"error: {tmp_path} exists and is not .*[^\\n]$"):
-        run_script("--root", tmp_path)
+        main(["--root", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -290,7 +281,7 @@ def test_script_says_what_it_made(tmp_path, run_script, capsys):
         (["--lvis-v1-counts"], {"num_classes": 1203, "image_counts": LVIS_COUNTS}),
     ],
 )
-def test_script_passes_its_options_on(run_script, monkeypatch, tmp_path, options, expected):
+def test_script_passes_its_options_on(monkeypatch, options, expected):
     made = {}
 
     def generate(root, **arguments):
@@ -298,8 +289,8 @@ def test_script_passes_its_options_on(run_script, monkeypatch, tmp_path, options
         split = {"images": 0, "objects": 0}
         return {"train": split, "val": split, "classes": {"r": 0, "c": 0, "f": 0}}
 
-    monkeypatch.setattr(symbols, "generate_symbols", generate)
-    run_script("--root", tmp_path, *options)
+    monkeypatch.setattr(make_symbols, "generate_symbols", generate)
+    main(options)
     assert made | expected == made
 
 
@@ -307,7 +298,7 @@ def test_script_passes_its_options_on(run_script, monkeypatch, tmp_path, options
     "options",
     [["--balanced", "5", "--max-image-count", "9"], ["--lvis-v1-counts", "--num-classes", "9"]],
 )
-def test_script_refuses_options_that_do_not_go_together(run_script, capsys, options):
+def test_script_refuses_options_that_do_not_go_together(capsys, options):
     with pytest.raises(SystemExit) as exit_info:
-        run_script(*options)
+        main(options)
     assert exit_info.value.code == 2 and "--" in capsys.readouterr().err
