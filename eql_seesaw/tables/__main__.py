@@ -104,24 +104,14 @@ def list_tables(args: argparse.Namespace) -> int:
 
 def _count_finished(table: Table, scale: str, output: str) -> int | None:
     """Rows with a finished run; None where the table has no such scale."""
-    if not table.is_trained or (table.is_miniature and scale == "full"):
-        return None
-    if table.is_classification and scale == "mini":
+    if scale not in table.scales:
         return None
     if not os.path.exists(output):
         return 0
     # Here and below, what takes seconds to import is imported where it is needed.
-    if table.is_classification:
-        from .classification import measure_classification
+    from .measure import has_result
 
-        return sum(bool(row.runs) for row in measure_classification(table, output, None).rows)
-    from .run import row_runs
-
-    return sum(
-        any(run.look().metrics is not None for run in row_runs(table, row, scale, output, 0))
-        for row in table.rows
-        if row.split == "val"
-    )
+    return sum(has_result(table, row, scale, output) for row in table.rows)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -194,8 +184,7 @@ def _train(table: Table, scale: str, args: argparse.Namespace) -> list[str]:
     num_gpus = torch.cuda.device_count()
     if scale == "full" and num_gpus < (args.gpus or 1):
         raise ValueError(
-            f"this machine has {num_gpus or 'no'} GPU{'s' * (num_gpus > 1)}, "
-            f"{f'not the {args.gpus} of --gpus' if args.gpus else 'which LVIS needs'}; `plan` "
+            f"this machine has {num_gpus} GPU(s), and {args.gpus or 1} are asked for; `plan` "
             "prints the commands for another machine and names missing data, --scale mini trains "
             "on a CPU"
         )
@@ -204,16 +193,11 @@ def _train(table: Table, scale: str, args: argparse.Namespace) -> list[str]:
 
 def collect(args: argparse.Namespace) -> int:
     table, scale = _table_and_scale(args)
+    names = [row.name for row in table.select(args.rows)]
     from .collect import markdown, write_table
     from .measure import measure
 
-    names = [row.name for row in table.select(args.rows)]
-    if table.is_classification:
-        from .classification import measure_classification
-
-        measured = measure_classification(table, args.output, args.seeds)
-    else:
-        measured = measure(table, scale, args.output, args.seeds)
+    measured = measure(table, scale, args.output, args.seeds)
     print(markdown(measured, names))
     if not args.rows:
         paths = write_table(measured, os.path.join(args.output, scale))
@@ -224,13 +208,12 @@ def collect(args: argparse.Namespace) -> int:
 def _table_and_scale(args: argparse.Namespace) -> tuple[Table, str]:
     """The table, and the scale that --scale asks for, or else the table's usual one."""
     table = load_table(args.table)
-    if not table.is_trained:
+    if not table.scales:
         raise ValueError(f"table {table.name} has no recipe here. {table.notes}")
-    if table.is_classification and args.scale == "mini":
-        raise ValueError(f"table {table.name} has no miniature; leave --scale mini out")
-    if table.is_miniature and args.scale == "full":
-        raise ValueError(f"table {table.name} is itself a miniature; leave --scale full out")
-    return table, "mini" if table.is_miniature else args.scale or "full"
+    scale = args.scale or table.scales[0]
+    if scale not in table.scales:
+        raise ValueError(f"table {table.name} has no --scale {scale}; leave it out")
+    return table, scale
 
 
 def _positive(text: str) -> int:

@@ -12,8 +12,6 @@ from .measure import MeasuredRow, MeasuredTable, metric_name
 from .plots import GROUPS, draw_ap_by_images, draw_gains, draw_gradient_ratios, draw_rows
 from .table import pipe_table
 
-# TABLE.png, and in miniature TABLE_ap_by_images.png ...
-KINDS = ("", "_ap_by_images", "_gradients", "_imbalance")
 SPREAD = "Measured with several seeds: mean ± standard deviation."
 
 
@@ -37,7 +35,7 @@ def write_table(measured: MeasuredTable, folder: str) -> list[str]:
 
 def draw_table(measured: MeasuredTable, path: str) -> list[str]:
     """
-    Draw what was measured; then delete pictures of an earlier state that have no data now.
+    Delete the pictures of an earlier state and draw what was measured.
 
     At full scale, published beside measured. In miniature AP by frequency group and by training
     images; the ratio of gradients, where a run has recorded them; and gains against imbalance, if
@@ -49,31 +47,30 @@ def draw_table(measured: MeasuredTable, path: str) -> list[str]:
     Returns:
         The paths of the pictures.
     """
-    names = {kind: f"{path}{kind}.png" for kind in KINDS}
-    rows = [row for row in measured.rows if row.runs]
     drawn = []
+
+    def picture(kind: str) -> str:
+        drawn.append(f"{path}{kind}.png")
+        return drawn[-1]
+
+    for kind in ("", "_ap_by_images", "_gradients", "_imbalance"):
+        Path(f"{path}{kind}.png").unlink(missing_ok=True)
+    rows = [row for row in measured.rows if row.runs]
     if rows and measured.scale == "full":
-        drawn = [""]
         unit = "accuracy (%)" if measured.table.is_classification else "AP"
-        draw_rows(measured.rows, measured.columns, unit, names[""], with_published=True)
+        draw_rows(measured.rows, measured.columns, unit, picture(""), with_published=True)
     elif rows:
-        drawn = ["", "_ap_by_images"]
         unit = "mask AP" if measured.has_masks else "box AP"
-        draw_rows(rows, list(GROUPS), unit, names[""])
-        draw_ap_by_images(rows, unit, names["_ap_by_images"])
+        draw_rows(rows, list(GROUPS), unit, picture(""))
+        draw_ap_by_images(rows, unit, picture("_ap_by_images"))
         recorded = [row for row in rows if row.gradient_ratios.size]
         if recorded:
-            drawn.append("_gradients")
-            draw_gradient_ratios(recorded, names["_gradients"])
+            draw_gradient_ratios(recorded, picture("_gradients"))
         pairs = measured.rows_and_baselines()
         pairs = [(row, baseline) for row, baseline in pairs if row.shares_a_seed(baseline)]
         if len({row.imbalance for row, _ in pairs}) > 1:
-            drawn.append("_imbalance")
-            draw_gains(pairs, names["_imbalance"])
-    for kind in KINDS:
-        if kind not in drawn:
-            Path(names[kind]).unlink(missing_ok=True)
-    return [names[kind] for kind in drawn]
+            draw_gains(pairs, picture("_imbalance"))
+    return drawn
 
 
 def markdown(measured: MeasuredTable, names: Collection[str]) -> str:
@@ -87,10 +84,9 @@ def markdown(measured: MeasuredTable, names: Collection[str]) -> str:
     stand_ins = {row.same_as for row in measured.rows if row.row.name in names}
     rows = [row for row in measured.rows if row.row.name in {*names, *stand_ins}]
     parts = [f"# {table.title}", table.source, table.notes]
-    if measured.scale == "mini":
-        parts += _mini_parts(measured, rows)
-    else:
-        parts += _full_parts(measured, rows)
+    parts += (
+        _mini_parts(measured, rows) if measured.scale == "mini" else _full_parts(measured, rows)
+    )
     runs: dict[str, list[str]] = {}
     for run, _, reason in (x.partition(": ") for row in rows for x in row.reasons):
         runs.setdefault(reason, []).append(run)
@@ -106,14 +102,12 @@ def _full_parts(measured: MeasuredTable, rows: list[MeasuredRow]) -> list[str]:
     for row in rows:
         lines.append([row.label, "published", "", *row.row.published_cells(columns)])
         if row.runs:
-            means = [_mean_and_spread(row.values(column).values()) for column in columns]
+            lines.append(["", "measured", len(row.runs), *_means(row, columns)])
             differences = [_difference(row, column) for column in columns]
-            lines.append(["", "measured", len(row.runs), *means])
-            lines.append(
-                ["", "difference", "", *("" if x is None else _signed(x) for x in differences)]
-            )
+            cells = ["" if x is None else _signed(x) for x in differences]
+            lines.append(["", "difference", "", *cells])
     return [
-        f"{_what(measured)} on {measured.table.dataset}. {SPREAD}",
+        f"{_unit(measured)} on {measured.table.dataset}. {SPREAD}",
         pipe_table(["", "", "seeds", *columns], lines),
     ]
 
@@ -122,35 +116,28 @@ def _mini_parts(measured: MeasuredTable, rows: list[MeasuredRow]) -> list[str]:
     columns = measured.columns
     dataset = "MUSCIMA++" if measured.table.dataset == "muscima" else "the generated dataset"
     parts = [
-        f"In miniature, on {dataset}. {_what(measured)}. {SPREAD} Not to be compared with numbers "
+        f"In miniature, on {dataset}. {_unit(measured)}. {SPREAD} Not to be compared with numbers "
         "on LVIS."
     ]
-    lines = [
-        [row.label, len(row.runs), *(_mean_and_spread(row.values(c).values()) for c in columns)]
-        for row in rows
-        if row.runs
-    ]
+    lines = [[row.label, len(row.runs), *_means(row, columns)] for row in rows if row.runs]
     if not lines:
         return parts
     parts.append(pipe_table(["", "seeds", *columns], lines))
-    pairs = [pair for pair in measured.rows_and_baselines() if pair[0] in rows]
-    gains = [
-        [
-            row.label,
-            baseline.label,
-            *(_mean_and_spread(row.gains(baseline, c), signed=True) for c in columns),
-        ]
-        for row, baseline in pairs
-        if row.shares_a_seed(baseline)
-    ]
+    gains, published = [], []
+    for row, baseline in measured.rows_and_baselines():
+        if row not in rows:
+            continue
+        labels, numbers, others = [row.label, baseline.label], row.row, baseline.row
+        if row.shares_a_seed(baseline):
+            spreads = [_mean_and_spread(row.gains(baseline, c), signed=True) for c in columns]
+            gains.append([*labels, *spreads])
+        if numbers.published and others.published:
+            pairs = [(numbers.published.get(c), others.published.get(c)) for c in columns]
+            cells = ["" if a is None or b is None else _signed(a - b) for a, b in pairs]
+            published.append([*labels, *cells])
     if gains:
         parts.append("In miniature, gain of runs over those with the same seed:")
         parts.append(pipe_table(["", "over", *columns], gains, num_texts=2))
-    published = [
-        [row.label, baseline.label, *(_published_gain(row, baseline, c) for c in columns)]
-        for row, baseline in pairs
-        if row.row.published and baseline.row.published
-    ]
     if published:
         parts.append(
             "For the direction only, the gains in mask AP that were published for "
@@ -180,7 +167,7 @@ def _write_csv(measured: MeasuredTable, f: IO[str]) -> None:
             writer.writerow([row.row.name, row.label, metric, *cells])
 
 
-def _what(measured: MeasuredTable) -> str:
+def _unit(measured: MeasuredTable) -> str:
     if measured.table.is_classification:
         return "Accuracy in percent"
     return "Mask AP in percent, APbox of boxes" if measured.has_masks else "Box AP in percent"
@@ -194,13 +181,11 @@ def _difference(row: MeasuredRow, column: str) -> float | None:
     return statistics.fmean(values.values()) - published
 
 
-def _published_gain(row: MeasuredRow, baseline: MeasuredRow, column: str) -> str:
-    value, base = row.row.published.get(column), baseline.row.published.get(column)
-    return "" if value is None or base is None else _signed(value - base)
+def _means(row: MeasuredRow, columns: Iterable[str]) -> list[str]:
+    return [_mean_and_spread(row.values(column).values()) for column in columns]
 
 
-def _mean_and_spread(values: Iterable[float], signed: bool = False) -> str:
-    values = list(values)
+def _mean_and_spread(values: Collection[float], signed: bool = False) -> str:
     if not values:
         return "n/a"
     mean = statistics.fmean(values)

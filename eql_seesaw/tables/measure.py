@@ -2,34 +2,46 @@
 
 import dataclasses
 import functools
+import json
 import math
 import os
+import shlex
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import NamedTuple, get_args
 
-import msgspec
 import numpy as np
 
+from ..classification.__main__ import parse_args, recipe_for
+from ..classification.results import read_result, seeds_with_result
 from ..evaluation.result import load_summary
 from .plan import rows_not_trained
 from .run import Run, row_runs
 from .table import AccuracyColumn, Row, Table
 
+NO_RECIPE = "no recipe here"
 
-class _GradientSums(msgspec.Struct):
-    """Content of gradient_statistics.json: a sum over training for each class."""
 
-    positive: list[Annotated[float, msgspec.Meta(ge=0)]]
-    negative: list[Annotated[float, msgspec.Meta(ge=0)]]
+class FinishedRun(NamedTuple):
+    """
+    Attributes:
+        loss: its name.
+        metrics: percent, by the names of :func:`metric_name`; NaN where there was no ground truth.
+        folder, dataset: of detection, the run's folder and the test set that was evaluated.
+    """
+
+    seed: int
+    loss: str
+    metrics: dict[str, float]
+    folder: str = ""
+    dataset: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredRow:
     """
     The finished runs of a row with one batch size, by seed.
-
-    A run of image classification has seed, loss and metrics, and is not asked for more.
 
     Attributes:
         has_masks: AP and all other columns but APbox are of masks, not of boxes.
@@ -39,7 +51,7 @@ class MeasuredRow:
     """
 
     row: Row
-    runs: list[Run]
+    runs: list[FinishedRun]
     has_masks: bool
     batch: int | None = None
     reasons: list[str] = dataclasses.field(default_factory=list)
@@ -57,7 +69,7 @@ class MeasuredRow:
     def values(self, column: str) -> dict[int, float]:
         """{seed: percent}, of the seeds that have a number."""
         metric = metric_name(column, self.has_masks)
-        values = {run.seed: (run.metrics or {}).get(metric, math.nan) for run in self.runs}
+        values = {run.seed: run.metrics.get(metric, math.nan) for run in self.runs}
         return {seed: value for seed, value in values.items() if not math.isnan(value)}
 
     def gains(self, baseline: "MeasuredRow", column: str) -> list[float]:
@@ -65,18 +77,16 @@ class MeasuredRow:
         values, others = self.values(column), baseline.values(column)
         return [value - others[seed] for seed, value in values.items() if seed in others]
 
+    def shares_a_seed(self, baseline: "MeasuredRow") -> bool:
+        return bool({run.seed for run in self.runs} & {run.seed for run in baseline.runs})
+
     @functools.cached_property
     def categories(self) -> list[list[dict]]:
-        """
-        ``Summary.categories`` of each run: numbers of the K classes.
-
-        Raises:
-            FileNotFoundError, ValueError: as :func:`load_summary`.
-        """
-        folders = [
-            os.path.join(run.folder, "inference", run.cfg.DATASETS.TEST[0]) for run in self.runs
+        """``Summary.categories`` of each run: numbers of the K classes."""
+        return [
+            load_summary(os.path.join(run.folder, "inference", run.dataset)).categories
+            for run in self.runs
         ]
-        return [load_summary(folder).categories for folder in folders]
 
     @property
     def image_counts(self) -> np.ndarray:
@@ -104,26 +114,17 @@ class MeasuredRow:
         float64 (K,), positive over negative gradient of each class's logit, each summed over
         training, a cascade's stages, and seeds. 0 without positive gradient, infinite with positive
         alone. float64 (0,) if no run has recorded gradients.
-
-        Raises:
-            ValueError: a file is not what a run writes.
         """
         sums = []
         for run in self.runs:
             for path in Path(run.folder).glob("gradient_statistics*.json"):
-                try:
-                    content = msgspec.json.decode(path.read_bytes(), type=_GradientSums)
-                except msgspec.DecodeError as error:
-                    raise ValueError(f"{path}: {error}") from None
-                sums.append((content.positive, content.negative))
+                content = json.loads(path.read_text())
+                sums.append((content["positive"], content["negative"]))
         if not sums:
             return np.empty(0)
         positive, negative = np.sum(sums, axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(positive > 0, positive / negative, 0.0)
-
-    def shares_a_seed(self, baseline: "MeasuredRow") -> bool:
-        return bool({run.seed for run in self.runs} & {run.seed for run in baseline.runs})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +164,14 @@ def metric_name(column: str, has_masks: bool) -> str:
     return f"{'segm' if has_masks else 'bbox'}/{column}"
 
 
+def has_result(table: Table, row: Row, scale: str, output: str) -> bool:
+    """True for a row with a finished run."""
+    if table.is_classification:
+        return bool(measure_classification(row, output, None).runs)
+    runs = row_runs(table, row, scale, output, 0) if row.split == "val" else ()
+    return any(run.look().metrics is not None for run in runs)
+
+
 def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> MeasuredTable:
     """
     Read what the runs of a table's rows have left.
@@ -171,6 +180,9 @@ def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> Mea
         scale: "full" or "mini".
         num_seeds: those that are asked for; None for the table's. Others that are there count too.
     """
+    if table.is_classification:
+        rows = [measure_classification(row, output, num_seeds) for row in table.rows]
+        return MeasuredTable(table, scale, table.columns, has_masks=False, rows=rows)
     not_trained = rows_not_trained(table, scale, output)
     runs = {
         row.name: row_runs(table, row, scale, output, num_seeds or row.seeds)
@@ -179,27 +191,73 @@ def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> Mea
     }
     has_masks = all(first.cfg.MODEL.MASK_ON for first, *_ in runs.values())
     columns = [name for name in table.columns if has_masks or name != "APbox"]
-    measured = []
+    rows = []
     for row in table.rows:
         if row.name in not_trained:
             reason, same_as = not_trained[row.name]
             reasons = [f"{row.name}: {reason}"]
-            measured.append(MeasuredRow(row, [], has_masks, reasons=reasons, same_as=same_as))
+            rows.append(MeasuredRow(row, [], has_masks, reasons=reasons, same_as=same_as))
         elif runs[row.name][0].cfg.DATASETS.TEST:  # others only give their weights
-            measured += _measured_rows(row, runs[row.name], has_masks)
-    return MeasuredTable(table, scale, columns, has_masks, measured)
+            rows += _measured_rows(row, runs[row.name], has_masks)
+    return MeasuredTable(table, scale, columns, has_masks, rows)
 
 
 def _measured_rows(row: Row, runs: list[Run], has_masks: bool) -> list[MeasuredRow]:
     """Measured rows of a row's runs; numbers of different batch sizes are not averaged."""
-    finished = [run for run in runs if run.look().metrics is not None]
-    reasons = [f"{row.name} seed {run.seed}: {run.reason}" for run in runs if run.reason]
-    recipe = runs[0].cfg.SOLVER.IMS_PER_BATCH
+    cfg = runs[0].cfg
+    loss, (dataset, *_) = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS, cfg.DATASETS.TEST
+    recipe = cfg.SOLVER.IMS_PER_BATCH
+    by_batch: dict[int | None, list[FinishedRun]] = {}
+    reasons = []
+    for run in runs:
+        found = run.look()
+        if found.metrics is None:
+            reasons.append(f"{row.name} seed {run.seed}: {found.reason}")
+        else:
+            finished = FinishedRun(run.seed, loss, found.metrics, run.folder, dataset)
+            by_batch.setdefault(found.batch, []).append(finished)
     rows: list[MeasuredRow] = []
     # The recipe's first.
-    batches = {run.batch for run in finished} or {recipe}
-    for batch in sorted(batches, key=lambda batch: (batch != recipe, batch)):
-        alike = [run for run in finished if run.batch == batch]
-        other_batch = None if batch == recipe else batch
+    for batch in sorted(by_batch, key=lambda batch: (batch != recipe, batch)) or [recipe]:
+        alike, other_batch = by_batch.get(batch, []), None if batch == recipe else batch
         rows.append(MeasuredRow(row, alike, has_masks, other_batch, [] if rows else reasons))
     return rows
+
+
+def measure_classification(row: Row, output: str, num_seeds: int | None) -> MeasuredRow:
+    """
+    Read the results of a row of image classification.
+
+    Args:
+        num_seeds: as of :func:`measure`.
+    """
+    if not row.classification:
+        reasons = [f"{row.name}: {row.notes or NO_RECIPE}"]
+        return MeasuredRow(row, [], has_masks=False, reasons=reasons)
+    options = classification_options(row, output)
+    (loss,) = options.loss
+    seeds = {*range(1, (num_seeds or row.seeds) + 1), *seeds_with_result(options, loss)}
+    runs, reasons = [], []
+    for seed in sorted(seeds):
+        reason = "not run"
+        try:
+            accuracy = read_result(options, recipe_for(options), loss, seed)
+        except ValueError as error:
+            accuracy, reason = None, str(error)
+        if accuracy is None:
+            reasons.append(f"{row.name} seed {seed}: {reason}")
+        else:
+            metrics = {key: value for key, value in accuracy.items() if value is not None}
+            metrics["top1"] = metrics.pop("overall")
+            runs.append(FinishedRun(seed, loss.partition(",")[0], metrics))
+    return MeasuredRow(row, runs, has_masks=False, reasons=reasons)
+
+
+def classification_options(row: Row, output: str) -> Namespace:
+    """
+    Options of the program that trains a row. Results of one data set share a folder: rows that are
+    trained alike, also in different tables, share their results.
+    """
+    options = parse_args(shlex.split(row.classification))
+    options.output = os.path.join(output, "full", "classification", options.data)
+    return options

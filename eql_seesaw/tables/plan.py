@@ -31,22 +31,18 @@ def rows_not_trained(table: Table, scale: str, output: str) -> dict[str, tuple[s
         if row.split != "val":
             rows[row.name] = f"published on {row.split}, which only LVIS's server evaluates", ""
         elif run.is_miniature_of_row:
-            first = miniatures.setdefault(_what_is_trained(run.cfg), run)
-            if run.cfg.MODEL.ROI_HEADS.NAME == "LongTailRes5ROIHeads":
+            cfg = run.cfg.clone()
+            cfg.defrost()
+            # These do nothing in miniature, which has no masks.
+            cfg.MODEL.ROI_MASK_HEAD.clear()
+            cfg.OUTPUT_DIR = ""
+            first = miniatures.setdefault(cfg.dump(), run)
+            if cfg.MODEL.ROI_HEADS.NAME == "LongTailRes5ROIHeads":
                 rows[row.name] = "a C4 model has no miniature", ""
             elif first.folder != run.folder:
                 same = first.row.name
                 rows[row.name] = f"in miniature the same as row {same}", same
     return rows
-
-
-def _what_is_trained(cfg: CfgNode) -> str:
-    """The config's text without keys that do nothing in miniature, which has no masks."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.OUTPUT_DIR = ""
-    cfg.MODEL.ROI_MASK_HEAD.clear()
-    return cfg.dump()
 
 
 def select_runs(
@@ -61,8 +57,7 @@ def select_runs(
         num_seeds: seeds 1 to this number; None for each row's own number.
 
     Raises:
-        ValueError: no row of such a name, none that can have a run, or two of one folder and
-            different inputs or overrides.
+        ValueError: no row of such a name, or none that can have a run.
     """
     not_trained = rows_not_trained(table, scale, output)
     chosen = []
@@ -86,23 +81,13 @@ def select_runs(
 
 
 def runs_with_inputs(runs: Sequence[Run]) -> list[Run]:
-    """
-    Each run once, after the runs that its inputs come from.
-
-    Raises:
-        ValueError: two rows of one folder and different inputs or overrides.
-    """
+    """Each run once, after the runs that its inputs come from."""
     ordered: dict[str, Run] = {}
 
     def add(run: Run) -> None:
         for _, input_run, _ in run.inputs:
             add(input_run)
-        same = ordered.setdefault(run.folder, run)
-        if same.settings != run.settings:
-            raise ValueError(
-                f"{same.name} and {run.name} differ in their inputs or overrides, but would be "
-                f"trained in one folder, {run.folder}; give one of them a config of its own"
-            )
+        ordered.setdefault(run.folder, run)
 
     for run in runs:
         add(run)
@@ -117,19 +102,18 @@ def missing_files(run: Run) -> list[str]:
     weights = run.cfg.MODEL.WEIGHTS
     is_input = any(key == "MODEL.WEIGHTS" for key, _, _ in run.inputs)
     # Others, such as detectron2://, are downloaded.
-    is_local = weights and "://" not in weights and not is_input
-    needed = [weights] if is_local else []
+    needed = [] if is_input or "://" in weights else [weights]
     for key in ("TRAIN", "TEST"):
         for name in run.cfg.DATASETS[key]:
             found = find_dataset(run.cfg, f"DATASETS.{key}", name)
             if found is None:
                 continue
             json_file, images = found
-            needed += [json_file]
+            needed.append(json_file)
             if name.startswith(tuple(ANNOTATED_IMAGES)) and name not in run.cfg.DATASETS.REGISTER:
                 needed += [os.path.join(images, folder) for folder in LVIS_IMAGE_FOLDERS]
             else:
-                needed += [images]
+                needed.append(images)
     return [path for path in dict.fromkeys(needed) if path and not os.path.exists(path)]
 
 
@@ -156,8 +140,13 @@ def describe_plan(
     """
     scale = runs[0].scale
     lines = [f"{table.name}: {table.title}, {len(runs)} runs"]
-    unfinished = [run for run in runs if run.look().metrics is None]
-    missing = dict.fromkeys(path for run in unfinished for path in missing_files(run))
+    looks = [run.look() for run in runs]
+    missing = dict.fromkeys(
+        path
+        for run, found in zip(runs, looks, strict=True)
+        if found.metrics is None
+        for path in missing_files(run)
+    )
     if missing:
         lines.append(f"Missing: {', '.join(missing)}; {where_files_come_from(runs[-1])}.")
     if scale == "mini":
@@ -172,12 +161,9 @@ def describe_plan(
         here = f"{gpus_here} GPU(s)" if gpus_here else "no GPU"
         lines.append(f"This machine has {here}; the commands are for {num_gpus}.")
     batches = [run.planned_batch(num_gpus, images_per_batch) for run in runs]
-    lines += sorted(
-        {
-            _describe_schedule(run.cfg, batch, table.dataset if scale == "full" else "")
-            for run, batch in zip(runs, batches, strict=True)
-        }
-    )
+    dataset = table.dataset if scale == "full" else ""
+    schedules = {_schedule(run.cfg, n, dataset) for run, n in zip(runs, batches, strict=True)}
+    lines += sorted(schedules)
     if any("RepeatFactor" in run.cfg.DATALOADER.SAMPLER_TRAIN for run in runs):
         lines.append(
             "Repeat-factor sampling shows images of rare classes more often within the same "
@@ -187,9 +173,9 @@ def describe_plan(
         )
     # Their config files are written when they are run.
     miniatures: list[Run] = []
-    for run, batch in zip(runs, batches, strict=True):
-        lines += ["", f"# {run}: {run.reason or 'finished'}"]
-        if run.metrics is not None or run.conflict:
+    for run, found, batch in zip(runs, looks, batches, strict=True):
+        lines += ["", f"# {run}: {found.reason or 'finished'}"]
+        if found.metrics is not None or found.conflict:
             continue
         if not run.is_miniature_of_row:
             threads = "OMP_NUM_THREADS=1 " if scale == "mini" else ""
@@ -208,7 +194,7 @@ def describe_plan(
     return "\n".join(lines)
 
 
-def _describe_schedule(cfg: CfgNode, batch: int, dataset: str) -> str:
+def _schedule(cfg: CfgNode, batch: int, dataset: str) -> str:
     """One line; with epochs where the dataset is one of :data:`ANNOTATED_IMAGES`."""
     recipe, solver = cfg.SOLVER, scale_to_batch(cfg, batch).SOLVER
     text = (

@@ -11,18 +11,17 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
 from ..config import load_config, merge_config
-from ..engine.checkpoint_files import TAG, has_checkpoint
+from ..engine.checkpoint_files import has_checkpoint
 from ..losses import LOSSES
 from ..schedule import scale_to_batch, scaled_values
 from .miniature import FREQUENCY_KEYS, as_overrides, write_miniature
 from .table import Row, Table, load_table
 
-METRICS = "metrics.json"
 # The table whose inputs, the weights to start from, all rows take in miniature.
 MINIATURE_TABLE = "miniature"
 # Bytes; file systems allow 255.
@@ -52,10 +51,28 @@ FREE_KEYS = {
     "VIS_PERIOD",
 }
 
-
 MASK_HEAD = "MODEL.ROI_MASK_HEAD.NAME"
 # The second gives the numbers of the first, which runs of before there was the other have.
 SAME_MASK_HEADS = {"MaskRCNNConvUpsampleHead", "OwnClassMaskRCNNConvUpsampleHead"}
+
+
+class Found(NamedTuple):
+    """
+    Content of a run's folder.
+
+    Attributes:
+        metrics: of the evaluation after the last iteration, in percent: {"segm/AP": ..., ...}, NaN
+            where there was no ground truth; empty without a dataset to evaluate on. None unless the
+            run is finished, has the config that its row asks for, and so have its inputs.
+        reason: why there are no metrics, for people.
+        conflict: the folder holds something else than this row's run, so it must not be continued.
+        batch: images per batch of the run in the folder.
+    """
+
+    metrics: dict[str, float] | None = None
+    reason: str = ""
+    conflict: bool = False
+    batch: int | None = None
 
 
 class Run:
@@ -69,14 +86,6 @@ class Run:
         folder: OUTPUT_DIR. Rows that are trained alike share it, in whatever tables they are.
         config_file: the row's, or mini.yaml in the folder.
         inputs: files of other runs: (config key, run, file in its folder).
-
-    Attributes, as :meth:`look` has found them in the folder:
-        metrics: of the evaluation after the last iteration, in percent: {"segm/AP": ..., ...}, NaN
-            where there was no ground truth; empty without a dataset to evaluate on. None unless the
-            run is finished, has the config that its row asks for, and so have its inputs.
-        reason: why there are no metrics, for people.
-        conflict: the folder holds something else than this row's run, so it must not be continued.
-        batch: images per batch of the run in the folder, or None.
     """
 
     def __init__(self, table: Table, row: Row, scale: str, output: str, seed: int):
@@ -103,27 +112,17 @@ class Run:
         self.folder = os.path.join(output, self.scale, folder, name, f"seed_{seed}")
         in_folder = os.path.join(self.folder, "mini.yaml")
         self.config_file = in_folder if self.is_miniature_of_row else row.config
-        self.inputs = self._inputs()
-        self.metrics: dict[str, float] | None = None
-        self.reason, self.conflict = "", False
-        self.batch: int | None = None
+        common = load_table(MINIATURE_TABLE).inputs if self.is_miniature_of_row else {}
+        self.inputs: list[tuple[str, Run, str]] = []
+        for key, source in {**common, **row.inputs}.items():
+            table_name, _, row_name = source.row.partition("/")
+            source_table = load_table(table_name)
+            source_row = source_table.row(row_name)
+            run = Run(source_table, source_row, self.scale, output, source.seed or seed)
+            self.inputs.append((key, run, source.file))
 
     def __str__(self) -> str:
         return f"{self.name} seed {self.seed}"
-
-    def _inputs(self) -> list[tuple[str, Run, str]]:
-        common = load_table(MINIATURE_TABLE).inputs if self.is_miniature_of_row else {}
-        inputs = []
-        for key, source in {**common, **self.row.inputs}.items():
-            table_name, _, row_name = source.row.partition("/")
-            try:
-                table = load_table(table_name)
-                row = table.row(row_name)
-            except ValueError as error:
-                raise ValueError(f"{self.name}, input {key}: {error}") from None
-            run = Run(table, row, self.scale, self.output, source.seed or self.seed)
-            inputs.append((key, run, source.file))
-        return inputs
 
     @property
     def settings(self) -> dict[str, object]:
@@ -152,11 +151,6 @@ class Run:
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{self.name}: {error}") from None
 
-    @property
-    def loss(self) -> str:
-        """MODEL.ROI_BOX_HEAD.CLS_LOSS."""
-        return self.cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
-
     def prepare_folder(self) -> None:
         """Make the folder; in miniature of a full-scale row with the config file, mini.yaml."""
         os.makedirs(self.folder, exist_ok=True)
@@ -166,7 +160,7 @@ class Run:
     def planned_batch(self, num_gpus: int, images_per_batch: int | None) -> int:
         """
         Images per batch: those that the run was started with, or else the given ones, or two for
-        each GPU, at most the recipe's. In miniature the recipe's. After :meth:`look`.
+        each GPU, at most the recipe's. In miniature the recipe's.
 
         Raises:
             ValueError: they cannot be shared out evenly among the GPUs.
@@ -174,17 +168,16 @@ class Run:
         recipe = self.cfg.SOLVER.IMS_PER_BATCH
         if self.scale == "mini":
             return recipe
-        batch, origin = images_per_batch, "--batch asks for"
         # An iteration number means another number of images with another batch.
-        if self.batch and has_checkpoint(self.folder):
-            batch, origin = self.batch, f"{self} was started with"
+        started_with = self.look().batch if has_checkpoint(self.folder) else None
+        batch = started_with or images_per_batch
         if batch is None:
             batch = min(recipe, IMAGES_PER_GPU * num_gpus)
             return max(num_gpus, batch - batch % num_gpus)
         if batch % num_gpus:
             raise ValueError(
-                f"{origin} {batch} images per batch, which {num_gpus} GPUs cannot share evenly; "
-                "choose another --gpus"
+                f"{self}: {num_gpus} GPUs cannot share {batch} images per batch evenly; "
+                f"choose another --gpus{'' if started_with else ' or --batch'}"
             )
         return batch
 
@@ -202,34 +195,26 @@ class Run:
             scaled = {key: new for key, (_, new) in pairs.items()}
         return [*command, *as_overrides({**self.settings, **scaled})]
 
-    def look(self) -> Run:
-        """
-        Look into the folder; returns this run. What is wrong there is told in :attr:`reason`, and
-        not raised.
-        """
-        self.metrics, self.reason, self.conflict, self.batch = None, "not run", False, None
+    def look(self) -> Found:
+        """Look into the folder. What is wrong there is told in the reason, and not raised."""
         config = os.path.join(self.folder, "config.yaml")
         if not os.path.exists(config):
-            for path in (os.path.join(self.folder, name) for name in (METRICS, TAG)):
-                if os.path.exists(path):
-                    self.reason, self.conflict = f"there is {path}, but no config.yaml", True
-            return self
+            return Found(reason="not run")
         try:
             found = merge_config(config, [])
         except ValueError as error:
-            self.reason, self.conflict = str(error), True
-            return self
-        self.batch = found.SOLVER.IMS_PER_BATCH
-        self.reason = self._difference(found) or self._unmeasured_input()
-        self.conflict = bool(self.reason)
-        if not self.conflict:
-            self.metrics, self.reason = self._read_metrics(found.SOLVER.MAX_ITER)
-        return self
+            return Found(reason=str(error), conflict=True)
+        batch = found.SOLVER.IMS_PER_BATCH
+        difference = self._difference(found) or self._unmeasured_input()
+        if difference:
+            return Found(reason=difference, conflict=True, batch=batch)
+        metrics, reason = self._read_metrics(found.SOLVER.MAX_ITER)
+        return Found(metrics, reason, batch=batch)
 
     def _difference(self, found: CfgNode) -> str:
         """The first key in which a config differs from the run's, with both values, or ""."""
         cfg, batch = self.cfg, found.SOLVER.IMS_PER_BATCH
-        if self.scale == "full" and batch > 0:
+        if self.scale == "full":
             cfg = scale_to_batch(cfg, batch)
         # Files of another run are known by its folder, which may have moved as a whole.
         root = os.path.join(self.output, self.scale)
@@ -239,9 +224,9 @@ class Run:
         }
         # As in a file, where tuples are lists.
         values, expected = (_flat(json.loads(json.dumps(node))) for node in (found, cfg))
-        head = cfg.MODEL.ROI_BOX_HEAD
+        own_loss = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
         other_losses = tuple(
-            f"MODEL.ROI_BOX_HEAD.{name.upper()}." for name in LOSSES if name != head.CLS_LOSS
+            f"MODEL.ROI_BOX_HEAD.{name.upper()}." for name in LOSSES if name != own_loss
         )
         for key in sorted(values.keys() | expected.keys()):
             here, there = values.get(key), expected.get(key)
@@ -262,13 +247,14 @@ class Run:
     def _unmeasured_input(self) -> str:
         """Why the run cannot have started from its inputs as they are going to be, or ""."""
         for _, run, _ in self.inputs:
-            if run.look().metrics is None:
-                return f"its input {run}: {run.reason}"
+            found = run.look()
+            if found.metrics is None:
+                return f"its input {run}: {found.reason}"
         return ""
 
     def _read_metrics(self, max_iter: int) -> tuple[dict[str, float] | None, str]:
         """(metrics, "") or (None, reason)."""
-        path = os.path.join(self.folder, METRICS)
+        path = os.path.join(self.folder, "metrics.json")
         try:
             with open(path) as f:
                 lines = [line for line in f if line.strip()]
@@ -282,12 +268,10 @@ class Run:
         tests = self.cfg.DATASETS.TEST
         if not tests and iteration + 1 == max_iter:
             return {}, ""
-        # Iterations are numbered from 0; the evaluation after the last has the number of all.
+        # Iterations are numbered from 0; the evaluation after the last has the number of all, or
+        # one more where only the evaluation was left to do when it was resumed.
         if iteration + 1 < max_iter:
             return None, f"at iteration {iteration + 1} of {max_iter}"
-        # Detectron2 counts one more where only the evaluation was left to do when it was resumed.
-        if iteration > max_iter + 1:
-            return None, f"{path} ends at iteration {iteration}, beyond SOLVER.MAX_ITER {max_iter}"
         prefix = f"{tests[0]}/" if len(tests) > 1 else ""
         metrics = {
             key.removeprefix(prefix): math.nan if value is None else value

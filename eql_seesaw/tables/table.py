@@ -114,9 +114,16 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.dataset in CLASSIFICATION_DATASETS
 
     @property
-    def is_trained(self) -> bool:
-        """False for a table of published numbers alone; its notes say what training would take."""
-        return any(row.config or row.classification for row in self.rows)
+    def scales(self) -> tuple[str, ...]:
+        """
+        Those that its rows can be trained at, the usual one first; none for a table of published
+        numbers alone, whose notes say what training would take.
+        """
+        if not any(row.config or row.classification for row in self.rows):
+            return ()
+        if self.is_miniature:
+            return ("mini",)
+        return ("full",) if self.is_classification else SCALES
 
     def row(self, name: str) -> Row:
         """
@@ -161,29 +168,18 @@ def load_table(name: str) -> Table:
     if name not in table_names():
         raise ValueError(f"no table {name!r}; there are {', '.join(table_names())}")
     path = DATA / f"{name}.yaml"
-    values = None
     try:
-        values = msgspec.yaml.decode(path.read_bytes())
-        table = msgspec.convert(values, Table)
+        table = msgspec.yaml.decode(path.read_bytes(), type=Table)
     except msgspec.DecodeError as error:
-        # msgspec counts the rows.
-        text = re.sub(r"\$\.rows\[(\d+)\]", lambda match: _row_name(values, match), str(error))
-        raise ValueError(f"{path}: {' '.join(text.split())}; see docs/tables.md") from None
-    if table.name:
-        raise ValueError(f"{path}: a table's name is that of its file; leave `name` out")
+        raise ValueError(f"{path}: {' '.join(str(error).split())}; see docs/tables.md") from None
     names = [row.name for row in table.rows]
     for row in table.rows:
         if names.count(row.name) > 1:
             raise ValueError(f"{path}: two rows are named {row.name!r}")
         if row.baseline and row.baseline not in names:
             raise ValueError(f"{path}: row {row.name}: its baseline {row.baseline!r} is no row")
-        if table.is_trained and not (row.config or table.is_classification):
+        if table.scales and not (row.config or table.is_classification):
             raise ValueError(f"{path}: row {row.name} has no config")
-        for column in row.published:
-            if column not in table.columns:
-                raise ValueError(
-                    f"{path}: row {row.name}: published {column!r} is not among the table's columns"
-                )
     sources = {source.row for source in table.inputs.values()}
     rows = []
     for row in table.rows:
@@ -201,8 +197,3 @@ def pipe_table(
     return tabulate(
         lines, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=alignment
     )
-
-
-def _row_name(values: Any, match: re.Match) -> str:
-    row = values["rows"][int(match[1])]
-    return f"row {row.get('name')}" if isinstance(row, dict) else f"row {row!r}"

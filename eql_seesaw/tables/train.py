@@ -33,7 +33,8 @@ def run_all(
     runs: Sequence[Run], jobs: int, num_gpus: int, images_per_batch: int | None
 ) -> list[str]:
     """
-    Train the runs that have no finished result; go on after one that fails.
+    Train the runs that have no finished result, each as soon as its inputs are there; go on after
+    one that fails.
 
     Args:
         runs: inputs before the runs that need them.
@@ -48,79 +49,52 @@ def run_all(
         ValueError, FileNotFoundError: a config is wrong, or data are missing; nothing was started.
         KeyboardInterrupt: interrupted; the trainings were ended.
     """
+    active: dict[Run, Started] = {}
     with _only_one(os.path.join(runs[0].output, runs[0].scale)) as lock:
-        finished = {run.folder for run in runs if run.look().metrics is not None}
-        print(f"{len(runs)} runs, {len(finished)} of them finished", flush=True)
+        looks = [(run, run.look()) for run in runs]
+        num_finished = sum(found.metrics is not None for _, found in looks)
+        print(f"{len(runs)} runs, {num_finished} of them finished", flush=True)
         failures = {
-            run.folder: f"{run}: {run.reason}; move {run.folder} away to train it anew"
-            for run in runs
-            if run.conflict
+            run.folder: f"{run}: {found.reason}; move {run.folder} away to train it anew"
+            for run, found in looks
+            if found.conflict
         }
-        waiting = [run for run in runs if run.folder not in finished | failures.keys()]
-        commands = {}
+        waiting = [run for run, found in looks if found.metrics is None and not found.conflict]
+        total, commands = len(waiting), {}
         for run in waiting:
             batch = run.planned_batch(num_gpus, images_per_batch)
             commands[run.folder] = [sys.executable, *run.command(num_gpus, batch)]
-        for run in waiting:
-            _check_files(run, finished)
-        _train(waiting, commands, jobs, failures, lock)
+            for path in missing_files(run):
+                raise FileNotFoundError(
+                    f"{run}: no such file or folder: {path}; {where_files_come_from(run)}"
+                )
+        try:
+            while waiting or active:
+                unfinished = {run.folder for run in (*waiting, *active)}
+                for run in list(waiting):
+                    inputs = {input_run.folder for _, input_run, _ in run.inputs}
+                    if inputs & failures.keys():
+                        failures[run.folder] = f"{run}: not started, its input failed"
+                        waiting.remove(run)
+                    elif not inputs & unfinished and len(active) < jobs:
+                        waiting.remove(run)
+                        name = f"[{total - len(waiting)}/{total}] {run}"
+                        active[run] = _start(run, commands[run.folder], name, lock)
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                for run, started in list(active.items()):
+                    if started.process.poll() is not None:
+                        del active[run]
+                        if failure := _report_end(run, started):
+                            failures[run.folder] = failure
+        except BaseException:
+            _end([started.process for started in active.values()])
+            raise
     return list(failures.values())
-
-
-def _check_files(run: Run, finished: set[str]) -> None:
-    """Raises where a file will not be there, as soon as the inputs are trained."""
-    for path in missing_files(run):
-        raise FileNotFoundError(
-            f"{run}: no such file or folder: {path}; {where_files_come_from(run)}"
-        )
-    for _, input_run, file in run.inputs:
-        path = os.path.join(input_run.folder, file)
-        if input_run.folder in finished and not os.path.exists(path):
-            raise FileNotFoundError(
-                f"{run}: no such file: {path}, though {input_run} is finished; move "
-                f"{input_run.folder} away to train it anew"
-            )
-
-
-def _train(
-    waiting: list[Run],
-    commands: dict[str, list[str]],
-    jobs: int,
-    failures: dict[str, str],
-    lock: TextIO,
-) -> None:
-    """Train the waiting runs, each as soon as its inputs are there; adds to ``failures``."""
-    total = len(waiting)
-    active: dict[Run, Started] = {}
-    try:
-        while waiting or active:
-            unfinished = {run.folder for run in (*waiting, *active)}
-            for run in list(waiting):
-                inputs = {input_run.folder for _, input_run, _ in run.inputs}
-                if inputs & failures.keys():
-                    failures[run.folder] = f"{run}: not started, its input failed"
-                    waiting.remove(run)
-                elif not inputs & unfinished and len(active) < jobs:
-                    waiting.remove(run)
-                    name = f"[{total - len(waiting)}/{total}] {run}"
-                    active[run] = _start(run, commands[run.folder], name, lock)
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            for run, started in list(active.items()):
-                if started.process.poll() is not None:
-                    del active[run]
-                    failure = _report_end(run, started)
-                    if failure:
-                        failures[run.folder] = failure
-    except BaseException:
-        _end([started.process for started in active.values()])
-        raise
 
 
 def _start(run: Run, command: list[str], name: str, lock: TextIO) -> Started:
     run.prepare_folder()
-    environment = dict(os.environ)
-    if run.scale == "mini":
-        environment["OMP_NUM_THREADS"] = "1"
+    threads = {"OMP_NUM_THREADS": "1"} if run.scale == "mini" else {}
     with open(os.path.join(run.folder, TRAIN_LOG), "a") as log:
         print(f"$ {shlex.join(command)}", file=log, flush=True)
         # Sessions of their own, so that an interruption reaches each of them once, through us. They
@@ -130,7 +104,7 @@ def _start(run: Run, command: list[str], name: str, lock: TextIO) -> Started:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**os.environ, **threads},
             start_new_session=True,
             pass_fds=[lock.fileno()],
         )
@@ -143,10 +117,11 @@ def _report_end(run: Run, started: Started) -> str:
     """Say how a training ended; returns a line for one that failed, or ""."""
     status, log = started.process.returncode, os.path.join(run.folder, TRAIN_LOG)
     duration = timedelta(seconds=round(time.monotonic() - started.time))
-    if run.look().metrics is not None and status == 0:
+    found = run.look()
+    if found.metrics is not None and status == 0:
         print(f"{started.name} finished in {duration}", flush=True)
         return ""
-    reason = run.reason
+    reason = found.reason
     if status < 0:
         reason = f"killed by signal {-status}"
     elif status:

@@ -87,18 +87,9 @@ def test_from_plan_to_collect(tables, run_command):
     "arguments, message",
     [
         (["plan", "challenge"], "table challenge has no recipe here. Training takes much."),
-        (["run", "images", "--scale", "mini"], "table images has no miniature; leave --scale mini"),
+        (["run", "images", "--scale", "mini"], "table images has no --scale mini; leave it out"),
     ],
 )
 def test_what_cannot_be_trained(tables, run_command, arguments, message):
     assert run_command(*arguments)[0].startswith(f"error: {message}")
     assert "57.83" in run_command("show", "challenge")[1]
-
-
-@pytest.mark.parametrize("command", ["plan", "run", "collect"])
-def test_wrong_arguments_of_a_row_are_one_line(tables, run_command, command):
-    path = tables / "tables/images.yaml"
-    path.write_text(path.read_text().replace("--data cifar100-lt", "--data cifar"))
-    status, _ = run_command(command, "images")
-    start = "error: table images: row ce: classification: argument --data: invalid choice: 'cifar'"
-    assert status.startswith(start) and "\n" not in status

@@ -5,7 +5,7 @@ import pytest
 
 from eql_seesaw.tables import load_table, plan, table_names
 from eql_seesaw.tables.__main__ import main
-from eql_seesaw.tables.plan import rows_not_trained, runs_with_inputs
+from eql_seesaw.tables.plan import rows_not_trained
 from eql_seesaw.tables.run import Run
 from tests.tables.conftest import ROOT, add_to, finish, finish_inputs, runs_of
 
@@ -47,7 +47,7 @@ def test_every_row_comes_once_before_any_a_second_time_and_inputs_first(run_comm
 @pytest.mark.parametrize("name", ["plan", "run", "collect"])
 def test_miniature_has_no_full_scale(run_command, name):
     status, _ = run_command(name, "small", "--scale", "full")
-    assert status == "error: table small is itself a miniature; leave --scale full out"
+    assert status == "error: table small has no --scale full; leave it out"
     assert not Path("output").exists()
 
 
@@ -130,23 +130,16 @@ def test_rows_that_cannot_be_trained(monkeypatch):
     assert "test-dev" in rows["mask_rcnn_rfs_ce_test_dev"][0]
 
 
-def test_two_rows_of_one_folder(project):
-    """They are one run, and must ask for the same."""
-    row = "- {name: %s, label: X, config: configs/small/seesaw.yaml, overrides: {X: [%s]}}\n"
-    add_to("tables/small.yaml", row % ("flat", "1, 2") + row % ("again", "1, 2"))
-    assert not rows_not_trained(load_table("small"), "mini", "")
-    assert len(runs_with_inputs(runs_of("small").values())) == 4
-    add_to("tables/small.yaml", row % ("nested", "[1], [2]"))
-    with pytest.raises(ValueError, match="small/flat and small/nested differ in their .*overrides"):
-        runs_with_inputs(runs_of("small").values())
-
-
-def test_no_two_rows_of_the_papers_tables_collide():
-    tables = [load_table(name) for name in table_names()]
-    runs = [
-        Run(table, row, "full", "output", 1) for table in tables for row in table.rows if row.config
-    ]
-    assert len(runs_with_inputs(runs)) > 50
+def test_rows_of_one_folder_ask_for_the_same():
+    """They are one run."""
+    settings = {}
+    for name in table_names():
+        table = load_table(name)
+        for row in table.rows:
+            run = Run(table, row, "full", "output", 1)
+            if row.config:
+                assert settings.setdefault(run.folder, run.settings) == run.settings, run
+    assert len(settings) > 50
 
 
 def test_handwritten_music_is_trained_as_it_stands(monkeypatch, capsys, tmp_path):
@@ -159,7 +152,7 @@ def test_handwritten_music_is_trained_as_it_stands(monkeypatch, capsys, tmp_path
     weights = "output/tables/mini/muscima/pretrain/seed_1/model_final.pth"
     command = "python train_net.py --config-file configs/muscima/seesaw.yaml"
     assert f"{command} MODEL.WEIGHTS {weights} SEED 1 OUTPUT_DIR" in text
-    with pytest.raises(SystemExit, match="error: table muscima is itself a miniature"):
+    with pytest.raises(SystemExit, match="error: table muscima has no --scale full"):
         main(["plan", "muscima", "--scale", "full"])
 
 
@@ -181,9 +174,7 @@ def test_every_row_of_the_papers_can_be_planned_in_both_scales(monkeypatch, caps
     monkeypatch.chdir(ROOT)
     for name in table_names():
         table = load_table(name)
-        if table.is_classification or not table.is_trained:
-            continue
-        for scale in ("mini",) if table.is_miniature else ("full", "mini"):
+        for scale in () if table.is_classification else table.scales:
             arguments = ["plan", name, "--scale", scale, "--output", str(tmp_path)]
             assert main(arguments) == 0
             text = capsys.readouterr().out

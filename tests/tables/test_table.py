@@ -6,12 +6,12 @@ import msgspec
 import pytest
 import yaml
 
-from eql_seesaw.classification.__main__ import recipe_for
+from eql_seesaw.classification.__main__ import check_args, recipe_for
 from eql_seesaw.classification.training import loss_and_classifier
 from eql_seesaw.config import load_config, merge_config
 from eql_seesaw.losses import LOSSES
 from eql_seesaw.tables import load_table, table, table_names
-from eql_seesaw.tables.classification import row_options
+from eql_seesaw.tables.measure import classification_options
 from eql_seesaw.tables.miniature import as_overrides
 from eql_seesaw.tables.plan import runs_with_inputs
 from eql_seesaw.tables.run import Run
@@ -37,10 +37,6 @@ PRINTED = {
     **{"eql_7": 9, "eql_8": 4, "eql_9": 5, "eql_10": 6, "seesaw_10": 10, "seesaw_11": 5},
     **{"eql_6": 3, "eql_11": 6, "eql_12": 5, "seesaw_12": 12, "seesaw_13": 3},
 }
-
-
-def overrides(row):
-    return [str(part) for item in row.overrides.items() for part in item]
 
 
 def value_of(cfg, key):
@@ -124,7 +120,7 @@ def test_what_is_trained_alike_was_published_alike():
 def test_config_of_a_row(name, row):
     """It is valid, and of the table's dataset and no other."""
     dataset = load_table(name).dataset
-    cfg = load_config(str(ROOT / row.config), overrides(row))
+    cfg = load_config(str(ROOT / row.config), as_overrides(row.overrides))
     assert list(cfg.DATASETS.TRAIN) == [f"{dataset}_train"]
     assert list(cfg.DATASETS.TEST) == [f"{dataset}_val"]
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == {"lvis_v0.5": 1230, "lvis_v1": 1203}[dataset]
@@ -138,7 +134,7 @@ def test_calibrated_rows_evaluate_a_checkpoint_as_it_is():
     """Nothing is trained, and all else is as in the row that the checkpoint comes from."""
     table = load_table("fracal")
     for row in (table.row("fracal_r50"), table.row("fracal_r101")):
-        cfg = load_config(str(ROOT / row.config), overrides(row))
+        cfg = load_config(str(ROOT / row.config), as_overrides(row.overrides))
         assert cfg.SOLVER.BASE_LR == 0 and cfg.SOLVER.MAX_ITER <= 16
         source = table.row(row.inputs["MODEL.WEIGHTS"].row.removeprefix("fracal/"))
         assert row.baseline == source.name and row.config == source.config
@@ -150,7 +146,8 @@ def test_calibrated_rows_evaluate_a_checkpoint_as_it_is():
 @pytest.mark.parametrize("name, row", CLASSIFICATION_ROWS, ids=lambda x: getattr(x, "name", x))
 def test_command_of_a_row(name, row):
     """Its loss has arguments that the loss takes, and its data are the table's."""
-    args = row_options(load_table(name), row, "output")
+    args = classification_options(row, "output")
+    check_args(args)
     (loss,) = args.loss
     loss_and_classifier(loss, recipe_for(args), [500, 40, 2])
     assert args.data.replace("-", "_").startswith(load_table(name).dataset)
@@ -291,20 +288,17 @@ WEIGHTS = ["rows", 1, "inputs", "MODEL.WEIGHTS"]
     "path, value, message",
     [
         (["color"], "red", "unknown field `color`"),
-        (["name"], "his", "a table's name is that of its file"),
         (["dataset"], "coco", "'coco' - at `$.dataset`"),
         (["columns"], ["AP", "AR"], "'AR' - at `$.columns[1]`"),
-        (["columns"], ["AP"], "row first: published 'APbox' is not among the table's columns"),
         (["seeds"], 0, ">= 1 - at `$.seeds`"),
-        (["rows", 0], "first", "got `str` - at `row 'first'`"),
-        (["rows", 0, "name"], None, "missing required field `name` - at `row None`"),
+        (["rows", 0, "name"], None, "missing required field `name` - at `$.rows[0]`"),
         (["rows", 0, "config"], None, "row first has no config"),
         (["rows", 0, "name"], "second", "two rows are named 'second'"),
-        (["rows", 0, "lable"], "x", "unknown field `lable` - at `row first`"),
+        (["rows", 0, "lable"], "x", "unknown field `lable` - at `$.rows[0]`"),
         (["rows", 0, "baseline"], "x", "row first: its baseline 'x' is no row"),
-        (["rows", 0, "published", "AP"], "26,4", "got `str` - at `row first.published[...]`"),
-        ([*WEIGHTS, "file"], None, "missing required field `file` - at `row second.inputs[...]`"),
-        ([*WEIGHTS, "seed"], 0, ">= 1 - at `row second.inputs[...].seed`"),
+        (["rows", 0, "published", "AP"], "26,4", "got `str` - at `$.rows[0].published[...]`"),
+        ([*WEIGHTS, "file"], None, "missing required field `file` - at `$.rows[1].inputs[...]`"),
+        ([*WEIGHTS, "seed"], 0, ">= 1 - at `$.rows[1].inputs[...].seed`"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(load, content, path, value, message):
@@ -321,39 +315,8 @@ def test_what_is_wrong_is_told_in_one_line(load, content, path, value, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ("--root r --loss seesaw", "it needs --data, and no --features"),
-        ("--features a.npz b.npz --loss seesaw", "it needs --data, and no --features"),
-        ("--data digits", "it needs --loss with one loss, not 3"),
-        ("--data digits --loss seesaw softmax_ce", "it needs --loss with one loss, not 2"),
-        ("--data cifar --loss seesaw", "argument --data: invalid choice: 'cifar'"),
-        ("--data cifar100-lt --loss seesaw", "--data cifar100-lt needs --root"),
-        ("--data digits --loss seesaw --epochs 2", "unrecognized arguments: --epochs 2"),
-        ("--data 'digits", "No closing quotation"),
-    ],
-)
-def test_arguments_of_image_classification(load, content, capfd, arguments, message):
-    content["dataset"] = "cifar100_lt"
-    content["rows"] = [{"name": "own", "label": "Own", "classification": arguments}]
-    mine = load(content)
-    with pytest.raises(ValueError) as error:
-        row_options(mine, mine.row("own"), "output")
-    start = f"table mine: row own: classification: {message}"
-    assert str(error.value).startswith(start) and "\n" not in str(error.value)
-    assert capfd.readouterr() == ("", "")
-
-
 @pytest.mark.parametrize("text", ["", "rows: [1"])
 def test_unreadable_table_is_one_line(load, text):
     with pytest.raises(ValueError, match="mine.yaml: ") as error:
         load(text)
     assert "\n" not in str(error.value)
-
-
-def test_input_of_a_row_that_does_not_exist(load, content):
-    content["rows"][1]["inputs"]["MODEL.WEIGHTS"]["row"] = "mine/x"
-    table = load(content)
-    with pytest.raises(ValueError, match="mine/second, input MODEL.WEIGHTS: table mine has no row"):
-        Run(table, table.row("second"), "full", "output", 1)
