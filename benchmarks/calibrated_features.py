@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import torch
 
-from eql_seesaw.classification.__main__ import table, table_of_differences
 from eql_seesaw.classification.datasets import LongTailedData, load_features
 from eql_seesaw.classification.recipes import RECIPES, Recipe
+from eql_seesaw.classification.results import table, table_of_differences
 from eql_seesaw.classification.training import (
     accuracies,
     groups_of_classes,

@@ -12,17 +12,14 @@ number of and few training images. See docs/classification.md.
 """
 
 import argparse
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from tabulate import tabulate
 
 from ..command_line import one_line_errors
 from .datasets import (
-    CIFAR_LAYOUT,
-    IMAGENET_LT_LAYOUT,
+    LAYOUTS,
     LongTailedData,
     load_cifar100_lt,
     load_digits,
@@ -30,41 +27,31 @@ from .datasets import (
     load_imagenet_lt,
 )
 from .recipes import LOSS_NAMES, RECIPES, Recipe
-from .results import Result, read_result, write_result
-from .training import (
-    GROUPS,
-    accuracies,
-    groups_of_classes,
-    loss_and_classifier,
-    predict,
-    train,
-)
+from .results import COLUMNS, Result, read_result, table, table_of_differences, write_result
+from .training import accuracies, groups_of_classes, loss_and_classifier, predict, train
 
 DATA = [name for name in RECIPES if name != "features"]
 DEFAULT_LOSSES = ["softmax_ce", "softmax_eql", "seesaw"]
-COLUMNS = ("overall", *GROUPS)
 
 
-def parse_args(
-    arguments: Sequence[str] | None = None,
-    parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser,
-) -> argparse.Namespace:
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     description, _, rest = __doc__.strip().partition("\n")
-    parser = parser_class(
+    parser = argparse.ArgumentParser(
         prog="python -m eql_seesaw.classification",
         description=description,
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", choices=DATA, help="default: digits")
-    parser.add_argument("--root", metavar="FOLDER", help="where the data is; not for digits")
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", choices=DATA, default="digits", help="default: digits")
+    source.add_argument(
         "--features",
         nargs=2,
         metavar=("TRAIN", "TEST"),
         help="instead of --data: two files of numpy.savez with the arrays features (N, D) and "
         "labels (N,), which a classifier alone is trained on",
     )
+    parser.add_argument("--root", metavar="FOLDER", help="where the data is; not for digits")
     parser.add_argument(
         "--loss",
         nargs="+",
@@ -108,69 +95,42 @@ def parse_args(
     return parser.parse_args(arguments)
 
 
-def check_args(args: argparse.Namespace) -> None:
-    """Raises ValueError where the options do not fit each other."""
-    data = recipe_name(args)
-    if data == "features":
-        for option in ("data", "root", "imbalance"):
-            if getattr(args, option) is not None:
-                raise ValueError(f"--{option} does not go with --features")
-    elif data == "digits":
-        if args.root is not None:
-            raise ValueError("--root is for other --data; the digits come with scikit-learn")
-    elif args.root is None:
-        layout = CIFAR_LAYOUT if data == "cifar100-lt" else IMAGENET_LT_LAYOUT
-        raise ValueError(f"--data {data} needs --root, the folder that holds {layout}")
-    if data.startswith("imagenet-lt") and args.imbalance is not None:
-        raise ValueError("--imbalance is for other --data; ImageNet-LT is long-tailed as it is")
-    for option, lowest in (("iterations", 1), ("batch_size", 1), ("workers", 0)):
-        value = getattr(args, option)
-        if value is not None and value < lowest:
-            name = option.replace("_", "-")
-            raise ValueError(f"--{name} must be at least {lowest}, got {value}")
-    if args.learning_rate is not None and not args.learning_rate > 0:
-        raise ValueError(f"--learning-rate must be above 0, got {args.learning_rate:g}")
-    for option in ("loss", "seed"):
-        values = getattr(args, option)
-        for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"--{option} has {value} twice")
-
-
-def recipe_name(args: argparse.Namespace) -> str:
-    """Key of RECIPES."""
-    return "features" if args.features else args.data or "digits"
-
-
 def recipe_for(args: argparse.Namespace) -> Recipe:
     """The recipe of the data set, with the changes that the options make."""
-    recipe = replace(RECIPES[recipe_name(args)], bfloat16=args.bfloat16)
-    if args.batch_size is not None:
-        scale = args.batch_size / recipe.batch_size
-        recipe = replace(
-            recipe,
-            batch_size=args.batch_size,
-            learning_rate=recipe.learning_rate * scale,
-            iterations=max(round(recipe.iterations / scale), 1),
-        )
-    if args.iterations is not None:
-        recipe = replace(recipe, iterations=args.iterations)
-    if args.learning_rate is not None:
-        recipe = replace(recipe, learning_rate=args.learning_rate)
-    if args.workers is not None:
-        recipe = replace(recipe, num_workers=args.workers)
-    return recipe
+    recipe = RECIPES["features" if args.features else args.data]
+    batch_size = args.batch_size or recipe.batch_size
+    scale = batch_size / recipe.batch_size
+    return replace(
+        recipe,
+        iterations=args.iterations or max(round(recipe.iterations / scale), 1),
+        batch_size=batch_size,
+        learning_rate=args.learning_rate or recipe.learning_rate * scale,
+        num_workers=recipe.num_workers if args.workers is None else args.workers,
+        bfloat16=args.bfloat16,
+    )
 
 
 def load(args: argparse.Namespace, seed: int) -> LongTailedData:
-    """The data; its long tail is drawn anew for each seed, where it is drawn."""
+    """
+    The data; its long tail is drawn anew for each seed, where it is drawn.
+
+    Raises:
+        ValueError: --root is missing, or --imbalance is for other data; others, and
+            FileNotFoundError, as of the functions that load the data.
+    """
     generator = torch.Generator().manual_seed(seed)
+    if args.data == "digits" and not args.features:
+        return load_digits(50.0 if args.imbalance is None else args.imbalance, generator)
+    if args.imbalance is not None and (args.features or args.data != "cifar100-lt"):
+        raise ValueError("--imbalance is for digits and cifar100-lt; other data are as they are")
     if args.features:
         return load_features(*args.features)
-    if args.data == "cifar100-lt":
+    is_cifar = args.data == "cifar100-lt"
+    if args.root is None:
+        layout = LAYOUTS["cifar100-lt" if is_cifar else "imagenet-lt"]
+        raise ValueError(f"--data {args.data} needs --root, the folder that holds {layout}")
+    if is_cifar:
         return load_cifar100_lt(args.root, args.imbalance, generator)
-    if args.data in (None, "digits"):
-        return load_digits(50.0 if args.imbalance is None else args.imbalance, generator)
     return load_imagenet_lt(args.root)
 
 
@@ -186,40 +146,7 @@ def describe(data: LongTailedData, groups: list[str], recipe: Recipe) -> str:
     )
 
 
-def mean_and_deviation(values: Sequence[float | None], sign: str = "") -> str:
-    """Mean, and standard deviation where there are several; "n/a" where there is a None."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "n/a"
-    mean = f"{statistics.mean(known):{sign}.1f}"
-    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
-
-
-def table(results: dict[str, list[Result]]) -> str:
-    rows = [
-        [loss, *(mean_and_deviation([run[c] for run in runs]) for c in COLUMNS)]
-        for loss, runs in results.items()
-    ]
-    return tabulate(rows, ["loss", *COLUMNS], disable_numparse=True)
-
-
-def table_of_differences(results: dict[str, list[Result]]) -> str:
-    """Of each loss from the first one, with the same seed, and how many are above 0."""
-
-    def cell(runs: list[Result], column: str) -> str:
-        pairs = [(run[column], other[column]) for run, other in zip(runs, baseline)]
-        differences = [a - b for a, b in pairs if a is not None and b is not None]
-        if not differences:
-            return "n/a"
-        return f"{mean_and_deviation(differences, '+')} ({sum(x > 0 for x in differences)})"
-
-    baseline, *_ = results.values()
-    rows = [[loss, *(cell(runs, c) for c in COLUMNS)] for loss, runs in [*results.items()][1:]]
-    return tabulate(rows, ["loss", *COLUMNS], disable_numparse=True)
-
-
 def run(args: argparse.Namespace) -> None:
-    check_args(args)
     recipe = recipe_for(args)
     results: dict[str, list[Result]] = {loss: [] for loss in args.loss}
     for seed in args.seed:

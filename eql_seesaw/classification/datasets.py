@@ -1,7 +1,6 @@
 """Long-tailed training sets with balanced test sets, from files that are already there."""
 
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +12,16 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR100
 from torchvision.datasets.folder import default_loader
 
-CIFAR_FOLDER = "cifar-100-python"
+Transform = Callable[[Image.Image], torch.Tensor]
+
 CIFAR_LISTS = ("train.txt", "test.txt")
-CIFAR_LAYOUT = (
-    f"{CIFAR_FOLDER}/ with its files train, test and meta, or the lists "
-    f"{' and '.join(CIFAR_LISTS)} beside the images that they name"
-)
-CIFAR_SIZE = (32, 32)
 IMAGENET_LT_LISTS = ("ImageNet_LT_train.txt", "ImageNet_LT_test.txt")
-IMAGENET_LT_LAYOUT = f"{' and '.join(IMAGENET_LT_LISTS)} beside the images that they name"
+# What the folder of --root holds.
+LAYOUTS = {
+    "cifar100-lt": "cifar-100-python/ with its files train, test and meta, or the lists "
+    f"{' and '.join(CIFAR_LISTS)} beside the images that they name",
+    "imagenet-lt": f"{' and '.join(IMAGENET_LT_LISTS)} beside the images that they name",
+}
 
 CIFAR_MEAN, CIFAR_STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -109,14 +109,14 @@ def load_cifar100_lt(
     CIFAR-100-LT: a long-tailed part of CIFAR-100's training set.
 
     Args:
-        root: the folder that holds ``train.txt``, ``test.txt`` and the images that they name; or
-            ``cifar-100-python/``, of which a part is drawn, class 0 having most images.
+        root: the folder that holds ``train.txt``, ``test.txt`` and the images that they name, 32 x
+            32 pixels, which are kept in memory; or ``cifar-100-python/``, of which a part is drawn,
+            class 0 having most images.
         imbalance: of what is drawn; None for the EQL paper's, 200.
 
     Raises:
         FileNotFoundError: neither is there.
-        ValueError: an imbalance, but lists, which decide it; an image that is not 32 x 32; others
-            as :class:`ImageList`.
+        ValueError: an imbalance, but lists, which decide it; others as :class:`ImageList`.
     """
     normalize = [transforms.ToTensor(), transforms.Normalize(CIFAR_MEAN, CIFAR_STD)]
     augment = [
@@ -131,16 +131,16 @@ def load_cifar100_lt(
     if any(Path(root, name).exists() for name in CIFAR_LISTS):
         if imbalance is not None:
             raise ValueError(
-                f"--imbalance is for {CIFAR_FOLDER}/; the lists in --root {root} are long-tailed "
+                f"--imbalance is for cifar-100-python/; the lists in --root {root} are long-tailed "
                 "as they are"
             )
-        return load_lists(root, CIFAR_LISTS, in_training, in_test, CIFAR_SIZE)
+        return load_lists(root, CIFAR_LISTS, in_training, in_test, in_memory=True)
     try:
         train = CIFAR100(root, train=True, transform=in_training)
         test = CIFAR100(root, train=False, transform=in_test)
     except RuntimeError as error:
         raise FileNotFoundError(
-            f"--root {root}: no whole {CIFAR_LAYOUT}; the first is the Python version of "
+            f"--root {root}: no whole {LAYOUTS['cifar100-lt']}; the first is the Python version of "
             "CIFAR-100, unpacked"
         ) from error
     labels = torch.tensor(train.targets)
@@ -151,15 +151,7 @@ def load_cifar100_lt(
 
 
 def load_imagenet_lt(root: str) -> LongTailedData:
-    """
-    ImageNet-LT, by its lists of images.
-
-    Args:
-        root: the folder that holds the lists, and the images that they name.
-
-    Raises:
-        FileNotFoundError, ValueError: as :class:`ImageList`.
-    """
+    """ImageNet-LT: ``root`` holds its lists, and the images that they name (:class:`ImageList`)."""
     normalize = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
     augment = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *normalize]
     whole = [transforms.Resize(256), transforms.CenterCrop(224), *normalize]
@@ -175,22 +167,15 @@ class ImageList(Dataset):
         root: folder that paths are relative to.
         list_file: the file's name, in ``root``.
         transform: from a PIL image to a tensor.
-        size: width and height of all images in pixels. Such images are read at once, and kept.
-            None for any size; they are then read when they are asked for.
+        in_memory: read all images at once, and keep them.
 
     Raises:
-        FileNotFoundError: the file, or an image in it, is missing.
-        ValueError: a line that is not "path label", an image of another size, or a file without
-            lines.
-        OSError: with ``size``, a file that is not an image.
+        FileNotFoundError: no such list.
+        ValueError: a line that is not the path of an image and a label.
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        list_file: str,
-        transform: Callable[[Image.Image], torch.Tensor],
-        size: tuple[int, int] | None = None,
+        self, root: str | Path, list_file: str, transform: Transform, in_memory: bool = False
     ):
         self.images: list[Path | Image.Image] = []
         self.labels: list[int] = []
@@ -203,18 +188,14 @@ class ImageList(Dataset):
             )
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             name, _, label = line.strip().rpartition(" ")
-            if not (name and label.isdecimal()):
-                raise ValueError(
-                    f'{path}, line {number}: not "path label", with an integer of 0 or more: '
-                    f"{line!r}"
-                )
             image = Path(root, name)
-            if not image.is_file():
-                raise FileNotFoundError(f"{path}, line {number}: no image {image}")
-            self.images.append(image if size is None else _read_image(image, size))
+            if not (label.isdecimal() and image.is_file()):
+                raise ValueError(
+                    f"{path}, line {number}: not the path of an image in {root}, a blank and a "
+                    f"label: {line!r}"
+                )
+            self.images.append(default_loader(str(image)) if in_memory else image)
             self.labels.append(int(label))
-        if not self.labels:
-            raise ValueError(f"{path} has no lines")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -226,68 +207,17 @@ class ImageList(Dataset):
         return self.transform(image), self.labels[index]
 
 
-def _read_image(path: Path, size: tuple[int, int]) -> Image.Image:
-    image = default_loader(str(path))
-    if image.size != size:
-        raise ValueError(
-            f"{path} has {image.width} x {image.height} pixels; all images must have "
-            f"{size[0]} x {size[1]}"
-        )
-    return image
-
-
 def load_lists(
     root: str,
     lists: tuple[str, str],
-    in_training: Callable[[Image.Image], torch.Tensor],
-    in_test: Callable[[Image.Image], torch.Tensor],
-    size: tuple[int, int] | None = None,
+    in_training: Transform,
+    in_test: Transform,
+    in_memory: bool = False,
 ) -> LongTailedData:
-    """
-    Args:
-        lists: names of the lists of training and test images.
-        in_training, in_test: from an image to a tensor.
-        size: as of :class:`ImageList`.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: as :class:`ImageList`; labels with a gap.
-    """
-    train, test = (ImageList(root, name, t, size) for name, t in zip(lists, (in_training, in_test)))
-    counts = class_counts(train.labels, str(Path(root, lists[0])))
-    check_test_labels(test.labels, str(Path(root, lists[1])), len(counts))
-    return LongTailedData(train, test, counts)
-
-
-def class_counts(labels: Sequence[int] | np.ndarray, origin: str) -> list[int]:
-    """
-    Training images of each class.
-
-    Args:
-        labels: of the images, 0 or more.
-        origin: of the labels, for the error.
-
-    Raises:
-        ValueError: a class between 0 and the last has no image.
-    """
-    counts = np.bincount(labels).tolist()
-    if 0 in counts:
-        raise ValueError(
-            f"{origin}: no image has label {counts.index(0)}, but one has label "
-            f"{len(counts) - 1}; labels must be without gaps"
-        )
-    return counts
-
-
-def check_test_labels(labels: Sequence[int] | np.ndarray, origin: str, num_classes: int) -> None:
-    """
-    Raises:
-        ValueError: a label of no training image.
-    """
-    largest = max(labels)
-    if largest >= num_classes:
-        raise ValueError(
-            f"{origin} has label {largest}, the training images only 0 to {num_classes - 1}"
-        )
+    """The images of the lists of a training and a test set."""
+    train = ImageList(root, lists[0], in_training, in_memory)
+    test = ImageList(root, lists[1], in_test, in_memory)
+    return LongTailedData(train, test, np.bincount(train.labels).tolist())
 
 
 def load_features(train_file: str, test_file: str) -> LongTailedData:
@@ -297,19 +227,9 @@ def load_features(train_file: str, test_file: str) -> LongTailedData:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: an array is missing, of another shape or dtype, of another length or dimension
-            than the other, or not finite; labels with a gap, or of no training image.
+        ValueError: an array has another shape or dtype, or is not finite.
     """
     train_features, train_labels = _read_features(train_file)
-    test_features, test_labels = _read_features(test_file)
-    dimension = train_features.shape[1]
-    if test_features.shape[1] != dimension:
-        raise ValueError(
-            f"{test_file}: features have dimension {test_features.shape[1]}, those of "
-            f"{train_file} {dimension}"
-        )
-    counts = class_counts(train_labels, f"{train_file}: labels")
-    check_test_labels(test_labels, f"{test_file}: labels", len(counts))
     mean = train_features.mean(axis=0, dtype=np.float64)
     deviation = train_features.std(axis=0, dtype=np.float64)
     # A feature that never varies says nothing.
@@ -320,38 +240,27 @@ def load_features(train_file: str, test_file: str) -> LongTailedData:
         return TensorDataset(torch.from_numpy(standardised), torch.from_numpy(labels))
 
     return LongTailedData(
-        dataset(train_features, train_labels), dataset(test_features, test_labels), counts
+        dataset(train_features, train_labels),
+        dataset(*_read_features(test_file)),
+        np.bincount(train_labels).tolist(),
     )
 
 
 def _read_features(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, D) of the file's dtype, and labels int64 (N,)."""
-    try:
-        with np.load(path) as file:
-            features, labels = file["features"], file["labels"]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"--features: no file {path}") from None
-    except KeyError as error:
+    with np.load(path) as file:
+        features, labels = file["features"], file["labels"]
+    if not (
+        features.ndim == 2
+        and features.dtype.kind == "f"
+        and np.isfinite(features).all()
+        and labels.shape == features.shape[:1]
+        and labels.dtype.kind in "iu"
+        and labels.min() >= 0
+    ):
         raise ValueError(
-            f"{path}: {error.args[0]}; it needs `features` (N, D) and `labels` (N,)"
-        ) from None
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile):
-        raise ValueError(f"{path}: not a whole file of numpy.savez") from None
-    if features.ndim != 2 or features.dtype.kind != "f" or not features.size:
-        raise ValueError(
-            f"{path}: features must be floats of shape (N, D), got {features.dtype} of shape "
-            f"{features.shape}"
+            f"{path}: features must be finite floats of shape (N, D) and labels integers of shape "
+            f"(N,) from 0 on; they are {features.dtype} of shape {features.shape} and "
+            f"{labels.dtype} of shape {labels.shape}"
         )
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: labels must be integers of shape (N,), got {labels.dtype} of shape "
-            f"{labels.shape}"
-        )
-    if len(labels) != len(features):
-        raise ValueError(f"{path}: {len(features)} features, but {len(labels)} labels")
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"{path}: features[{finite.argmin()}] has NaN or infinity")
-    if labels.min() < 0:
-        raise ValueError(f"{path}: labels[{labels.argmin()}] is {labels.min()}, below 0")
     return features, labels.astype(np.int64)

@@ -13,36 +13,6 @@ from ..losses import LOSSES
 from . import backbones
 
 
-@dataclass
-class Recipe:
-    """
-    Attributes:
-        backbone: makes the network in front of the classifier.
-        num_features: its number of outputs; 0 where the data decide it.
-        iterations, batch_size, learning_rate, nesterov, weight_decay: of SGD, momentum 0.9.
-        schedule: from progress in [0, 1) to a factor of the learning rate.
-        losses: arguments of each loss; and ``classifier``, "linear" or "normed" (normalised), where
-            the loss does not decide it.
-        group_bounds: classes with more than ``group_bounds[1]`` training images are many-shot,
-            those with fewer than ``group_bounds[0]`` few-shot.
-        num_workers: processes that load images.
-        bfloat16: compute in bfloat16 where autocast thinks it safe.
-    """
-
-    backbone: Callable[[], nn.Module]
-    num_features: int
-    iterations: int
-    batch_size: int
-    learning_rate: float
-    nesterov: bool
-    weight_decay: float
-    schedule: Callable[[float], float]
-    losses: dict[str, dict[str, Any]]
-    group_bounds: tuple[int, int]
-    num_workers: int
-    bfloat16: bool = False
-
-
 def cosine(progress: float) -> float:
     """From 1 down to 0."""
     return (1 + math.cos(math.pi * progress)) / 2
@@ -55,6 +25,36 @@ def steps_with_warm_up(
     if progress < warm_up:
         return start + (1 - start) * progress / warm_up
     return 0.1 ** sum(progress >= step for step in steps)
+
+
+@dataclass
+class Recipe:
+    """
+    Attributes:
+        backbone: makes the network in front of the classifier.
+        num_features: its number of outputs; 0 where the data decide it.
+        iterations, batch_size, learning_rate, weight_decay, nesterov: of SGD, momentum 0.9.
+        losses: arguments of each loss; and ``classifier``, "linear" or "normed" (normalised), where
+            the loss does not decide it.
+        schedule: from progress in [0, 1) to a factor of the learning rate.
+        group_bounds: classes with more than ``group_bounds[1]`` training images are many-shot,
+            those with fewer than ``group_bounds[0]`` few-shot.
+        num_workers: processes that load images.
+        bfloat16: compute in bfloat16 where autocast thinks it safe.
+    """
+
+    backbone: Callable[[], nn.Module]
+    num_features: int
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    losses: dict[str, dict[str, Any]]
+    nesterov: bool = True
+    schedule: Callable[[float], float] = cosine
+    group_bounds: tuple[int, int] = (20, 100)
+    num_workers: int = 0
+    bfloat16: bool = False
 
 
 # Those that can do without a background class.
@@ -76,13 +76,10 @@ RECIPES = {
         iterations=600,
         batch_size=64,
         learning_rate=0.05,
-        nesterov=True,
         weight_decay=5e-4,
-        schedule=cosine,
         # The few-shot classes are protected.
         losses=loss_arguments("linear", max_image_count=9, gamma=0.95),
         group_bounds=(10, 50),
-        num_workers=0,
     ),
     # The EQL paper, https://arxiv.org/abs/2003.05176, section 5.
     "cifar100-lt": Recipe(
@@ -91,13 +88,11 @@ RECIPES = {
         iterations=12800,
         batch_size=256,
         learning_rate=0.2,
-        nesterov=True,
         weight_decay=1e-4,
         schedule=partial(
             steps_with_warm_up, start=0.5, warm_up=400 / 12800, steps=(6400 / 12800, 9600 / 12800)
         ),
         losses=loss_arguments("linear", lambda_=3e-3, gamma=0.95),
-        group_bounds=(20, 100),
         num_workers=4,
     ),
     # The Seesaw paper, https://arxiv.org/abs/2008.10032, section 4.4: 90 epochs of 115,846 images.
@@ -109,9 +104,7 @@ RECIPES = {
         learning_rate=0.2,
         nesterov=False,
         weight_decay=5e-4,
-        schedule=cosine,
         losses=loss_arguments("linear", lambda_=4.3e-4, gamma=0.9),
-        group_bounds=(20, 100),
         num_workers=16,
     ),
     # The EQL paper's for ImageNet-LT.
@@ -121,7 +114,6 @@ RECIPES = {
         iterations=12000,
         batch_size=1024,
         learning_rate=0.4,
-        nesterov=True,
         weight_decay=1e-4,
         schedule=partial(
             steps_with_warm_up,
@@ -130,7 +122,6 @@ RECIPES = {
             steps=(3400 / 12000, 6800 / 12000, 10200 / 12000),
         ),
         losses=loss_arguments("linear", lambda_=4.3e-4, gamma=0.9),
-        group_bounds=(20, 100),
         num_workers=16,
     ),
     # A classifier alone, on features that are there.
@@ -140,11 +131,7 @@ RECIPES = {
         iterations=1200,
         batch_size=256,
         learning_rate=0.02,
-        nesterov=True,
         weight_decay=5e-4,
-        schedule=cosine,
         losses=loss_arguments("normed", lambda_=3e-3, gamma=0.95),
-        group_bounds=(20, 100),
-        num_workers=0,
     ),
 }

@@ -1,19 +1,20 @@
-"""Files with the result of one training each."""
+"""Results of trainings: a file of each, and their tables."""
 
 import argparse
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
+
+from tabulate import tabulate
 
 from ..atomic_write import atomic_file
 from .recipes import Recipe
+from .training import GROUPS
 
 # Accuracies in percent, None of a group without images.
 Result = dict[str, float | None]
-
-
-def result_path(args: argparse.Namespace, loss: str, seed: int) -> Path:
-    """Of a training's file in the folder that --output names."""
-    return Path(args.output, loss, f"seed_{seed}.json")
+COLUMNS = ("overall", *GROUPS)
 
 
 def seeds_with_result(args: argparse.Namespace, loss: str) -> set[int]:
@@ -27,7 +28,7 @@ def seeds_with_result(args: argparse.Namespace, loss: str) -> set[int]:
 def settings(args: argparse.Namespace, recipe: Recipe, loss: str, seed: int) -> dict[str, object]:
     """All that decides a result, but for what the files of the data hold."""
     return {
-        "data": args.features or args.data or "digits",
+        "data": args.features or args.data,
         "imbalance": args.imbalance,
         "loss": loss,
         "seed": seed,
@@ -40,35 +41,64 @@ def settings(args: argparse.Namespace, recipe: Recipe, loss: str, seed: int) -> 
 
 def read_result(args: argparse.Namespace, recipe: Recipe, loss: str, seed: int) -> Result | None:
     """
-    The accuracies in a training's file; None without --output or without the file.
+    The accuracies in a training's file, FOLDER/LOSS/seed_N.json; None without --output or file.
 
     Raises:
-        ValueError: the file is of a training with other settings, or is none of ours.
+        ValueError: the file is of a training with other settings.
     """
-    if args.output is None or not result_path(args, loss, seed).exists():
+    path = Path(args.output or "", loss, f"seed_{seed}.json")
+    if not (args.output and path.exists()):
         return None
-    path = result_path(args, loss, seed)
-    try:
-        found = json.loads(path.read_text())
-        accuracy = found.pop("accuracy")
-    except (ValueError, KeyError, AttributeError):
-        raise ValueError(f"{path} is not a result of this program") from None
+    found = json.loads(path.read_text())
     for key, value in settings(args, recipe, loss, seed).items():
         if found.get(key) != value:
             raise ValueError(
                 f"{path} has {key} {found.get(key)}, not {value}; choose another --output"
             )
-    return accuracy
+    return found["accuracy"]
 
 
 def write_result(
     args: argparse.Namespace, recipe: Recipe, loss: str, seed: int, accuracy: Result
 ) -> None:
     """Write a training's file, if there is --output."""
-    if args.output is None:
+    if not args.output:
         return
-    path = result_path(args, loss, seed)
+    path = Path(args.output, loss, f"seed_{seed}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**settings(args, recipe, loss, seed), "accuracy": accuracy}, indent=1)
     with atomic_file(path) as f:
         f.write(f"{text}\n")
+
+
+def mean_and_deviation(values: Sequence[float | None], sign: str = "") -> str:
+    """Mean, and standard deviation of several; "n/a" where there is a None, or nothing."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return "n/a"
+    mean = f"{round(statistics.fmean(known), 1) + 0.0:{sign}.1f}"  # never -0.0
+    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
+
+
+def table(results: dict[str, list[Result]]) -> str:
+    """A row of each loss; ``results`` are of the same seeds."""
+    rows = [
+        [loss, *(mean_and_deviation([run[c] for run in runs]) for c in COLUMNS)]
+        for loss, runs in results.items()
+    ]
+    return tabulate(rows, ["loss", *COLUMNS], disable_numparse=True)
+
+
+def table_of_differences(results: dict[str, list[Result]]) -> str:
+    """Of each loss from the first one, with the same seed, and how many are above 0."""
+
+    def cell(runs: list[Result], column: str) -> str:
+        pairs = [(run[column], other[column]) for run, other in zip(runs, baseline)]
+        differences = [a - b for a, b in pairs if a is not None and b is not None]
+        if not differences:
+            return "n/a"
+        return f"{mean_and_deviation(differences, '+')} ({sum(x > 0 for x in differences)})"
+
+    baseline, *_ = results.values()
+    rows = [[loss, *(cell(runs, c) for c in COLUMNS)] for loss, runs in [*results.items()][1:]]
+    return tabulate(rows, ["loss", *COLUMNS], disable_numparse=True)

@@ -40,15 +40,13 @@ def loss_and_classifier(
     for pair in pairs:
         if "=" not in pair:
             raise ValueError(f"--loss {method}: {pair!r} must be ARGUMENT=VALUE, such as p=0.5")
-    typed = dict(pair.partition("=")[::2] for pair in pairs)
-    arguments = {**recipe.losses[name], **{key: _number(text) for key, text in typed.items()}}
+    typed = {key: _number(text) for key, _, text in (pair.partition("=") for pair in pairs)}
+    arguments = {**recipe.losses[name], **typed}
     if "max_image_count" in typed:
         arguments.pop("lambda_", None)  # which would win
     classifier, temperature = arguments.pop("classifier", None), arguments.pop("temperature", 20.0)
     if classifier not in (None, "linear", "normed"):
         raise ValueError(f"--loss {method}: classifier must be linear or normed")
-    if isinstance(temperature, str):
-        raise ValueError(f"--loss {method}: temperature must be a number")
     try:
         # All that the losses ask of a classifier: its training set's statistics, one linear layer
         # of loss.num_logits outputs that loss.init_classifier initialises, and a sum of the named
@@ -86,9 +84,7 @@ def train(data: LongTailedData, method: str, recipe: Recipe, seed: int) -> nn.Se
     Train a backbone and a classifier from scratch, on the GPU if there is one.
 
     Args:
-        data: the training images, and their number in each class.
         method: the loss, as of :func:`loss_and_classifier`.
-        recipe: network, optimiser and the settings of the losses.
         seed: of the initial weights, the order of images, and what the loss draws.
 
     Returns:
@@ -164,14 +160,7 @@ def predict(model: nn.Module, images: Dataset, recipe: Recipe) -> tuple[torch.Te
 
 
 def groups_of_classes(image_counts: list[int], bounds: tuple[int, int]) -> list[str]:
-    """
-    Args:
-        image_counts: training images of each class.
-        bounds: fewer than ``bounds[0]`` is "few", more than ``bounds[1]`` is "many".
-
-    Returns:
-        One of :data:`GROUPS` for each class.
-    """
+    """One of :data:`GROUPS` for each class; ``bounds`` are those of :class:`Recipe`."""
     low, high = bounds
     return ["many" if n > high else "few" if n < low else "medium" for n in image_counts]
 

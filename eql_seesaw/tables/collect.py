@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from ..atomic_write import atomic_file
+from ..classification.results import mean_and_deviation
 from .measure import MeasuredRow, MeasuredTable, metric_name
 from .plots import GROUPS, draw_ap_by_images, draw_gains, draw_gradient_ratios, draw_rows
 from .table import pipe_table
@@ -129,7 +130,7 @@ def _mini_parts(measured: MeasuredTable, rows: list[MeasuredRow]) -> list[str]:
             continue
         labels, numbers, others = [row.label, baseline.label], row.row, baseline.row
         if row.shares_a_seed(baseline):
-            spreads = [_mean_and_spread(row.gains(baseline, c), signed=True) for c in columns]
+            spreads = [mean_and_deviation(row.gains(baseline, c), "+") for c in columns]
             gains.append([*labels, *spreads])
         if numbers.published and others.published:
             pairs = [(numbers.published.get(c), others.published.get(c)) for c in columns]
@@ -182,15 +183,7 @@ def _difference(row: MeasuredRow, column: str) -> float | None:
 
 
 def _means(row: MeasuredRow, columns: Iterable[str]) -> list[str]:
-    return [_mean_and_spread(row.values(column).values()) for column in columns]
-
-
-def _mean_and_spread(values: Collection[float], signed: bool = False) -> str:
-    if not values:
-        return "n/a"
-    mean = statistics.fmean(values)
-    text = _signed(mean) if signed else f"{mean:.1f}"
-    return f"{text} ± {statistics.stdev(values):.1f}" if len(values) > 1 else text
+    return [mean_and_deviation([*row.values(column).values()]) for column in columns]
 
 
 def _signed(value: float) -> str:
