@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import sys
 
+from ...command_line import one_line_errors
 from ..result import Result
 from .write import write_report
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status."""
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eql_seesaw.evaluation.report",
         description="Write a report of an evaluation: one HTML file, and its charts as PNG.",
@@ -36,16 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     output = args.output or os.path.join(args.folder, "comparison" if args.compare else "report")
-    try:
+    with one_line_errors():
         result = Result.load(args.folder)
         other = Result.load(args.compare) if args.compare else None
-        path = write_report(result, output, args.score_threshold, other)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(path)
-    return 0
+        print(write_report(result, output, args.score_threshold, other))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -32,6 +32,7 @@ COLORS = {
     "background": "#ffffff",
 }
 MARKERS = {"r": "^", "c": "s", "f": "o", "all": "D"}
+DOTTED: dict[str, Any] = {"color": COLORS["muted"], "linewidth": 0.6, "linestyle": ":"}
 LINE_STYLES = {"r": "-", "c": (0, (5, 2)), "f": (0, (7, 2, 1.5, 2)), "all": (0, (1, 1.5))}
 DPI = 300
 # Inches, of a chart in the page, and in a PNG file.
@@ -70,7 +71,7 @@ def draw_ap_by_training_images(axes: Axes, numbers: Numbers) -> None:
         ends = [max(first, NO_IMAGES) * 0.95, max(last, NO_IMAGES) * 1.05]
         axes.plot(ends, [ap, ap], color=COLORS["all"], linewidth=2)
     for boundary in (RARE_MAX_IMAGES, COMMON_MAX_IMAGES):
-        axes.axvline(boundary + 0.5, color=COLORS["muted"], linewidth=0.6, linestyle=":")
+        axes.axvline(boundary + 0.5, **DOTTED)
     axes.set(xscale="log", xlabel="training images", ylabel=f"AP of {numbers.name}")
     ticks = [0, *(10**i for i in range(7))]
     ticks = [n for n in ticks if counts and min(counts) <= n <= max(counts)]
@@ -85,46 +86,44 @@ def draw_comparison(axes: Axes, numbers: Numbers, names: Sequence[str]) -> None:
     _scatter(axes, numbers, numbers.other_ap, numbers.ap)
     known = [ap for ap in (*numbers.ap, *numbers.other_ap) if ap is not None]
     last = max(known, default=100)
-    axes.plot([0, last], [0, last], color=COLORS["muted"], linewidth=0.6, linestyle=":")
+    axes.plot([0, last], [0, last], **DOTTED)
     this, other = (f"AP of {numbers.name}, {_shortened(name)}" for name in names)
     axes.set(xlabel=other, ylabel=this)
 
 
 def draw_precision(axes: Axes, numbers: Numbers) -> None:
-    for group, curve in numbers.curves.items():
-        is_drawn = curve.detections >= MIN_DETECTIONS
-        _line(axes, group, THRESHOLDS, np.where(is_drawn, curve.precision, np.nan))
-    _mark_threshold(axes, numbers)
-    _percent_axes(axes, "score threshold", f"precision of {numbers.name} (%)")
+    _draw_curves(axes, numbers, "precision", MIN_DETECTIONS)
 
 
 def draw_recall(axes: Axes, numbers: Numbers) -> None:
+    _draw_curves(axes, numbers, "recall", 0)
+
+
+def _draw_curves(axes, numbers, name, min_detections):
     for group, curve in numbers.curves.items():
-        _line(axes, group, THRESHOLDS, curve.recall)
-    _mark_threshold(axes, numbers)
-    _percent_axes(axes, "score threshold", f"recall of {numbers.name} (%)")
+        is_drawn = curve.detections >= min_detections
+        _line(axes, group, THRESHOLDS, np.where(is_drawn, getattr(curve, name), np.nan))
+    axes.axvline(numbers.score_threshold, **DOTTED)
+    axes.text(numbers.score_threshold + 0.01, 97, f"{numbers.score_threshold:g}", fontsize=7)
+    _percent_axes(axes, "score threshold", f"{name} of {numbers.name} (%)")
 
 
 def draw_calibration(axes: Axes, numbers: Numbers) -> None:
     """Share of right detections against their score; marks of few detections are hollow."""
-    axes.plot([0, 1], [0, 100], color=COLORS["muted"], linewidth=0.6, linestyle=":")
-    for group, bins in numbers.calibrations.items():
-        if bins.ece is not None:
-            label = f"{GROUPS[group]}, ECE {bins.ece:.1f}"
-            _line(axes, group, bins.scores, bins.accuracies, label=label)
-            for is_few in (False, True):
-                chosen = (bins.counts < FEW_DETECTIONS) == is_few
-                color = COLORS[GROUPS[group]]
-                fill = COLORS["background"] if is_few else color
-                axes.scatter(
-                    bins.scores[chosen],
-                    100 * bins.accuracies[chosen],
-                    s=12,
-                    marker=MARKERS[group],
-                    facecolors=fill,
-                    edgecolors=color,
-                    zorder=3,
-                )
+    axes.plot([0, 1], [0, 100], **DOTTED)
+    for group, (counts, scores, accuracies, ece) in numbers.calibrations.items():
+        if ece is not None:
+            _line(axes, group, scores, accuracies, f"{GROUPS[group]}, ECE {ece:.1f}")
+            color = COLORS[GROUPS[group]]
+            axes.scatter(
+                scores,
+                100 * accuracies,
+                s=12,
+                marker=MARKERS[group],
+                facecolors=np.where(counts < FEW_DETECTIONS, COLORS["background"], color),
+                edgecolors=color,
+                zorder=3,
+            )
     _percent_axes(axes, "score", f"{numbers.name} that are right (%)")
 
 
@@ -165,11 +164,10 @@ def confusions_size(numbers: Numbers) -> tuple[float, float]:
 
 def svg(draw: Draw, numbers: Numbers, size: tuple[float, float] = SVG_SIZE) -> str:
     """A chart as an SVG element, in the colours of the page."""
+    content = io.StringIO()
     # Ids of clips and markers are hashes, which must not meet those of a chart that is hidden.
-    salt = f"{numbers.iou_type} {draw}"
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure, content = Figure(figsize=size), io.StringIO()
-        draw(_panels(figure, 1, 1)[0], numbers)
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"{numbers.iou_type} {draw}"}):
+        figure = _figure([(draw, numbers)], size)
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     element = content.getvalue()
     element = element[element.index("<svg") :].replace(' target="_blank"', "")
@@ -191,26 +189,24 @@ def save_png_files(numbers: Sequence[Numbers], folder: Path) -> None:
         "confusions.png": (draw_confusions,),
     }
     for name, draws in files.items():
-        panels = [(draw, of_task) for of_task in numbers for draw in draws]
-        size = PNG_SIZE
+        panels, size = [(draw, of) for of in numbers for draw in draws], PNG_SIZE
         if draws == (draw_confusions,):
             panels, size = panels[:1], confusions_size(numbers[0])
-        columns = min(2, len(panels))
-        rows = len(panels) // columns
         with matplotlib.rc_context(STYLE), warnings.catch_warnings():
             # Matplotlib's font lacks some scripts; letters of theirs are drawn as boxes.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure = Figure(figsize=(columns * size[0], rows * size[1]))
-            axes = _panels(figure, rows, columns)
-            for (draw, of_task), panel in zip(panels, axes, strict=True):
-                draw(panel, of_task)
+            figure = _figure(panels, size)
             with atomic_file(folder / name, "wb") as f:
                 figure.savefig(f, format="png", dpi=DPI)
 
 
-def _panels(figure, rows, columns):
-    """Axes with fixed margins: to fit them to the labels takes as long as to draw."""
-    width, height = figure.get_size_inches()
+def _figure(panels, size):
+    """Panels, each a chart and its numbers, of this size, at most two in a row."""
+    columns = min(2, len(panels))
+    rows = len(panels) // columns
+    width, height = columns * size[0], rows * size[1]
+    figure = Figure(figsize=(width, height))
+    # To fit margins to the labels takes as long as to draw.
     figure.subplots_adjust(
         left=0.5 / width,
         right=1 - 0.08 / width,
@@ -219,7 +215,10 @@ def _panels(figure, rows, columns):
         wspace=0.19,
         hspace=0.22,
     )
-    return figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for (draw, numbers), panel in zip(panels, axes, strict=True):
+        draw(panel, numbers)
+    return figure
 
 
 def _scatter(axes, numbers, x, y):
@@ -247,19 +246,8 @@ def _scatter(axes, numbers, x, y):
 
 
 def _line(axes, group, x, y, label=None):
-    axes.plot(
-        x,
-        100 * y,
-        color=COLORS[GROUPS[group]],
-        linestyle=LINE_STYLES[group],
-        linewidth=1.5,
-        label=label or GROUPS[group],
-    )
-
-
-def _mark_threshold(axes, numbers):
-    axes.axvline(numbers.score_threshold, color=COLORS["muted"], linewidth=0.6, linestyle=":")
-    axes.text(numbers.score_threshold + 0.01, 97, f"{numbers.score_threshold:g}", fontsize=7)
+    style = {"color": COLORS[GROUPS[group]], "linestyle": LINE_STYLES[group], "linewidth": 1.5}
+    axes.plot(x, 100 * y, label=label or GROUPS[group], **style)
 
 
 def _percent_axes(axes, x_label, y_label):

@@ -1,7 +1,7 @@
 """Writing the report: numbers, pictures, page and PNG files."""
 
-import functools
 import os
+from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -11,12 +11,8 @@ from ...data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IM
 from ..matches import CONFUSION_SCORE, IOU_THRESHOLD
 from ..result import Result
 from . import charts, contents
-from .examples import draw_examples
+from .examples import MAX_DRAWN, draw_examples
 from .numbers import GROUPS, IOU_TYPES, Numbers
-from .overlays import LONGEST_SIDE, MAX_DRAWN
-
-# Most frequent confusions in the page.
-NUM_CONFUSIONS = 20
 
 
 def write_report(
@@ -41,54 +37,39 @@ def write_report(
     Raises:
         FileNotFoundError: the file of detections, or the annotation file, is not there. Pictures
             that are not there are left out.
-        ValueError: there are neither boxes nor masks, a file is broken, the two runs are of
-            different datasets, or the threshold is not between 0 and 1.
+        ValueError: a file is broken, the two runs are of different datasets, or the threshold is
+            not between 0 and 1.
     """
     if not 0 <= score_threshold <= 1:
         raise ValueError(f"score threshold is {score_threshold}, expected 0 to 1.")
-    iou_types = [iou_type for iou_type in IOU_TYPES if iou_type in result.matches]
-    if not iou_types:
-        raise ValueError("the evaluation is of neither boxes nor masks, so nothing to report.")
     if other is not None:
         check_comparable(result, other)
     results = [result] if other is None else [result, other]
     if not all(each.results_file for each in results):
         raise FileNotFoundError("no lvis_instances_results.json in its folder; evaluate again.")
     names = contents.run_names([Path(each.results_file).parent for each in results])
-    numbers = [Numbers.of(result, other, iou_type, score_threshold) for iou_type in iou_types]
-    pictures, examples = draw_examples(result, iou_types[0], score_threshold)
-    draw_comparison = functools.partial(charts.draw_comparison, names=names)
-
-    page = (
-        _environment()
-        .get_template("index.html.jinja")
-        .generate(
-            result=result,
-            other=other,
-            names=names,
-            threshold=score_threshold,
-            numbers=numbers,
-            metrics=contents.METRICS,
-            rows=contents.metric_rows(results),
-            columns=contents.category_columns(result, numbers, names[-1]),
-            # The worst first; those without ground truth last.
-            order=sorted(
-                range(len(result.categories)),
-                key=lambda k: (numbers[0].ap[k] is None, numbers[0].ap[k], k),
-            ),
-            num_confusions=NUM_CONFUSIONS,
-            examples=list(zip(result.categories, examples, strict=True)),
-            pictures=pictures,
-            num_missing_pictures=sum(picture["url"] is None for picture in pictures),
-            draw_comparison=draw_comparison,
-            **contents.group_facts(result, numbers[0]),
-        )
+    numbers = [Numbers(result, other, t, score_threshold) for t in IOU_TYPES if t in result.matches]
+    ap = numbers[0].ap
+    pictures, examples = draw_examples(result, numbers[0])
+    page = _template().render(
+        result=result,
+        other=other,
+        results=results,
+        names=names,
+        threshold=score_threshold,
+        numbers=numbers,
+        columns=contents.category_columns(result, numbers, names[-1]),
+        # The worst first; those without ground truth last.
+        order=sorted(range(len(ap)), key=lambda k: (ap[k] is None, ap[k], k)),
+        examples=examples,
+        pictures=pictures,
+        draw_comparison=partial(charts.draw_comparison, names=names),
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     charts.save_png_files(numbers, folder)
     with atomic_file(folder / "index.html") as f:
-        f.writelines(page)
+        f.write(page)
     return str(folder / "index.html")
 
 
@@ -101,17 +82,13 @@ def check_comparable(result: Result, other: Result) -> None:
     if result.dataset != other.dataset:
         raise ValueError(f"{where}: they are of the datasets {result.dataset} and {other.dataset}.")
     one, another = ([(c["id"], c["name"]) for c in r.categories] for r in (result, other))
-    if len(one) != len(another):
-        raise ValueError(f"{where}: they have {len(one)} and {len(another)} categories.")
-    for (id_a, name_a), (id_b, name_b) in zip(one, another, strict=True):
-        if (id_a, name_a) != (id_b, name_b):
-            raise ValueError(f"{where}: category {id_a} {name_a!r} is {id_b} {name_b!r} there.")
-    this, that = (" and ".join(IOU_TYPES[t] for t in sorted(r.matches)) for r in (result, other))
-    if this != that:
-        raise ValueError(f"{where}: they are of {this}, and of {that}.")
+    if one != another:
+        raise ValueError(f"{where}: the categories of {result.dataset} have changed.")
+    if result.matches.keys() != other.matches.keys():
+        raise ValueError(f"{where}: only one has masks.")
 
 
-def _environment() -> jinja2.Environment:
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "page"),
         autoescape=True,
@@ -119,13 +96,12 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for function in (contents.decimal, contents.signed, contents.whole):
-        environment.filters[function.__name__] = function
+    environment.filters.update(decimal=contents.decimal, whole=contents.whole)
     environment.globals.update(
         charts=charts,
-        colors=charts.COLORS,
-        operating_point=contents.operating_point,
-        changed_classes=contents.changed_classes,
+        metrics=contents.METRICS,
+        row_names=contents.ROW_NAMES,
+        difference=contents.difference,
         group_names=GROUP_NAMES,
         all_groups=GROUPS,
         rare_max=RARE_MAX_IMAGES,
@@ -133,6 +109,5 @@ def _environment() -> jinja2.Environment:
         iou_threshold=IOU_THRESHOLD,
         confusion_score=CONFUSION_SCORE,
         max_drawn=MAX_DRAWN,
-        longest_side=LONGEST_SIDE,
     )
-    return environment
+    return environment.get_template("index.html.jinja")

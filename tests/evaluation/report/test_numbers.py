@@ -3,16 +3,15 @@ import pytest
 
 from eql_seesaw.data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from eql_seesaw.evaluation.matches import Matches
-from eql_seesaw.evaluation.report.contents import operating_point, signed
-from eql_seesaw.evaluation.report.examples import choose_examples, tally_images
+from eql_seesaw.evaluation.report.contents import difference
+from eql_seesaw.evaluation.report.examples import choose_examples
 from eql_seesaw.evaluation.report.numbers import (
     RANGE_ENDS,
-    class_precision_recall,
-    confusion_matrix,
+    Numbers,
     mean_ap_by_range,
-    most_confused_classes,
-    precision_recall_curves,
+    tally_images,
 )
+from eql_seesaw.evaluation.result import Result
 
 
 def matches(detections=(), objects=(), confusions=()):
@@ -33,6 +32,14 @@ def matches(detections=(), objects=(), confusions=()):
     )
 
 
+def numbers(matches, groups):
+    """Numbers of masks, of a class for each of the groups."""
+    categories = [{"group": group, "train_images": None} for group in groups]
+    metrics, matched = {"segm": {}}, {"segm": matches}
+    result = Result("", "", "", 300, 1, 1, "", metrics, categories, {}, matched)
+    return Numbers(result, None, "segm", 0.3)
+
+
 NAN = float("nan")
 # Class 0 is rare: one object found at 0.6, one missed, one wrong detection at 0.4. Class 1 is
 # frequent: an object found at 0.2, and an ignored detection at 0.9.
@@ -43,7 +50,7 @@ TWO_CLASSES = matches(
 
 
 def test_curves_count_right_and_found_at_each_threshold():
-    curves = precision_recall_curves(TWO_CLASSES, ["r", "f"])
+    curves = numbers(TWO_CLASSES, "rf").curves
     assert list(curves) == ["r", "f", "all"]
     rare = curves["r"]
     assert (rare.precision[30], rare.recall[30], rare.f1[30]) == (0.5, 0.5, 0.5)
@@ -66,7 +73,7 @@ def test_curves_by_hand_over_random_matches():
     ]
     objects = [(0, int(rng.integers(3)), rng.choice([NAN, rng.random()])) for _ in range(50)]
     random = matches(detections, objects)
-    curves = precision_recall_curves(random, ["r", "c", "c"])
+    curves = numbers(random, "rcc").curves
     judged = [(k, score, found > 0) for _, k, score, found, ignored in detections if not ignored]
     for group, classes in {"r": {0}, "c": {1, 2}, "all": {0, 1, 2}}.items():
         for i in (0, 37, 80):
@@ -77,24 +84,10 @@ def test_curves_by_hand_over_random_matches():
             assert curves[group].recall[i] == found / len(scores)
 
 
-def test_operating_point():
-    rare, frequent, _ = precision_recall_curves(TWO_CLASSES, ["r", "f"]).values()
-    point = operating_point(rare, 0.3)
-    assert point == {
-        "threshold": "0.30",
-        "detections": "2",
-        "precision": "50.0",
-        "recall": "50.0",
-        "f1": "50.0",
-    }
-    assert operating_point(rare, rare.f1.argmax() / 100)["threshold"] == "0.41"
-    assert operating_point(frequent, 0.3)["precision"] == "n/a"
-
-
 def test_class_precision_and_recall():
-    precision, recall = class_precision_recall(TWO_CLASSES, 3, 0.3)
-    np.testing.assert_array_equal(precision, [0.5, NAN, NAN])
-    np.testing.assert_array_equal(recall, [0.5, 0, NAN])
+    of = numbers(TWO_CLASSES, "rfc")
+    np.testing.assert_array_equal(of.precision, [50, NAN, NAN])
+    np.testing.assert_array_equal(of.recall, [50, 0, NAN])
 
 
 def test_mean_ap_by_range_of_training_images():
@@ -111,51 +104,50 @@ def test_mean_ap_by_range_of_training_images():
     assert {RARE_MAX_IMAGES, COMMON_MAX_IMAGES} <= set(RANGE_ENDS)
 
 
-def test_most_confused_classes():
-    confusions = np.array([[0, 5, 9], [1, 6, 8], [5, 2, 7], [3, 4, 1]])
-    assert most_confused_classes(confusions, 5) == [0, 5, 1, 6, 2]
-
-
 def test_confusion_matrix_has_found_objects_on_its_diagonal():
-    both = matches(
-        objects=[(1, 0, 0.9), (1, 0, 0.2), (1, 2, 0.5), (1, 2, NAN)], confusions=[(0, 2, 4)]
-    )
-    np.testing.assert_array_equal(confusion_matrix(both, [2, 0]), [[1, 0], [4, 1]])
-    assert confusion_matrix(both, []).shape == (0, 0)
+    objects = [(1, 0, 0.9), (1, 0, 0.2), (1, 2, 0.5), (1, 2, NAN)]
+    of = numbers(matches(objects=objects, confusions=[(0, 1, 3), (0, 2, 2), (2, 0, 4)]), "rcf")
+    assert of.confused_classes == [2, 0, 1]
+    np.testing.assert_array_equal(of.confusion_matrix, [[1, 4, 0], [2, 1, 3], [0, 0, 0]])
+    assert of.confusions_of(0) == [[0, 1, 3], [0, 2, 2]] and of.confusions_of(1) == []
+    assert numbers(TWO_CLASSES, "rf").confusion_matrix.shape == (0, 0)
 
 
 def test_tally_counts_each_class_in_each_image():
-    tally = tally_images(TWO_CLASSES, 0.3)
-    columns = (tally.classes, tally.image_ids, tally.right, tally.wrong, tally.missed)
-    # The frequent class's detection at 0.2 is below the threshold, so its object is missed.
-    rows = np.stack(columns, axis=1).tolist()
-    assert rows == [[0, 1, 1, 0, 1], [0, 2, 0, 1, 0], [1, 2, 0, 0, 1]]
+    # Class, image, right, wrong, missed. The frequent class's detection at 0.2 is below the
+    # threshold, so its object is missed.
+    rows = [[0, 1, 1, 0, 1], [0, 2, 0, 1, 0], [1, 2, 0, 0, 1]]
+    assert tally_images(TWO_CLASSES, 0.3).tolist() == rows
+
+
+def chosen(tally, *args):
+    """Image ids of the best and of the worst, of each class."""
+    return [
+        [[image["image_id"] for image in of_class[kind]] for kind in ("best", "worst")]
+        for of_class in choose_examples(np.array(tally), *args)
+    ]
 
 
 def test_best_by_f1_and_worst_by_mistakes():
-    detections, objects = [], []
-    for image, (right, wrong, missed) in enumerate([(1, 0, 0), (2, 3, 0), (1, 1, 0), (0, 0, 2)]):
-        detections += [(image, 0, 0.9, 1, 0)] * right + [(image, 0, 0.9, 0, 0)] * wrong
-        objects += [(image, 0, 0.9)] * right + [(image, 0, NAN)] * missed
-    tally = tally_images(matches(detections, objects), 0.3)
-    (examples,) = choose_examples(tally, 1, 2)
-    assert tally.image_ids[examples["best"]].tolist() == [0, 2]
-    assert tally.image_ids[examples["worst"]].tolist() == [1, 3]
+    tally = [[0, 1, 1, 0, 0], [0, 2, 2, 3, 0], [0, 3, 1, 1, 0], [0, 4, 0, 0, 2]]
+    assert chosen(tally, 1, 2) == [[[1, 3], [2, 4]]]
 
 
 def test_among_equals_shown_images_come_first():
     # Class 1 has only image 9, so class 0, all of whose images are equal, shares it.
-    detections = [(image, 0, 0.9, 1, 0) for image in range(10)] + [(9, 1, 0.9, 1, 0)]
-    objects = [(image, 0, 0.9) for image in range(10)] + [(9, 1, 0.9)]
-    tally = tally_images(matches(detections, objects), 0.3)
-    examples = choose_examples(tally, 3, 1)
-    assert tally.image_ids[examples[0]["best"]].tolist() == [9]
-    assert examples[2] == {"best": [], "worst": []}
+    tally = [[0, image, 1, 0, 0] for image in range(10)] + [[1, 9, 1, 0, 0]]
+    assert chosen(tally, 3, 1) == [[[9], []], [[9], []], [[], []]]
 
 
 @pytest.mark.parametrize(
-    "value, text",
-    [(None, "n/a"), (0.04, "0.0"), (-0.04, "0.0"), (1.25, "+1.2"), (-10.0, "\u221210.0")],
+    "a, b, text",
+    [
+        (None, 1.0, "n/a"),
+        (1.04, 1.0, "0.0"),
+        (1.0, 1.04, "0.0"),
+        (2.25, 1.0, "+1.2"),
+        (0.0, 10.0, "\u221210.0"),
+    ],
 )
-def test_signed(value, text):
-    assert signed(value) == text
+def test_difference(a, b, text):
+    assert difference(a, b) == text

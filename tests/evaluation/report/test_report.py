@@ -16,7 +16,7 @@ from PIL import Image
 from eql_seesaw.evaluation.report import write_report
 from eql_seesaw.evaluation.report.__main__ import main
 from eql_seesaw.evaluation.report.contents import run_names
-from eql_seesaw.evaluation.report.overlays import outline, thumbnail
+from eql_seesaw.evaluation.report.examples import outline, thumbnail
 from eql_seesaw.evaluation.result import Result
 from tests.evaluation.report.shapes import Shapes
 
@@ -54,7 +54,7 @@ def page(tmp_path_factory):
 
 
 def test_files(folder, capsys):
-    assert main([str(folder)]) == 0
+    main([str(folder)])
     assert capsys.readouterr().out.strip() == str(folder / "report" / "index.html")
     assert sorted(os.listdir(folder / "report")) == [
         "ap_by_training_images.png",
@@ -166,7 +166,7 @@ def test_missing_pictures_are_left_out(shapes, folder, page, without_png):
 def test_boxes_only(shapes, tmp_path):
     result = shapes.evaluate(tmp_path / "boxes", iou_types=("bbox",))
     page = read(write_report(result, tmp_path / "report"))
-    assert "AP masks" not in page and 'class="show-bbox"' in page
+    assert "AP masks" not in page and 'value="bbox" checked' in page
     assert "<rect class=" in category(page, 1) and "<path" not in category(page, 1)
 
 
@@ -188,7 +188,7 @@ def test_image_whose_detections_do_not_count(shapes, tmp_path, without_png):
 
 def test_compare(folder, shapes, tmp_path, capsys, without_png):
     shapes.evaluate(tmp_path / "other", results=shapes.results[:3])
-    assert main([str(folder), "--compare", str(tmp_path / "other")]) == 0
+    main([str(folder), "--compare", str(tmp_path / "other")])
     path = capsys.readouterr().out.strip()
     assert path == str(folder / "comparison" / "index.html")
     page = read(path)
@@ -212,8 +212,7 @@ def test_compare(folder, shapes, tmp_path, capsys, without_png):
         ("seesaw/seed_1", "eql/seed_1", ["seesaw/seed_1", "eql/seed_1"]),
         ("seesaw/seed_1", "seesaw/seed_2", ["seed_1", "seed_2"]),
         ("a/x/seed_1", "b/x/seed_1", ["a/x/seed_1", "b/x/seed_1"]),
-        ("seed_1", "seed_1/seed_1", ["b/seed_1", "seed_1/seed_1"]),
-        ("x,A=1,B=2/seed_1", "x,A=1,B=3/seed_1", ["x,B=2/seed_1", "x,B=3/seed_1"]),
+        ("seed_1", "seed_1/seed_1", ["seed_1", "seed_1/seed_1"]),
         ("seed_1", "seed_1", ["seed_1", "seed_1"]),
     ],
 )
@@ -222,20 +221,6 @@ def test_run_names_are_as_long_as_tells_them_apart(tmp_path, one, another, names
     assert run_names(folders) == names
     assert run_names(folders[:1]) == [Path(one).name]
     assert run_names([tmp_path / "inference" / name for name in ("a", "b")]) == ["a", "b"]
-
-
-def test_footnote_says_where_the_groups_are_from(page, folder, without_png):
-    by_count, others = "Classes are rare with at most 10 training", "The groups are those"
-    assert by_count in page and others not in page
-    result = Result.load(folder)
-    result.categories[0]["group"] = "r"
-    page = read(write_report(result, folder / "report"))
-    assert "1 of 5 classes are in another than their training images say" in page
-    assert others in page and by_count not in page
-    for each in result.categories:
-        each["train_images"] = None
-    page = read(write_report(result, folder / "report"))
-    assert f"{others} of the annotation file.\n" in page and by_count not in page
 
 
 def change(folder, **values):
@@ -258,15 +243,12 @@ def remove(name):
             "not those that were evaluated",
         ),
         (lambda folder: change(folder, annotation_file="/none.json"), "/none.json"),
-        (lambda folder: change(folder, metrics={}), "neither boxes nor masks"),
     ],
 )
-def test_broken_input_is_one_line(damage, message, folder, capsys):
+def test_broken_input_is_one_line(damage, message, folder):
     damage(folder)
-    assert main([str(folder)]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert message in error
+    with pytest.raises(SystemExit, match=f"^error: .*{message}.*$"):
+        main([str(folder)])
     assert not (folder / "report" / "index.html").exists()
 
 
@@ -274,9 +256,8 @@ def test_broken_input_is_one_line(damage, message, folder, capsys):
     "values, message",
     [
         ({"dataset": "another"}, "shapes_val and another"),
-        ({"categories": []}, "6 and 0 categories"),
-        ({"matches": {"bbox": None}}, "boxes and masks, and of boxes"),
-        ({"categories": [{"id": 9, "name": "hen"}] * 6}, "category 1 'cat' is 9 'hen' there"),
+        ({"categories": []}, "the categories of shapes_val have changed"),
+        ({"matches": {"bbox": None}}, "only one has masks"),
     ],
 )
 def test_runs_that_cannot_be_compared(values, message, folder, tmp_path):
@@ -286,9 +267,9 @@ def test_runs_that_cannot_be_compared(values, message, folder, tmp_path):
 
 
 def test_score_threshold(folder, capsys, without_png):
-    assert main([str(folder), "--score-threshold", "30"]) == 1
-    assert "score threshold is 30" in capsys.readouterr().err
-    assert main([str(folder), "--score-threshold", "0.65"]) == 0
+    with pytest.raises(SystemExit, match="score threshold is 30"):
+        main([str(folder), "--score-threshold", "30"])
+    main([str(folder), "--score-threshold", "0.65"])
     cat = category(read(capsys.readouterr().out.strip()), 1)
     scores = {float(score) for score in re.findall(r">(?:✕ )?(0\.\d\d)</text>", cat)}
     assert scores == {0.9, 0.8, 0.7, 0.85}
