@@ -22,16 +22,7 @@ class RankLost(Exception):
 
 
 class ProcessFailed(Exception):
-    """
-    A process failed, and the others were ended.
-
-    Attributes:
-        traceback: the process's own, "" where the message is enough.
-    """
-
-    def __init__(self, message: str, traceback: str = ""):
-        super().__init__(message)
-        self.traceback = traceback
+    """A process failed, and the others were ended; its message is enough."""
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
@@ -98,10 +89,8 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(
             f"error: {error}; install eql_seesaw[detectron2], and Detectron2 (docs/installation.md)"
         )
-    except (*EXPECTED_ERRORS, RankLost) as error:
+    except (*EXPECTED_ERRORS, RankLost, ProcessFailed) as error:
         sys.exit(f"error: {last_line(error)}")
-    except ProcessFailed as error:
-        sys.exit(f"{error.traceback}error: {error}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -2,14 +2,12 @@
 
 import argparse
 import dataclasses
-import functools
-import inspect
 import logging
 import os
 import re
 import signal
-import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,24 +19,16 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from ..command_line import EXPECTED_ERRORS, ProcessFailed, RankLost, last_line
 from ..rank_barrier import wait_for_all
-from .placement import HERE, Placement, find_placement
+from .placement import Placement, find_placement
 from .stop_signals import STOPPED, TrainingStopped, end_on_signals, heeded_signals
 
 Main = Callable[[argparse.Namespace], object]
 
-MAX_MINUTES = 365 * 24 * 60
 # A process that only says that another is lost lets that one's own end be seen first.
 _SECONDS_FOR_CAUSE = 5.0
-# After a process has failed, the others may end by themselves, as one does that still writes a
-# checkpoint to a slow disk; then they get SIGTERM, and after as long again SIGKILL.
-_GRACE_SECONDS = 60.0
 # For torch. Tensors on a CPU and Python objects, Detectron2's too, go over gloo in the same group,
 # so that --timeout holds for both.
 _BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
-
-
-class RankFailed(Exception):
-    """The one line that a started process has to say of its end; no traceback is needed."""
 
 
 def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> None:
@@ -49,9 +39,8 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
     :class:`~eql_seesaw.engine.placement.Placement`.
 
     SIGTERM, SIGHUP, SIGINT and SIGUSR1 are passed on to processes started here, unless this process
-    was told to ignore them; a second SIGINT ends them.
-    If one of them fails, torch ends the others, after a minute to finish what they do; if this
-    process ends, they get SIGINT.
+    was told to ignore them; a second SIGINT ends them. If one of them fails, torch ends the others;
+    if this process ends, they get SIGINT.
 
     Args:
         main: a function of a module (it is pickled).
@@ -68,7 +57,7 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
             and the signal's number.
         RankLost: another rank has ended or stalls, where torchrun or srun started this one.
     """
-    if not 0 < args.timeout <= MAX_MINUTES:
+    if not 0 < args.timeout <= 365 * 24 * 60:
         raise ValueError(
             f"--timeout is {args.timeout:g} minutes; it must be more than 0, and at most a year"
         )
@@ -79,7 +68,11 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
         return
     if check is not None:
         check(args)
-    _start(main, args, placement)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        if not placement.init_method:
+            # Not a port, which other machines might reach.
+            placement = dataclasses.replace(placement, init_method=f"file://{folder}/meeting")
+        _start(main, args, placement)
 
 
 def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
@@ -96,29 +89,26 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
             if process.is_alive():
                 os.kill(process.pid, signum)
 
-    if first.init_method == HERE:
-        store = _loopback_store()
-        first = dataclasses.replace(first, store_port=store.port)
     context = start_processes(
         _run_started, (main, args, first), first.local_world_size, join=False, start_method="spawn"
     )
-    join = context.join
-    if "grace_period" in inspect.signature(join).parameters:  # older torch waits, or has 30 s
-        join = functools.partial(join, grace_period=min(_GRACE_SECONDS, 60 * args.timeout))
     previous = {signum: signal.signal(signum, forward) for signum in heeded_signals()}
     try:
-        while not join():
+        while not context.join():
             pass
     except ProcessRaisedException as error:
-        raise _raised(error, first.rank + error.error_index) from None
+        raise _failure(error, first.rank + error.error_index) from None
     except ProcessExitedException as error:
-        status = error.exit_code
+        status, rank = error.exit_code, first.rank + error.error_index
         if status == STOPPED:
             raise TrainingStopped from None
         if -status in forwarded or status - 128 in forwarded:
             raise SystemExit(128 + abs(status) % 128) from None
-        rank = first.rank + error.error_index
-        raise ProcessFailed(f"rank {rank} (process {error.error_pid}) {_ending(error)}") from None
+        how = f"ended with status {status}"
+        if error.signal_name is not None:
+            hint = ", often for want of memory" if error.signal_name == "SIGKILL" else ""
+            how = f"was killed by {error.signal_name}{hint}"
+        raise ProcessFailed(f"rank {rank} (process {error.error_pid}) {how}") from None
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
@@ -136,45 +126,42 @@ def _run_started(local_rank: int, main: Main, args: argparse.Namespace, first: P
         sys.exit(128 + signal.SIGINT)
     except RankLost as error:
         time.sleep(_SECONDS_FOR_CAUSE)
-        raise RankFailed(f"rank {placement.rank}: {error}") from None
+        raise ProcessFailed(f"rank {placement.rank}: {error}") from None
     except EXPECTED_ERRORS as error:
-        raise RankFailed(last_line(error)) from None
+        raise ProcessFailed(last_line(error)) from None
 
 
-def _raised(error: ProcessRaisedException, rank: int) -> ProcessFailed:
+def _failure(error: ProcessRaisedException, rank: int) -> ProcessFailed:
     """The traceback that torch hands over ends with the exception's name and message."""
     traceback = error.msg.strip()
     line = traceback.splitlines()[-1]
-    name, _, message = line.partition(": ")
-    if name == f"{RankFailed.__module__}.{RankFailed.__qualname__}":
-        return ProcessFailed(message)
-    return ProcessFailed(f"rank {rank}: {line}", f"{traceback}\n")
-
-
-def _ending(error: ProcessExitedException) -> str:
-    if error.signal_name is None:
-        return f"ended with status {error.exit_code}"
-    hint = {
-        "SIGKILL": ", often for want of memory",
-        "SIGABRT": ", as by NCCL when another rank does not answer in time (--timeout MINUTES)",
-    }
-    return f"was killed by {error.signal_name}{hint.get(error.signal_name, '')}"
+    expected = f"{ProcessFailed.__module__}.{ProcessFailed.__qualname__}: "
+    if line.startswith(expected):
+        return ProcessFailed(line.removeprefix(expected))
+    print(traceback, file=sys.stderr)
+    return ProcessFailed(f"rank {rank}: {line}")
 
 
 def _run(main: Main, args: argparse.Namespace, placement: Placement) -> None:
     args.placement = placement
-    timeout = timedelta(minutes=args.timeout)
     if placement.local_world_size > 1:
-        _share_cores(placement.local_world_size)
+        # Otherwise hotcoco would start a thread for each core in every process. srun may have given
+        # the process cores of its own.
+        share = max(1, (os.cpu_count() or 1) // placement.local_world_size)
+        threads = min(share, len(os.sched_getaffinity(0)))
+        os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     try:
         if placement.world_size > 1:
-            join_ranks(placement, timeout)
+            join_ranks(placement, timedelta(minutes=args.timeout))
         main(args)
     except RuntimeError as error:
-        lost = rank_lost(error, timeout)
-        if lost is None:
+        if not is_of_collective(error):
             raise
-        raise lost from error
+        raise RankLost(
+            f"another rank did not answer within {args.timeout:g} minutes, or has ended "
+            f"({_first_line(error)}); its log may say why; if it only needs longer, raise "
+            "--timeout MINUTES"
+        ) from error
     finally:
         # A process that ends with the group's threads running may be aborted; but after an error
         # NCCL would wait for the other ranks.
@@ -184,39 +171,16 @@ def _run(main: Main, args: argparse.Namespace, placement: Placement) -> None:
             dist.destroy_process_group()
 
 
-def _share_cores(num_processes: int) -> None:
-    """Otherwise hotcoco would start a thread for each core in every process."""
-    share = max(1, (os.cpu_count() or 1) // num_processes)
-    # srun may have given the process cores of its own.
-    threads = min(share, len(os.sched_getaffinity(0)))
-    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-
-
-def _loopback_store() -> dist.TCPStore:
-    """Store at which the processes of this machine meet; no other machine reaches it."""
-    listener = socket.create_server((HERE, 0))
-    return dist.TCPStore(
-        HERE,
-        listener.getsockname()[1],
-        is_master=True,
-        wait_for_workers=False,
-        master_listen_fd=listener.detach(),
-    )
-
-
 def join_ranks(placement: Placement, timeout: timedelta) -> None:
     """Make torch's process group, and what Detectron2's ``comm`` needs."""
     if placement.backend == "nccl":
         torch.cuda.set_device(placement.device)
-    store = None
+    if placement.init_method.startswith("file://"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
-        if placement.init_method == HERE:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-            store = dist.TCPStore(HERE, placement.store_port, timeout=timeout)
         dist.init_process_group(
             _BACKENDS[placement.backend],
-            init_method=None if store else placement.init_method,
-            store=store,
+            init_method=placement.init_method,
             rank=placement.rank,
             world_size=placement.world_size,
             timeout=timeout,
@@ -224,40 +188,18 @@ def join_ranks(placement: Placement, timeout: timedelta) -> None:
         comm.create_local_process_group(placement.local_world_size)
         wait_for_all()
     except RuntimeError as error:
-        hint = ""
-        if placement.world_size > placement.local_world_size:
-            names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-            set_to = [f"{name} ({os.environ.get(name, 'not set')})" for name in names]
-            hint = f"; {' and '.join(set_to)} name the network card that reaches the other machines"
         raise ConnectionError(
             f"rank {placement.rank} of {placement.world_size} did not find the others at "
-            f"{placement.init_method}: {last_line(error)}{hint}"
+            f"{placement.init_method}: {last_line(error)}; GLOO_SOCKET_IFNAME and "
+            "NCCL_SOCKET_IFNAME name the network card that reaches the other machines"
         ) from error
 
 
-def rank_lost(error: RuntimeError, timeout: timedelta) -> RankLost | None:
-    """
-    Words for users of an error of a collective, which torch words for its developers; None for an
-    error of another kind.
-    """
-    message = str(error)
-    if not isinstance(error, dist.DistError) and not re.search("gloo|nccl", message, re.I):
-        return None
-    cause = _cause(message)
-    # Torch says "timed out" of connections that are refused, too.
-    if re.search("closed|reset|refused|broken pipe|remote process", message, re.I):
-        return RankLost(f"the connection to another rank is lost ({cause}); its log may say why")
-    if re.search("timed out|timeout", message, re.I):
-        minutes = timeout.total_seconds() / 60
-        return RankLost(
-            f"another rank did not answer within {minutes:g} minutes, so it stalls or has ended "
-            f"({cause}); if it only needs longer, raise --timeout MINUTES"
-        )
-    return None
+def is_of_collective(error: RuntimeError) -> bool:
+    """True of errors that torch raises where another rank stalls or has ended."""
+    return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl", str(error), re.I))
 
 
-def _cause(message: str) -> str:
-    """NCCL's last error, or the first line, without the place in torch's sources."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    place = next((i + 1 for i, line in enumerate(lines[:-1]) if line.startswith("Last error")), 0)
-    return re.sub(r"^\[\S+:\d+\] ", "", lines[place]).rstrip(". ")
+def _first_line(error: RuntimeError) -> str:
+    """Without the place in torch's sources."""
+    return re.sub(r"^\[\S+:\d+\] ", "", str(error).strip().splitlines()[0]).rstrip(". ")

@@ -9,11 +9,7 @@ from collections.abc import Mapping
 import torch
 
 # Set by torchrun for each of the processes it starts.
-TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
-# ``init_method`` of processes of one machine, which meet at a store that who starts them keeps.
-HERE = "127.0.0.1"
-# Ids from here on are Slurm's own steps: the batch script, and the shell of an allocation.
-_FIRST_SPECIAL_STEP = 4294967290
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +19,8 @@ class Placement:
         launcher: who starts the processes: "torchrun", "srun" or "train_net.py".
         rank, world_size: among all processes.
         local_rank, local_world_size: among those of this machine.
-        init_method: where they meet, for ``torch.distributed.init_process_group``; or ``HERE``.
-        store_port: of the store at ``HERE``, once it is there.
+        init_method: where they meet, for ``torch.distributed.init_process_group``; "" for processes
+            of this machine alone, until it is known.
     """
 
     launcher: str
@@ -33,7 +29,6 @@ class Placement:
     local_rank: int
     local_world_size: int
     init_method: str
-    store_port: int = 0
 
     @property
     def is_started(self) -> bool:
@@ -84,50 +79,55 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
     Raises:
         ValueError: arguments and variables contradict each other or the machine, in one line.
     """
+    available = torch.cuda.device_count()  # which does not take hold of a GPU
+    placement = _of_variables(environ) or _of_arguments(args)
+    launcher, num_processes = placement.launcher, placement.local_world_size
+    if launcher != "train_net.py" and max(args.num_gpus, args.num_machines) > 1:
+        raise ValueError(
+            f"--num-gpus and --num-machines are not for {launcher}, which starts the processes "
+            f"itself: leave them out, and tell {launcher} how many"
+        )
+    is_own_gpu = launcher == "srun" and available == 1
+    if 0 < available < num_processes and not is_own_gpu:
+        raise ValueError(
+            f"{launcher} starts {num_processes} processes on this machine, which has {available} "
+            "GPU(s)"
+        )
+    return placement
+
+
+def _of_variables(environ: Mapping[str, str]) -> Placement | None:
+    """None in a process that neither torchrun nor srun has started as one of several."""
     missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
     if not missing:
         rank, world_size, local_rank, size_here = (
-            _integer(environ, name) for name in TORCHRUN_VARIABLES[:4]
+            int(environ[name]) for name in TORCHRUN_VARIABLES
         )
-        placement = Placement("torchrun", rank, world_size, local_rank, size_here, "env://")
-        return _checked(placement, args, "--nproc_per_node and --nnodes")
-    if _is_one_of_srun(environ):
-        placement = Placement(
+        return Placement("torchrun", rank, world_size, local_rank, size_here, "env://")
+    # Not in the script of sbatch nor in the shell of salloc or ``srun --pty bash``, which may start
+    # processes as on any machine.
+    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        return Placement(
             "srun",
-            _integer(environ, "SLURM_PROCID"),
-            _integer(environ, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
-            _integer(environ, "SLURM_LOCALID"),
-            _srun_local_world_size(environ),
+            int(environ["SLURM_PROCID"]),
+            int(environ["SLURM_STEP_NUM_TASKS"]),
+            int(environ["SLURM_LOCALID"]),
+            _srun_local_world_size(environ["SLURM_STEP_TASKS_PER_NODE"]),
             _srun_init_method(environ),
         )
-        return _checked(placement, args, "--ntasks-per-node and --nodes")
-    if "RANK" in environ and environ.get("WORLD_SIZE", "1") != "1":
+    if int(environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError(
-            f"RANK and WORLD_SIZE are set, as by torchrun, but not {', '.join(missing)}: start the "
-            "processes with torchrun, or unset them all"
+            f"WORLD_SIZE is set, as by torchrun, but not {', '.join(missing)}: start the processes "
+            "with torchrun, or unset it"
         )
-    return _of_arguments(args)
+    return None
 
 
-def _is_one_of_srun(environ: Mapping[str, str]) -> bool:
-    """
-    True in one of several processes that srun started. The script of sbatch and the shell of salloc
-    have SLURM_PROCID and SLURM_NTASKS too, but they are in no step; a shell of ``srun --pty bash``
-    is alone in its step.
-    """
-    step = environ.get("SLURM_STEP_ID", environ.get("SLURM_STEPID", ""))
-    if not step.isdecimal() or int(step) >= _FIRST_SPECIAL_STEP or "SLURM_PROCID" not in environ:
-        return False
-    return int(environ.get("SLURM_STEP_NUM_TASKS", environ.get("SLURM_NTASKS", 1))) > 1
-
-
-def _srun_local_world_size(environ: Mapping[str, str]) -> int:
-    names = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE")
-    counts = next((environ[name] for name in names if name in environ), "")
-    match = re.fullmatch(r"(\d+)(\(x\d+\))?", counts)
+def _srun_local_world_size(tasks_per_node: str) -> int:
+    match = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks_per_node)
     if match is None:
         raise ValueError(
-            f"srun starts {counts!r} processes on its nodes; it must be as many on each: use "
+            f"srun starts {tasks_per_node} processes on its nodes; it must be as many on each: use "
             "--ntasks-per-node"
         )
     return int(match[1])
@@ -135,75 +135,27 @@ def _srun_local_world_size(environ: Mapping[str, str]) -> int:
 
 def _srun_init_method(environ: Mapping[str, str]) -> str:
     """The first node, and a port that all processes of a step agree on and others rarely share."""
-    hosts = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     # "rack[03-05,09]n[1-2],other" begins with rack03n1.
-    first_host = re.sub(r"\[(\d+)[^]]*\]", r"\1", hosts).split(",")[0]
-    address = environ.get("MASTER_ADDR") or first_host
-    if not address:
-        raise ValueError("srun set no SLURM_JOB_NODELIST; set MASTER_ADDR to the first host's name")
-    job, step = environ.get("SLURM_JOB_ID", "0"), environ.get("SLURM_STEP_ID", "0")
+    hosts = re.sub(r"\[(\d+)[^]]*\]", r"\1", environ["SLURM_STEP_NODELIST"])
+    address = environ.get("MASTER_ADDR") or hosts.split(",")[0]
+    job, step = int(environ["SLURM_JOB_ID"]), int(environ["SLURM_STEP_ID"])
     # Below the ports that Linux gives to outgoing connections.
-    port = environ.get("MASTER_PORT") or 15000 + (31 * int(job) + int(step)) % 15000
+    port = environ.get("MASTER_PORT") or 15000 + (31 * job + step) % 15000
     return f"tcp://{address}:{port}"
 
 
 def _of_arguments(args: Namespace) -> Placement:
-    for option, value in (("num-gpus", args.num_gpus), ("num-machines", args.num_machines)):
-        if value < 1:
-            raise ValueError(f"--{option} is {value}; it must be at least 1")
-    if not 0 <= args.machine_rank < args.num_machines:
+    if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
         raise ValueError(
-            f"--machine-rank is {args.machine_rank}; with --num-machines {args.num_machines} it "
-            f"must be from 0 to {args.num_machines - 1}"
+            f"--num-gpus is {args.num_gpus}, --num-machines {args.num_machines}, --machine-rank "
+            f"{args.machine_rank}; there must be a process at least, and machines are counted from "
+            "0"
         )
-    url = args.dist_url
-    if url == "auto" and args.num_machines > 1:
+    url = "" if args.dist_url == "auto" else args.dist_url
+    if args.num_machines > 1 and not url:
         raise ValueError(
             f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT, the same on all "
             "machines: HOST is the one of --machine-rank 0, PORT one that is free there"
         )
-    if url != "auto" and not url.startswith(("tcp://", "file://")):
-        raise ValueError(f"--dist-url is {url!r}; it must be auto or tcp://HOST:PORT")
-    _check_gpus(f"--num-gpus {args.num_gpus}", args.num_gpus)
-    world_size = args.num_gpus * args.num_machines
-    if url == "auto" and world_size > 1:
-        url = HERE
-    rank = args.machine_rank * args.num_gpus
+    world_size, rank = args.num_gpus * args.num_machines, args.machine_rank * args.num_gpus
     return Placement("train_net.py", rank, world_size, 0, args.num_gpus, url)
-
-
-def _checked(placement: Placement, args: Namespace, instead: str) -> Placement:
-    """The placement of a process that torchrun or srun has started, if it can be one."""
-    launcher, local_world_size = placement.launcher, placement.local_world_size
-    for option, value in (("num-gpus", args.num_gpus), ("num-machines", args.num_machines)):
-        if value > 1:
-            raise ValueError(
-                f"--{option} {value} under {launcher}, which starts the processes itself: leave it "
-                f"out, and give {launcher} {instead}"
-            )
-    # Detectron2 takes the ranks of a machine to follow each other.
-    in_order = placement.rank % local_world_size == placement.local_rank
-    if not in_order or placement.world_size % local_world_size:
-        raise ValueError(
-            f"{launcher} gave rank {placement.rank} of {placement.world_size} to process "
-            f"{placement.local_rank} of the {local_world_size} on its machine; ranks must be "
-            "counted machine by machine, with as many on each (srun --distribution=block)"
-        )
-    if not (launcher == "srun" and torch.cuda.device_count() == 1):
-        _check_gpus(f"{launcher} starts {local_world_size} processes", local_world_size)
-    return placement
-
-
-def _check_gpus(wish: str, num_processes: int) -> None:
-    # Counting does not take hold of a GPU.
-    available = torch.cuda.device_count()
-    if 0 < available < num_processes:
-        raise ValueError(f"{wish}, but this machine has {available} GPU(s)")
-
-
-def _integer(environ: Mapping[str, str], *names: str) -> int:
-    name = next((name for name in names if name in environ), names[-1])
-    try:
-        return int(environ[name])
-    except (KeyError, ValueError):
-        raise ValueError(f"{name} is {environ.get(name)!r}; it must be a whole number") from None

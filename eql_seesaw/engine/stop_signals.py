@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Iterator
 
 from detectron2.utils import comm
@@ -27,10 +26,9 @@ def end_on_signals() -> None:
     From now on a signal ends the process with the shell's status, 128 and its number, as it would
     by itself; but also as the first process of a container, and what is temporary is removed.
     """
-    if threading.current_thread() is threading.main_thread():
-        for signum in heeded_signals():
-            if signal.getsignal(signum) is signal.SIG_DFL:
-                signal.signal(signum, _end)
+    for signum in heeded_signals():
+        if signal.getsignal(signum) is signal.SIG_DFL:
+            signal.signal(signum, _end)
 
 
 def _end(signum, _):
@@ -64,8 +62,7 @@ class StopSignals:
                     evaluate()
 
     In a run of one process a second SIGINT, Ctrl-C, raises KeyboardInterrupt; with several, whoever
-    started them deals with it. In a thread other than the main one, where Python handles no
-    signals, it does nothing.
+    started them deals with it.
 
     Attributes:
         requested: the first signal's name, "" until one came.
@@ -78,14 +75,12 @@ class StopSignals:
         self._previous = {}
 
     def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._handle) for s in heeded_signals()}
+        self._previous = {s: signal.signal(s, self._handle) for s in heeded_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
-        self._previous = {}
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:

@@ -48,17 +48,6 @@ def fail(args):
     dist.all_reduce(torch.zeros(1))
 
 
-def save_slowly(args):
-    """Rank 0 is busy when rank 1 fails, and for longer than the launcher needs to see it."""
-    (rank_1,) = comm.all_gather(os.getpid())[1:]
-    if comm.get_rank() == 1:
-        _raise_expected()
-    while os.path.exists(f"/proc/{rank_1}"):  # until the launcher has seen its end
-        time.sleep(0.01)
-    time.sleep(0.5)
-    say("saved")
-
-
 def threads(args):
     """Threads that a rank has started, by comparing masks."""
     masks = mask.encode(np.zeros((64, 64, 40), dtype=np.uint8, order="F"))

@@ -1,16 +1,14 @@
 """Who decides rank, world size, backend and device, by variables and arguments."""
 
 import contextlib
-import re
 import sys
-from datetime import timedelta
 
 import pytest
 import torch
 
 from eql_seesaw.command_line import ProcessFailed, RankLost
 from eql_seesaw.engine import argument_parser, launch, one_line_errors
-from eql_seesaw.engine.launch import rank_lost
+from eql_seesaw.engine.launch import is_of_collective
 from eql_seesaw.engine.placement import find_placement
 from eql_seesaw.engine.stop_signals import TrainingStopped
 
@@ -19,17 +17,15 @@ TORCHRUN = {
     "WORLD_SIZE": "8",
     "LOCAL_RANK": "1",
     "LOCAL_WORLD_SIZE": "4",
-    "MASTER_ADDR": "node7",
-    "MASTER_PORT": "29500",
 }
 SRUN = {
     "SLURM_JOB_ID": "1234",
     "SLURM_STEP_ID": "0",
     "SLURM_PROCID": "5",
-    "SLURM_NTASKS": "8",
+    "SLURM_STEP_NUM_TASKS": "8",
     "SLURM_LOCALID": "1",
-    "SLURM_TASKS_PER_NODE": "4(x2)",
-    "SLURM_JOB_NODELIST": "node[03-04]",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+    "SLURM_STEP_NODELIST": "node[03-04]",
 }
 
 
@@ -58,7 +54,7 @@ def arguments(*options):
     ],
 )
 def test_srun_processes_meet_at_the_first_host(gpus, hosts, first):
-    placement = find_placement(arguments(), {**SRUN, "SLURM_JOB_NODELIST": hosts})
+    placement = find_placement(arguments(), {**SRUN, "SLURM_STEP_NODELIST": hosts})
     assert placement.init_method.startswith(f"tcp://{first}:")
 
 
@@ -87,7 +83,7 @@ def test_own_processes(gpus):
 def test_own_processes_on_cpu(gpus):
     placement = find_placement(arguments("--num-gpus", "2"), {})
     assert placement.backend == "gloo" and placement.of_local_rank(1).device == "cpu"
-    assert "gloo over 127.0.0.1" in placement.describe()
+    assert "rank 0 of 2" in placement.describe() and "gloo" in placement.describe()
 
 
 def test_one_process_on_each_of_two_machines_is_started(gpus):
@@ -118,23 +114,9 @@ def test_srun(gpus):
     assert len({p.init_method for p in (placement, next_job, next_step)}) == 3
 
 
-def test_srun_of_a_part_of_the_job(gpus):
-    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"}
-    step |= {"SLURM_STEP_NODELIST": "node04", "SLURM_PROCID": "1"}
-    placement = find_placement(arguments(), {**SRUN, **step})
-    assert (placement.world_size, placement.local_world_size) == (2, 2)
-    assert placement.init_method.startswith("tcp://node04:")
-
-
 def test_srun_with_chosen_master(gpus):
     chosen = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "2345"}
     assert find_placement(arguments(), {**SRUN, **chosen}).init_method == "tcp://10.0.0.1:2345"
-
-
-def test_srun_with_tasks_per_node_as_asked_for(gpus):
-    environ = {**SRUN, "SLURM_NTASKS_PER_NODE": "4"}
-    del environ["SLURM_TASKS_PER_NODE"]
-    assert find_placement(arguments(), environ).local_world_size == 4
 
 
 def test_srun_that_shows_each_task_its_own_gpu(gpus):
@@ -143,47 +125,27 @@ def test_srun_that_shows_each_task_its_own_gpu(gpus):
     assert placement.device == "cuda:0" and placement.backend == "nccl"
 
 
-@pytest.mark.parametrize("step_id", [None, "4294967291", "4294967290"])
-def test_batch_script_and_salloc_shell_are_not_srun(gpus, step_id):
-    environ = {**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_ID": step_id}
-    if step_id is None:
-        del environ["SLURM_STEP_ID"]
+@pytest.mark.parametrize("step", [{}, {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}])
+def test_batch_script_and_shells_are_not_srun(gpus, step):
+    """They have variables of the job, and a shell of ``srun --pty bash`` is alone in its step."""
+    environ = {"SLURM_JOB_ID": "1234", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", **step}
     placement = find_placement(arguments("--num-gpus", "2"), environ)
     assert placement.launcher == "train_net.py" and placement.world_size == 2
 
 
-def test_shell_of_srun_pty_may_start_processes(gpus):
-    environ = {**SRUN, "SLURM_NTASKS": "1", "SLURM_TASKS_PER_NODE": "1", "SLURM_PROCID": "0"}
-    assert find_placement(arguments("--num-gpus", "2"), environ).world_size == 2
-
-
 BAD_SETTINGS = {
-    "torchrun and --num-gpus": (["--num-gpus", "2"], TORCHRUN, 0, "--num-gpus 2 under torchrun"),
-    "torchrun and --num-machines": (["--num-machines", "2"], TORCHRUN, 0, "under torchrun.*nnodes"),
-    "srun and --num-gpus": (["--num-gpus", "8"], SRUN, 0, "--num-gpus 8 under srun.*ntasks-per"),
-    "torchrun with more than there are": ([], TORCHRUN, 2, "4 processes, but this machine has 2"),
-    "srun with more than there are": ([], SRUN, 2, "4 processes, but this machine has 2"),
-    "more than there are": (["--num-gpus", "3"], {}, 2, "--num-gpus 3, but this machine has 2"),
+    "torchrun and --num-gpus": (["--num-gpus", "2"], TORCHRUN, 0, "--num-gpus .*not for torchrun"),
+    "torchrun and --num-machines": (["--num-machines", "2"], TORCHRUN, 0, "not for torchrun"),
+    "srun and --num-gpus": (["--num-gpus", "8"], SRUN, 0, "--num-gpus .*not for srun"),
+    "torchrun with more than there are": ([], TORCHRUN, 2, "4 processes .*, which has 2"),
+    "srun with more than there are": ([], SRUN, 2, "4 processes .*, which has 2"),
+    "more than there are": (["--num-gpus", "3"], {}, 2, "3 processes .*, which has 2"),
     "no process": (["--num-gpus", "0"], {}, 0, "--num-gpus is 0"),
-    "no machine": (["--num-machines", "0"], {}, 0, "--num-machines is 0"),
+    "no machine": (["--num-machines", "0"], {}, 0, "--num-machines 0"),
     "machines that cannot meet": (["--num-machines", "2"], {}, 0, "needs --dist-url"),
-    "machine rank": (
-        ["--num-machines", "2", "--machine-rank", "2", "--dist-url", "tcp://a:1"],
-        {},
-        0,
-        "--machine-rank is 2.*from 0 to 1",
-    ),
-    "url": (["--num-gpus", "2", "--dist-url", "node1:2000"], {}, 0, "--dist-url is 'node1:2000'"),
-    "uneven nodes": ([], {**SRUN, "SLURM_TASKS_PER_NODE": "5,3"}, 0, "starts '5,3' processes"),
-    "no nodes": ([], {**SRUN, "SLURM_JOB_NODELIST": ""}, 0, "set MASTER_ADDR"),
-    "cyclic ranks": ([], {**SRUN, "SLURM_LOCALID": "2"}, 0, "--distribution=block"),
-    "half of torchrun": (
-        [],
-        {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a"},
-        0,
-        "not LOCAL_RANK, LOCAL_WORLD_SIZE",
-    ),
-    "no number": ([], {**TORCHRUN, "RANK": "one"}, 0, "RANK is 'one'"),
+    "machine rank": (["--num-machines", "2", "--machine-rank", "2"], {}, 0, "--machine-rank 2"),
+    "uneven nodes": ([], {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "5,3"}, 0, "starts 5,3 processes"),
+    "half of torchrun": ([], {"RANK": "1", "WORLD_SIZE": "2"}, 0, "not LOCAL_RANK, LOCAL_WORLD"),
 }
 
 
@@ -244,28 +206,16 @@ def test_nccl_group_is_destroyed_where_no_rank_waits_for_it(
     assert bool(calls) == is_destroyed
 
 
-REFUSED = (
-    "Gloo connectFullMesh failed with [../pair.cc:144] timed out connecting: SO_ERROR: refused"
-)
-NCCL = """NCCL error in: ../NCCLUtils.cpp:77, remote process exited or there was a network error
-ncclRemoteError: A call failed possibly due to a network error.
-Last error:
-socketProgress: Connection closed by remote peer node7<41523>"""
-SLOW = "[../unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete: gloo"
-
-
 @pytest.mark.parametrize(
     "message, expected",
     [
-        (REFUSED, "to another rank is lost .*connecting: SO_ERROR: refused.; its log may say why"),
-        (NCCL, "to another rank is lost .socketProgress: Connection closed by remote peer node7"),
-        (SLOW, r"within 30 minutes, .* \(Timed out waiting 1800000ms for recv .*--timeout MINUTES"),
-        ("CUDA out of memory", None),
+        ("Gloo connectFullMesh failed with [../pair.cc:144] SO_ERROR: refused", True),
+        ("NCCL error in: ../NCCLUtils.cpp:77, remote process exited", True),
+        ("CUDA out of memory", False),
     ],
 )
-def test_errors_of_collectives_are_said_as_what_they_are(message, expected):
-    lost = rank_lost(RuntimeError(message), timedelta(minutes=30))
-    assert lost is None if expected is None else re.search(expected, str(lost))
+def test_errors_of_collectives_are_told_from_others(message, expected):
+    assert is_of_collective(RuntimeError(message)) == expected
 
 
 @pytest.mark.parametrize(
@@ -275,7 +225,6 @@ def test_errors_of_collectives_are_said_as_what_they_are(message, expected):
         (FloatingPointError("nan in step 3"), "error: nan in step 3"),
         (RankLost("silence"), "error: silence"),
         (ProcessFailed("rank 1 has gone"), "error: rank 1 has gone"),
-        (ProcessFailed("rank 1: KeyError: 2", "Traceback ...\n"), "Traceback ...\nerror: rank 1:"),
         (KeyboardInterrupt(), "130"),
     ],
 )

@@ -1,6 +1,5 @@
 import os
 import signal
-import threading
 
 import pytest
 
@@ -99,18 +98,3 @@ def test_signal_before_at_once():
         send(signal.SIGTERM)
         with pytest.raises(TrainingStopped), signals.at_once():
             pytest.fail("the evaluation began")
-
-
-def test_other_threads_are_left_alone():
-    before = [signal.getsignal(s) for s in SIGNALS]
-    seen = []
-
-    def train():
-        with StopSignals() as signals:
-            seen.append(signals.requested)
-
-    thread = threading.Thread(target=train)
-    thread.start()
-    thread.join()
-    assert seen == [""]
-    assert [signal.getsignal(s) for s in SIGNALS] == before
