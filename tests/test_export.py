@@ -327,8 +327,8 @@ def test_impossible_formats(export, tmp_path, name, reason):
 @pytest.mark.parametrize(
     "arguments, files, expected",
     [
-        ([], {"weights": "none.pth"}, "MODEL.WEIGHTS: Checkpoint .*none.pth not found"),
-        ([], {"weights": "config.yaml"}, "MODEL.WEIGHTS: "),
+        ([], {"weights": "none.pth"}, "cannot read .*none.pth"),
+        ([], {"weights": "config.yaml"}, "cannot read .*config.yaml"),
         ([], {"config": "none.yaml"}, "none.yaml: no such file"),
         ([], {"output": "none/model.ts"}, "--output .*there is no folder"),
         ([], {"output": "."}, "--output .* is a folder"),

@@ -10,16 +10,18 @@ from detectron2.config import CfgNode
 from detectron2.engine import TrainerBase
 from torch import nn
 
+from ..atomic_write import atomic_file
 from ..data.training_set import TrainingSet
 from ..modeling import LongTailFastRCNNOutputLayers, NormedLinear
 from .checkpoint_files import (
+    TAG,
+    CheckpointError,
+    check_pickle,
     last_good_checkpoint,
+    load_weights_only,
     prune_checkpoints,
     remove_partial_files,
-    write_checkpoint,
-    write_tag,
 )
-from .checkpoint_reading import CheckpointError, check_pickle, load_weights_only
 
 CLS_LOSS = "MODEL.ROI_BOX_HEAD.CLS_LOSS"
 NORMED_CLASSIFIER = "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER"
@@ -79,7 +81,12 @@ class LongTailCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        self._check_finite()
+        for key, tensor in self.model.state_dict().items():
+            if not tensor.isfinite().all():
+                raise FloatingPointError(
+                    f"NaN or infinity in {key}; nothing is saved, "
+                    f"{last_good_checkpoint(self.save_dir)}"
+                )
         data = {"model": self.model.state_dict(), "classifier": self.classifier}
         for key, checkpointable in self.checkpointables.items():
             data[key] = checkpointable.state_dict()
@@ -90,9 +97,20 @@ class LongTailCheckpointer(DetectionCheckpointer):
         file_name = f"{name}.pth"
         path = os.path.join(self.save_dir, file_name)
         self.logger.info(f"Saving checkpoint to {path}")
-        write_checkpoint({**data, **kwargs}, path)
-        if name != "model_best":
-            write_tag(self.save_dir, file_name)
+        try:
+            with atomic_file(path, "wb", durable=True) as f:
+                torch.save({**data, **kwargs}, f)
+            if name != "model_best":
+                with atomic_file(os.path.join(self.save_dir, TAG), durable=True) as f:
+                    f.write(file_name)
+        except (OSError, RuntimeError) as error:
+            # In place of the disk's error, torch's zip writer raises one of its own.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise CheckpointError(
+                f"cannot write {path}: {cause.strerror}; {last_good_checkpoint(self.save_dir)}"
+            ) from None
         prune_checkpoints(self.save_dir, file_name, self.max_checkpoints)
 
     def load(
@@ -114,33 +132,19 @@ class LongTailCheckpointer(DetectionCheckpointer):
         except (AssertionError, OSError) as error:  # a missing file, on one process and on several
             hint = ""
             if "://" in path:
-                hint = (
-                    f" (downloading {path}); without a network, copy the file here and name it in "
-                    "MODEL.WEIGHTS"
-                )
-            raise CheckpointError(f"{error}{hint}") from None
-        finally:
-            self._fit = self._parsed_url_during_load = None  # the base class keeps it after errors
+                hint = "; without a network, copy the file here and name it in MODEL.WEIGHTS"
+            raise CheckpointError(f"cannot read {path} ({error}){hint}") from None
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        try:
-            if filename.endswith(".pkl"):
-                check_pickle(filename)
-            elif filename.endswith(".pyth"):  # which the base class reads without weights_only
-                load_weights_only(filename)
-            elif filename.endswith(".safetensors"):
-                from safetensors.torch import load_file  # comes with timm
+        if filename.endswith(".safetensors"):
+            from safetensors.torch import load_file  # comes with timm
 
-                return {"model": load_file(filename)}
-            checkpoint = super()._load_file(filename)
-        except CheckpointError:
-            raise
-        except Exception as error:  # the base class, where something else than weights is inside
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise CheckpointError(f"cannot read {filename} ({reason})") from None
-        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
-            raise CheckpointError(f"{filename} holds no weights of a model")
-        return checkpoint
+            return {"model": load_file(filename)}
+        if filename.endswith(".pkl"):
+            check_pickle(filename)
+        elif filename.endswith(".pyth"):  # which the base class reads without weights_only
+            load_weights_only(filename)
+        return super()._load_file(filename)
 
     def _torch_load(self, f: str) -> Any:
         return load_weights_only(f)
@@ -152,26 +156,6 @@ class LongTailCheckpointer(DetectionCheckpointer):
         others = [key for key, *_ in incompatible.incorrect_shapes]
         self.missing = [*incompatible.missing_keys, *others]
         return incompatible
-
-    def _check_finite(self) -> None:
-        tensors = {
-            name: tensor
-            for name, tensor in self.model.state_dict().items()
-            if tensor.is_floating_point() and tensor.numel()
-        }
-        if not tensors:
-            return
-        # One number to wait for, however many tensors there are. A sum may overflow.
-        sums = torch.stack([tensor.sum().double() for tensor in tensors.values()])
-        if sums.isfinite().all():
-            return
-        wrong = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-        if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            raise FloatingPointError(
-                f"NaN or infinity in {', '.join(wrong[:3])}{more}; nothing is saved, "
-                f"{last_good_checkpoint(self.save_dir)}"
-            )
 
 
 def build_checkpointer(

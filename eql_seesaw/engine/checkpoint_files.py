@@ -1,72 +1,106 @@
-"""The checkpoints of a run's folder: written whole, named, found again and pruned."""
+"""Checkpoints as files, which may be damaged or written to harm: read, found again and pruned."""
 
 import contextlib
-import errno
 import logging
 import os
+import pickle
 import re
+import zipfile
 from typing import Any
 
 import torch
 
-from ..atomic_write import atomic_file
-from .checkpoint_reading import CheckpointError, read_checkpoint
-
 logger = logging.getLogger(__name__)
 
 TAG = "last_checkpoint"
+FINAL = "model_final.pth"
 NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 # Left behind by a killed run, named by atomic_file.
 PARTIAL = re.compile(rf"(.+\.pth|{TAG})\.\d+\.partial")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# All that numpy arrays and plain values ask for in a pickle.
+SAFE_GLOBALS = {
+    "_codecs.encode",
+    "builtins.bytearray",
+    "builtins.complex",
+    "builtins.frozenset",
+    "builtins.set",
+    "collections.OrderedDict",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.numeric._frombuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+}
 
 
-def write_checkpoint(data: dict[str, Any], path: str) -> None:
+class CheckpointError(ValueError):
+    """A file of weights is missing or damaged, cannot be written, or does not fit the config."""
+
+
+def load_weights_only(path: str) -> dict[str, Any]:
     """
-    Write ``data`` with ``torch.save``, whole or not at all, and wait until the disk has it.
+    Content of a file of ``torch.save``, on the CPU, if it is nothing but tensors and plain values.
+    With torch 2.10 or newer nothing in it is run; older ones can be deceived.
 
     Raises:
-        CheckpointError: the disk is full or cannot be written to; in one line that names the file,
-            for a full disk the bytes that are free, and the last good checkpoint.
+        CheckpointError: in one line.
     """
     try:
-        with atomic_file(path, "wb", durable=True) as f:
-            torch.save(data, f)
-    except (OSError, RuntimeError) as error:
-        cause = _os_error(error)
-        if cause is None:
-            raise
-        raise _not_written(path, cause) from None
+        # torch.load does not compare the checksums that torch.save wrote.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
+        return _as_dict(path, torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # what unpickling anything but a checkpoint raises is anything
+        raise _unreadable(path, error) from None
 
 
-def write_tag(folder: str, name: str) -> None:
+def check_pickle(path: str) -> None:
     """
-    Make ``last_checkpoint`` name a file of the folder.
+    Check that a pickle, as Detectron2's and Caffe2's model zoos have them, holds nothing but numpy
+    arrays and plain values.
 
     Raises:
-        CheckpointError: as for :func:`write_checkpoint`.
+        CheckpointError: in one line.
     """
-    path = os.path.join(folder, TAG)
     try:
-        with atomic_file(path, durable=True) as f:
-            f.write(name)
-    except OSError as error:
-        raise _not_written(path, error) from None
+        with open(path, "rb") as f:
+            _as_dict(path, _ArrayUnpickler(f, encoding="latin1").load())
+    except Exception as error:
+        raise _unreadable(path, error) from None
 
 
-def read_tag(folder: str) -> str:
-    """The name that ``last_checkpoint`` holds; "" where it is missing or damaged."""
-    try:
-        with open(os.path.join(folder, TAG), encoding="utf-8") as f:
-            name = f.read(256).strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return name if re.fullmatch(r"[^/\0]+\.pth", name) else ""
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        # As Python 3 and numpy 1 call them.
+        python_3 = f"{module}.{name}".replace("__builtin__.", "builtins.")
+        if python_3.replace("numpy._core.", "numpy.core.") not in SAFE_GLOBALS:
+            raise pickle.UnpicklingError(f"Unsupported global: {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _as_dict(path: str, content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict) or not isinstance(content.get("model", {}), dict):
+        raise CheckpointError(f"{path} holds no weights of a model")
+    return content
+
+
+def _unreadable(path: str, error: Exception) -> CheckpointError:
+    if isinstance(error, CheckpointError):
+        return error
+    reason = "not a file of weights, or a damaged one"
+    found = re.search(r"(?:GLOBAL|[Gg]lobal:?|class) ([\w.]+\.\w+)", str(error))
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    elif isinstance(error, pickle.UnpicklingError) and found:
+        reason = f"it asks for {found[1]}, which weights do not need and which could run code"
+    return CheckpointError(f"cannot read {path} ({reason})")
 
 
 def has_checkpoint(folder: str) -> bool:
     """True where a run wrote a checkpoint, readable or not."""
-    return bool(read_tag(folder) or _numbered(folder) or _unnumbered(folder))
+    return bool(_newest_first(folder))
 
 
 def newest_checkpoint(folder: str) -> str:
@@ -80,15 +114,16 @@ def newest_checkpoint(folder: str) -> str:
     Raises:
         CheckpointError: there are checkpoints, and none can be read.
     """
-    tagged = read_tag(folder)
-    if not tagged and has_checkpoint(folder):
-        tag = os.path.join(folder, TAG)
-        logger.warning(f"{tag} is missing or damaged; taking the newest checkpoint beside it")
-    errors: list[str] = []
-    if tagged and _is_readable(os.path.join(folder, tagged), errors):
-        return os.path.join(folder, tagged)
-    for path in _newest_first(folder, tagged):
-        if _is_readable(path, errors):
+    names, errors = _newest_first(folder), []
+    if names and not _read_tag(folder):
+        logger.warning(f"{folder}/{TAG} is missing or damaged; taking the newest checkpoint")
+    for path in [os.path.join(folder, name) for name in names]:
+        try:
+            load_weights_only(path)
+        except CheckpointError as error:
+            errors.append(error)
+            logger.warning(f"{error}; trying an older checkpoint")
+        else:
             return path
     if errors:
         raise CheckpointError(
@@ -100,100 +135,56 @@ def newest_checkpoint(folder: str) -> str:
 
 def last_good_checkpoint(folder: str) -> str:
     """Words for an error: which checkpoint there is to go back to."""
-    numbered = _numbered(folder)
-    path = os.path.join(folder, read_tag(folder))
-    if not os.path.isfile(path):
-        path = next(
-            iter([*sorted(numbered, key=numbered.__getitem__)[::-1], *_unnumbered(folder)]), ""
-        )
-    return f"the last good checkpoint is {path}" if path else "there is no earlier checkpoint"
+    for path in [os.path.join(folder, name) for name in _newest_first(folder)]:
+        if os.path.isfile(path):
+            return f"the last good checkpoint is {path}"
+    return "there is no earlier checkpoint"
 
 
 def prune_checkpoints(folder: str, name: str, keep: int) -> None:
     """
-    Delete all but the ``keep`` newest of the numbered checkpoints (``model_0004999.pth``).
-
-    Args:
-        name: the one just written. Those with higher numbers are of a run before it, and older.
-        keep: 0 for all.
+    Delete all but the ``keep`` newest (0 for all) of the numbered checkpoints
+    (``model_0004999.pth``) up to ``name``.
     """
-    match = NUMBERED.fullmatch(name)
-    if not keep or not match:
-        return
-    number = int(match[1])
-    numbered = _numbered(folder)
-    newest_first = sorted(numbered, key=lambda p: (numbered[p] <= number, numbered[p]))[::-1]
-    for path in filter(os.path.isfile, newest_first[keep:]):
-        try:
-            os.remove(path)
-        except OSError as error:
-            logger.warning(f"cannot delete the old checkpoint {path}: {error.strerror}")
+    if keep and NUMBERED.fullmatch(name):
+        for other in [name, *_before(folder, name)][keep:]:
+            os.remove(os.path.join(folder, other))
 
 
 def remove_partial_files(folder: str) -> None:
     """Delete what runs that were killed while they wrote a checkpoint left behind."""
     for name in filter(PARTIAL.fullmatch, _listing(folder)):
-        with contextlib.suppress(OSError):
-            os.remove(os.path.join(folder, name))
+        os.remove(os.path.join(folder, name))
 
 
-def _is_readable(path: str, errors: list[str]) -> bool:
+def _newest_first(folder: str) -> list[str]:
+    """Names of the checkpoints to take, the newest first."""
+    tagged = _read_tag(folder)
+    if tagged:
+        return [tagged, *_before(folder, tagged)]
+    return [*[FINAL] * (FINAL in _listing(folder)), *_before(folder, FINAL)]
+
+
+def _before(folder: str, name: str) -> list[str]:
+    """The numbered checkpoints before one, the newest first; all before one without a number."""
+    match = NUMBERED.fullmatch(name)
+    numbers = [int(m[1]) for m in map(NUMBERED.fullmatch, _listing(folder)) if m]
+    if match:
+        numbers = [number for number in numbers if number < int(match[1])]
+    return [f"model_{number:07d}.pth" for number in sorted(numbers, reverse=True)]
+
+
+def _read_tag(folder: str) -> str:
+    """The name that ``last_checkpoint`` holds; "" where it is missing or damaged."""
     try:
-        checkpoint = read_checkpoint(path)
-        if not NUMBERED.fullmatch(os.path.basename(path)) and "iteration" not in checkpoint:
-            raise CheckpointError(f"{path} holds no iteration to go on from")
-    except CheckpointError as error:
-        errors.append(str(error))
-        logger.warning(f"{error}; trying an older checkpoint")
-        return False
-    return True
-
-
-def _newest_first(folder: str, tagged: str) -> list[str]:
-    """The other checkpoints that are not newer than the tagged one."""
-    iterations = _numbered(folder)
-    for path in _unnumbered(folder):
-        try:
-            iterations[path] = int(read_checkpoint(path)["iteration"])
-        except (CheckpointError, KeyError, TypeError, ValueError):
-            iterations[path] = -1  # tried last, and then reported
-    iterations.pop(os.path.join(folder, tagged), None)
-    match = NUMBERED.fullmatch(tagged)
-    # Higher numbers are of a run that was here before.
-    last = int(match[1]) if match else max(iterations.values(), default=0)
-    candidates = [path for path, iteration in iterations.items() if iteration <= last]
-    return sorted(candidates, key=iterations.__getitem__, reverse=True)
-
-
-def _numbered(folder: str) -> dict[str, int]:
-    """Iteration of each numbered checkpoint, by its path."""
-    matches = filter(None, map(NUMBERED.fullmatch, _listing(folder)))
-    return {os.path.join(folder, match[0]): int(match[1]) for match in matches}
-
-
-def _unnumbered(folder: str) -> list[str]:
-    names = {"model_final.pth", "model_best.pth"}.intersection(_listing(folder))
-    return [os.path.join(folder, name) for name in sorted(names)]
+        with open(os.path.join(folder, TAG), encoding="utf-8", errors="replace") as f:
+            name = f.read().strip()
+    except OSError:
+        return ""
+    return name if re.fullmatch(r"\w+\.pth", name) else ""
 
 
 def _listing(folder: str) -> list[str]:
-    try:
+    with contextlib.suppress(OSError):
         return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _not_written(path: str, error: OSError) -> CheckpointError:
-    folder, reason = os.path.dirname(path), error.strerror
-    if error.errno in FULL:
-        disk = os.statvfs(folder)
-        free = disk.f_bavail * disk.f_frsize
-        reason = f"{reason}, {free:,} bytes are free"
-    return CheckpointError(f"cannot write {path}: {reason}; {last_good_checkpoint(folder)}")
-
-
-def _os_error(error: BaseException | None) -> OSError | None:
-    """The error of the disk, in whose place torch's zip writer raises one of its own."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__context__
-    return error
+    return []

@@ -21,8 +21,7 @@ from eql_seesaw.engine import (
     resume_run,
 )
 from eql_seesaw.engine.checkpoint import training_set_description
-from eql_seesaw.engine.checkpoint_files import has_checkpoint
-from eql_seesaw.engine.checkpoint_reading import CheckpointError
+from eql_seesaw.engine.checkpoint_files import CheckpointError, has_checkpoint
 from eql_seesaw.predict import main
 from tests.modeling.tiny_model import tiny_config
 from tests.ranks import run_on_ranks
@@ -181,21 +180,9 @@ def test_unreadable_weights_are_one_line(tmp_path):
     cfg = tiny_config(tmp_path, "LongTailROIHeads", "OUTPUT_DIR", str(tmp_path))
     checkpointer = build_checkpointer(cfg, build_model(cfg))
     (tmp_path / "empty.pth").touch()
-    with pytest.raises(CheckpointError, match="MODEL.WEIGHTS: cannot read .*empty.pth") as error:
+    with pytest.raises(CheckpointError, match="cannot read .*empty.pth") as error:
         load_trained(checkpointer, str(tmp_path / "empty.pth"))
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("entry", ["a text", {"note": 1}, [1, 2]])
-def test_entries_of_other_projects_are_not_ours(tmp_path, entry):
-    cfg = tiny_config(tmp_path, "LongTailROIHeads", "OUTPUT_DIR", str(tmp_path))
-    checkpointer = build_checkpointer(cfg, build_model(cfg))
-    others = dict.fromkeys(("classifier", "metadata", "training_set"), entry)
-    path = str(tmp_path / "model_0000004.pth")
-    torch.save({"model": checkpointer.model.state_dict(), "iteration": 4, **others}, path)
-    assert load_trained(checkpointer, path) is None
-    load_start(checkpointer, path)
-    assert resume_run(checkpointer, may_have_changed=True)
 
 
 class TestBackbone:
@@ -223,17 +210,14 @@ class TestBackbone:
         assert "set these" in caplog.text
 
     @pytest.mark.fault(
-        "MODEL.WEIGHTS is a file of another model, and the first stages of the backbone are frozen",
-        "One line with how many of its tensors are in the file: none",
+        "MODEL.WEIGHTS is a file of another model",
+        "One line with how many of the backbone's tensors are in the file: none",
     )
-    def test_another_model(self, model, tmp_path, caplog):
+    def test_another_model(self, model, tmp_path):
         torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "other.pth")
         network, cfg = model
         with pytest.raises(CheckpointError, match="other.pth gives 0 of [0-9]+ tensors of the bac"):
             load_start(build_checkpointer(cfg, network), str(tmp_path / "other.pth"))
-        network.backbone.requires_grad_(True)
-        load_start(build_checkpointer(cfg, network), str(tmp_path / "other.pth"))
-        assert "gives 0 of" in caplog.text
 
 
 def warnings(caplog):
@@ -334,7 +318,10 @@ class TestResume:
         run(value=8).save("model_0000009", iteration=9)
         (tmp_path / "model_0000009.pth").write_bytes(b"")
         assert self.resume(run())[0] == self.all_loaded
-        assert "model_0000009.pth (an empty file); trying an older checkpoint" in caplog.text
+        assert (
+            "model_0000009.pth (not a file of weights, or a damaged one); trying an older"
+            in caplog.text
+        )
 
     @pytest.mark.fault(
         "`--resume` with another loss or number of classes",
@@ -351,7 +338,7 @@ class TestResume:
         """It is not a reason to take an older file."""
         run("eql", value=8).save("model_0000003", iteration=3)
         run(value=7).save("model_0000004", iteration=4)
-        with pytest.raises(CheckpointError, match=f"--resume: .*04.pth .*{message} True") as error:
+        with pytest.raises(CheckpointError, match=f"04.pth .*{message} True") as error:
             self.resume(run(**changes))
         assert "\n" not in str(error.value)
 
@@ -398,10 +385,11 @@ class TestResume:
 
     def test_same_loss_with_another_number_of_logits(self, run):
         """As Seesaw's with and without objectness."""
-        other = run()
-        other.model.box_predictor.cls_score = nn.Linear(2, 5)
+        refused, other = run(), run()
+        for checkpointer in (refused, other):
+            checkpointer.model.box_predictor.cls_score = nn.Linear(2, 5)
         with pytest.raises(CheckpointError, match="no .*cls_score.weight that fits .*; set SOLVER"):
-            self.resume(other)
+            self.resume(refused)
         _, state = self.resume(other, may_have_changed=True)
         assert "optimizer" not in state["_trainer"] and other.model.values()["loss"] == 1
 
@@ -434,14 +422,10 @@ class TestResume:
         assert values == self.all_loaded and "optimizer" in state["_trainer"]
         assert "but here it is lvis (8 images, 11 instances); as SOLVER" in caplog.text
 
-    def test_training_sets_of_the_same_size(self, run):
-        other = {**COUNTED, "instance_counts": [1, 4, 5]}
-        with pytest.raises(CheckpointError, match="with 5 instances of class 1, .* with 4 instan"):
-            self.resume(run(training_set=other))
-
-    def test_training_sets_of_which_only_images_were_counted_otherwise(self, run):
-        other = {**COUNTED, "image_counts": [1, 3, 4]}
-        with pytest.raises(CheckpointError, match="with 2 images of class 1, .* 3 images"):
+    @pytest.mark.parametrize("counts", ["instance_counts", "image_counts"])
+    def test_training_sets_of_the_same_size(self, run, counts):
+        other = {**COUNTED, counts: COUNTED[counts][::-1]}
+        with pytest.raises(CheckpointError, match="with other numbers of some classes"):
             self.resume(run(training_set=other))
 
     def test_another_model(self, run):

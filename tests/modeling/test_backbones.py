@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from eql_seesaw.data.dataset_mapper import NamedImageDatasetMapper
 from eql_seesaw.engine import LongTailTrainer, build_checkpointer, load_start
-from eql_seesaw.engine.checkpoint_reading import CheckpointError
+from eql_seesaw.engine.checkpoint_files import CheckpointError
 from eql_seesaw.modeling.backbones import TimmBackbone
 from tests.data.small_images import make_cfg, write_images
 from tests.modeling.tiny_model import tiny_config, training_batch
