@@ -7,26 +7,19 @@ import contextlib
 import difflib
 import importlib.util
 import keyword
-import os
 import re
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
-from detectron2.layers import get_norm
 
 from .config_files import find_config_file
 from .losses import LOSSES, ClassificationLoss, build_loss
 from .schedule import scale_from_reference
 
-LONG_TAIL_ROI_HEADS = ("LongTailROIHeads", "LongTailCascadeROIHeads", "LongTailRes5ROIHeads")
-# Of a cascade's stages, at test time.
-AVERAGED_OVER_STAGES = ("probabilities", "logits")
-DECOUPLED = ("none", "retrain", "scale")
 # Detectron2's, and our ClassAwareTrainingSampler.
 TRAIN_SAMPLERS = (
     "TrainingSampler",
@@ -34,20 +27,9 @@ TRAIN_SAMPLERS = (
     "ClassAwareTrainingSampler",
     "RandomSubsetTrainingSampler",
 )
-# Of its keys, by their names in DATALOADER.
-LOADING_CHOICES = {
-    "REPEAT_FREQUENCY": ("image", "instance_aware"),
-    "REPEAT_ROUNDING": ("stochastic", "ceil"),
-    "UNREADABLE_IMAGES": ("stop", "skip"),
-}
-# Besides Detectron2's backbones; both need timm.
-OUR_BACKBONES = ("build_timm_fpn_backbone", "build_vitdet_backbone")
-# The first whose models can be built without memory for their weights, to look at their maps.
-OLDEST_TIMM = (1, 0, 22)
-OPTIMIZERS = ("SGD", "AdamW")
+LVIS_ENGINES = ("hotcoco", "lvis")
 # Of mixed precision.
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-LVIS_ENGINES = ("hotcoco", "lvis")
 # Average precision of an IoU type: of all, at IoU 0.5 and 0.75, by object size, by class frequency.
 AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 # Average recall, and expected calibration error.
@@ -63,6 +45,46 @@ CALIBRATIONS: dict[str, tuple[tuple[str, ...], float | None]] = {
     "tau_norm": (("softmax",), None),
 }
 NORMED_CLASSIFIER = {"auto": None, "true": True, "false": False, "none": None}
+# Switches of Detectron2: keypoints and proposals from files are not served, losses have CLS_LOSS.
+WITHOUT_EFFECT = (
+    "MODEL.KEYPOINT_ON",
+    "MODEL.LOAD_PROPOSALS",
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS",
+)
+# Values of keys that have a few.
+CHOICES: dict[str, Sequence] = {
+    "MODEL.ROI_HEADS.NAME": ["LongTailROIHeads", "LongTailCascadeROIHeads", "LongTailRes5ROIHeads"],
+    "MODEL.ROI_BOX_HEAD.CLS_LOSS": list(LOSSES),
+    "MODEL.ROI_BOX_HEAD.DECOUPLED": ["none", "retrain", "scale"],
+    "MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED": ["probabilities", "logits"],
+    "DATALOADER.SAMPLER_TRAIN": TRAIN_SAMPLERS,
+    "DATALOADER.REPEAT_FREQUENCY": ["image", "instance_aware"],
+    "DATALOADER.REPEAT_ROUNDING": ["stochastic", "ceil"],
+    "DATALOADER.UNREADABLE_IMAGES": ["stop", "skip"],
+    "SOLVER.OPTIMIZER": ["SGD", "AdamW"],
+    "SOLVER.AMP.PRECISION": list(PRECISIONS),
+    "TEST.LVIS_ENGINE": LVIS_ENGINES,
+}
+# Lowest values of whole numbers.
+LOWEST = {
+    "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    "INPUT.MAX_IMAGE_PIXELS": 1,
+    "INPUT.SCALE_JITTER_SIZE": 1,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.ACCUMULATION_STEPS": 1,
+    "SOLVER.REFERENCE_IMS_PER_BATCH": 0,
+    "SOLVER.MAX_CHECKPOINTS": 0,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "TEST.LVIS_MAX_DETECTIONS": 1,
+}
+# Keys that need a value of another one, and their own value without it.
+CASCADE = ("MODEL.ROI_HEADS.NAME", "LongTailCascadeROIHeads")
+ONLY_WITH = {
+    "MODEL.TIMM.NAME": ("", "MODEL.BACKBONE.NAME", "build_timm_fpn_backbone"),
+    "MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS": ((), *CASCADE),
+    "MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED": ("probabilities", *CASCADE),
+}
 
 
 def add_long_tail_config(cfg: CN) -> None:
@@ -349,13 +371,7 @@ def merge_config(config_file: str, overrides: list[str]) -> CN:
     add_long_tail_config(cfg)
     if config_file:
         with _one_line_errors(f"config file {config_file}", cfg):
-            content = ConfigFile.load_yaml_with_base(config_file)
-            # Detectron2 takes files, and sees to what was written for its older versions.
-            with tempfile.TemporaryDirectory() as folder:
-                path = os.path.join(folder, os.path.basename(config_file))
-                with open(path, "w") as f:
-                    yaml.safe_dump(content, f, sort_keys=False)
-                cfg.merge_from_file(path, allow_unsafe=False)
+            cfg.merge_from_other_cfg(CN(ConfigFile.load_yaml_with_base(config_file)))
     for option in overrides:
         if option.startswith("--"):
             raise ValueError(f"{option} must stand before the KEY VALUE pairs")
@@ -394,6 +410,7 @@ def validate_config(cfg: CN) -> None:
     Raises:
         ValueError: a value that cannot work, with the key, the value and what is allowed.
     """
+    _validate_values(cfg)
     _validate_model(cfg)
     _validate_backbone(cfg)
     _validate_heads(cfg)
@@ -404,76 +421,83 @@ def validate_config(cfg: CN) -> None:
     validate_test_config(cfg)
 
 
+def _validate_values(cfg: CN, section: str = "") -> None:
+    """The keys of the tables at the top, or those of a section."""
+    for key, choices in CHOICES.items():
+        if key.startswith(section) and _value(cfg, key) not in choices:
+            raise _wrong(cfg, key, f"; it must be one of {', '.join(choices)}")
+    for key, lowest in LOWEST.items():
+        if key.startswith(section) and _value(cfg, key) < lowest:
+            raise _wrong(cfg, key, f"; it must be at least {lowest}")
+    for key, (default, other, needed) in ONLY_WITH.items():
+        if key.startswith(section) and _value(cfg, key) != default and _value(cfg, other) != needed:
+            raise _wrong(
+                cfg,
+                key,
+                f", which has an effect only with {other} {needed}, not with {_value(cfg, other)}; "
+                f"leave it at {default!r}",
+            )
+
+
+def _value(cfg: CN, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _wrong(cfg: CN, key: str, reason: str) -> ValueError:
+    return ValueError(f"{key} is {_value(cfg, key)!r}{reason}")
+
+
 def _validate_model(cfg: CN) -> None:
     """Detectron2's choices that our heads, loader or evaluator do not serve."""
-    model = cfg.MODEL
+    model, augmentation = cfg.MODEL, cfg.TEST.AUG
     if model.META_ARCHITECTURE in WITHOUT_OUR_HEADS:
-        raise ValueError(
-            f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}, where MODEL.ROI_HEADS has no "
-            "place or needs other data; use GeneralizedRCNN"
+        raise _wrong(
+            cfg,
+            "MODEL.META_ARCHITECTURE",
+            ", where MODEL.ROI_HEADS has no place or needs other data; use GeneralizedRCNN",
         )
-    for key, reason in (
-        ("KEYPOINT_ON", "keypoints are neither loaded nor evaluated"),
-        ("LOAD_PROPOSALS", "proposals come from the RPN"),
-    ):
-        if model[key]:
-            raise ValueError(f"MODEL.{key} is true, but here {reason}; leave it false")
+    for key in WITHOUT_EFFECT:
+        if _value(cfg, key):
+            raise _wrong(cfg, key, ", which has no effect here; leave it at False")
     if model.DEVICE != "cpu" and not re.fullmatch(r"cuda(:\d+)?", model.DEVICE):
-        raise ValueError(f"MODEL.DEVICE is {model.DEVICE!r}; it must be cuda or cpu")
-    for node in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD"):
-        norm = model[node].NORM
-        try:
-            get_norm(norm, 32)
-        except (KeyError, AssertionError):
-            raise ValueError(
-                f"MODEL.{node}.NORM is {norm!r}, which Detectron2 does not know; it knows BN, "
-                'SyncBN, FrozenBN, GN, LN and "" for none'
-            ) from None
-    augmentation = cfg.TEST.AUG
+        raise _wrong(cfg, "MODEL.DEVICE", "; it must be cuda or cpu")
     if augmentation.ENABLED and model.META_ARCHITECTURE != "GeneralizedRCNN":
         raise ValueError(
             "TEST.AUG.ENABLED is true, which Detectron2 has for MODEL.META_ARCHITECTURE "
             f"GeneralizedRCNN, not for {model.META_ARCHITECTURE}; set it to false"
         )
     if augmentation.ENABLED and not (augmentation.MIN_SIZES and min(augmentation.MIN_SIZES) > 0):
-        raise ValueError(
-            f"TEST.AUG.MIN_SIZES is {augmentation.MIN_SIZES}; name a size at least, all from 1"
-        )
+        raise _wrong(cfg, "TEST.AUG.MIN_SIZES", "; name a size at least, all from 1")
 
 
 def _validate_backbone(cfg: CN) -> None:
     name = cfg.MODEL.BACKBONE.NAME
-    if cfg.MODEL.TIMM.NAME and name != "build_timm_fpn_backbone":
-        raise ValueError(
-            f"MODEL.TIMM.NAME is {cfg.MODEL.TIMM.NAME!r}, which has an effect only with "
-            f"MODEL.BACKBONE.NAME build_timm_fpn_backbone, not with {name}; leave it empty"
-        )
-    if name not in OUR_BACKBONES:
+    # Detectron2's need none of this.
+    validate = {
+        "build_timm_fpn_backbone": _validate_timm,
+        "build_vitdet_backbone": _validate_vit,
+    }.get(name)
+    if validate is None:
         return
     if importlib.util.find_spec("timm") is None:
         raise ValueError(
             f"MODEL.BACKBONE.NAME {name} needs timm, which is not installed: pip install timm"
         )
     if cfg.MODEL.BACKBONE.FREEZE_AT:
-        raise ValueError(
-            f"MODEL.BACKBONE.FREEZE_AT is {cfg.MODEL.BACKBONE.FREEZE_AT}, which is of ResNets; set "
-            f"it to 0 for {name}, which trains all its layers"
+        raise _wrong(
+            cfg,
+            "MODEL.BACKBONE.FREEZE_AT",
+            f", which is of ResNets; set it to 0 for {name}, which trains all its layers",
         )
-    if name == "build_timm_fpn_backbone":
-        _validate_timm(cfg)
-    else:
-        _validate_vit(cfg)
+    validate(cfg)
 
 
 def _validate_timm(cfg: CN) -> None:
     import timm
 
-    if tuple(map(int, re.findall(r"\d+", timm.__version__)[:3])) < OLDEST_TIMM:
-        raise ValueError(
-            f"MODEL.BACKBONE.NAME build_timm_fpn_backbone: timm {timm.__version__} is too old: "
-            f"pip install 'timm>={'.'.join(map(str, OLDEST_TIMM))}'"
-        )
-    _validate_drop_path("MODEL.TIMM", cfg.MODEL.TIMM.DROP_PATH_RATE)
+    _validate_drop_path(cfg, "MODEL.TIMM.DROP_PATH_RATE")
     model, features = cfg.MODEL.TIMM.NAME, cfg.MODEL.FPN.IN_FEATURES
     try:
         is_known = timm.is_model(model) and timm.models.get_pretrained_cfg(model) is not None
@@ -482,110 +506,81 @@ def _validate_timm(cfg: CN) -> None:
     if not is_known:
         names = timm.list_pretrained() if "." in model else timm.list_models()
         similar = difflib.get_close_matches(model, names, n=1)
-        raise ValueError(
-            f"MODEL.TIMM.NAME is {model!r}, which is not a model of timm {timm.__version__}"
-            + "".join(f"; did you mean {other}?" for other in similar)
+        raise _wrong(
+            cfg,
+            "MODEL.TIMM.NAME",
+            f", which is not a model of timm {timm.__version__}"
+            + "".join(f"; did you mean {other}?" for other in similar),
         )
     if not features or not all(re.fullmatch(r"res\d", feature) for feature in features):
-        raise ValueError(
-            f"MODEL.FPN.IN_FEATURES is {features}; name maps by their strides: res2 for 4, res3 "
-            "for 8, and so on"
+        raise _wrong(
+            cfg,
+            "MODEL.FPN.IN_FEATURES",
+            "; name maps by their strides: res2 for 4, res3 for 8, and so on",
         )
 
 
-def _validate_drop_path(node: str, rate: float) -> None:
-    if not 0 <= rate < 1:
-        raise ValueError(f"{node}.DROP_PATH_RATE is {rate}; it must be from 0 to less than 1")
+def _validate_drop_path(cfg: CN, key: str) -> None:
+    if not 0 <= _value(cfg, key) < 1:
+        raise _wrong(cfg, key, "; it must be from 0 to less than 1")
 
 
 def _validate_vit(cfg: CN) -> None:
-    vit, sizes = cfg.MODEL.VIT, cfg.INPUT
-    _validate_drop_path("MODEL.VIT", vit.DROP_PATH_RATE)
+    vit = cfg.MODEL.VIT
+    _validate_drop_path(cfg, "MODEL.VIT.DROP_PATH_RATE")
     if vit.NUM_HEADS < 1 or vit.EMBED_DIM < 1 or vit.EMBED_DIM % vit.NUM_HEADS:
-        raise ValueError(
-            f"MODEL.VIT.EMBED_DIM is {vit.EMBED_DIM}; it must be a positive multiple of "
-            f"MODEL.VIT.NUM_HEADS, {vit.NUM_HEADS}"
+        raise _wrong(
+            cfg,
+            "MODEL.VIT.EMBED_DIM",
+            f"; it must be a positive multiple of MODEL.VIT.NUM_HEADS, {vit.NUM_HEADS}",
         )
-    if vit.DEPTH < 4 or vit.DEPTH % 4:
-        raise ValueError(f"MODEL.VIT.DEPTH is {vit.DEPTH}; it must be a multiple of 4")
-    if vit.IMAGE_SIZE < 1 or vit.IMAGE_SIZE % 32:
-        raise ValueError(f"MODEL.VIT.IMAGE_SIZE is {vit.IMAGE_SIZE}; it must be a multiple of 32")
-    for key in ("SCALE_JITTER_SIZE" if sizes.SCALE_JITTER else "MAX_SIZE_TRAIN", "MAX_SIZE_TEST"):
-        if not 0 < sizes[key] <= vit.IMAGE_SIZE:
-            raise ValueError(
-                f"INPUT.{key} is {sizes[key]}; it must be at most MODEL.VIT.IMAGE_SIZE, "
-                f"{vit.IMAGE_SIZE}, to which images are padded"
+    for key, multiple in (("DEPTH", 4), ("IMAGE_SIZE", 32)):
+        if vit[key] < 1 or vit[key] % multiple:
+            raise _wrong(cfg, f"MODEL.VIT.{key}", f"; it must be a multiple of {multiple}")
+    train_size = "SCALE_JITTER_SIZE" if cfg.INPUT.SCALE_JITTER else "MAX_SIZE_TRAIN"
+    keys = [f"INPUT.{train_size}", "INPUT.MAX_SIZE_TEST"]
+    if cfg.TEST.AUG.ENABLED:
+        keys.append("TEST.AUG.MAX_SIZE")
+    for key in keys:
+        if not 0 < _value(cfg, key) <= vit.IMAGE_SIZE:
+            raise _wrong(
+                cfg,
+                key,
+                f"; it must be at most MODEL.VIT.IMAGE_SIZE, {vit.IMAGE_SIZE}, to which images are "
+                "padded",
             )
-    if cfg.TEST.AUG.ENABLED and cfg.TEST.AUG.MAX_SIZE > vit.IMAGE_SIZE:
-        raise ValueError(
-            f"TEST.AUG.MAX_SIZE is {cfg.TEST.AUG.MAX_SIZE}; it must be at most "
-            f"MODEL.VIT.IMAGE_SIZE, {vit.IMAGE_SIZE}, to which images are padded"
-        )
 
 
 def _validate_datasets(cfg: CN) -> None:
     """Names that are those of folders under OUTPUT_DIR too."""
     for name in (*cfg.DATASETS.REGISTER, *cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        if not isinstance(name, str):
-            raise ValueError(
-                f"DATASETS: {name!r} as the name of a dataset is a number in YAML; put it in quotes"
-            )
-        if not name.isprintable() or "/" in name or name in ("", ".", ".."):
+        is_text = isinstance(name, str) and name.isprintable()
+        if not is_text or "/" in name or name in ("", ".", ".."):
             raise ValueError(
                 f"DATASETS: {name!r} cannot be the name of a dataset, because it is that of a "
-                "folder, too; use letters, digits, -, _ and ."
+                "folder, too; use letters, digits, -, _ and ., and put a number in quotes"
             )
-    if "?" in cfg.OUTPUT_DIR:
-        raise ValueError(
-            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}; Detectron2 would take what follows the ? for "
-            "options of its checkpoints, so --resume would not find them"
-        )
 
 
 def _validate_heads(cfg: CN) -> None:
-    box_head, roi_heads = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS
-    name = box_head.CLS_LOSS
-    if name not in LOSSES:
-        raise ValueError(
-            f"MODEL.ROI_BOX_HEAD.CLS_LOSS is {name!r}; it must be one of {', '.join(LOSSES)}"
-        )
-    if roi_heads.NAME not in LONG_TAIL_ROI_HEADS:
-        raise ValueError(
-            f"MODEL.ROI_HEADS.NAME is {roi_heads.NAME!r}, which does not read "
-            f"MODEL.ROI_BOX_HEAD.CLS_LOSS; it must be one of {', '.join(LONG_TAIL_ROI_HEADS)}"
-        )
-    if "Cascade" in roi_heads.NAME:
+    if "Cascade" in cfg.MODEL.ROI_HEADS.NAME:
         _validate_cascade(cfg)
-    else:
-        _validate_no_cascade(cfg)
-    for key in ("USE_SIGMOID_CE", "USE_FED_LOSS"):
-        if box_head.get(key, False):
-            raise ValueError(
-                f"MODEL.ROI_BOX_HEAD.{key} is Detectron2's own switch and has no effect here; "
-                "choose the loss with MODEL.ROI_BOX_HEAD.CLS_LOSS"
-            )
-    if str(box_head.NORMED_CLASSIFIER).lower() not in NORMED_CLASSIFIER:
-        raise ValueError(
-            f"MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER is {box_head.NORMED_CLASSIFIER!r}; "
-            "it must be auto, true or false"
+    if str(cfg.MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER).lower() not in NORMED_CLASSIFIER:
+        raise _wrong(
+            cfg, "MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER", "; it must be auto, true or false"
         )
-    if box_head.DECOUPLED not in DECOUPLED:
-        raise ValueError(
-            f"MODEL.ROI_BOX_HEAD.DECOUPLED is {box_head.DECOUPLED!r}; "
-            f"it must be one of {', '.join(DECOUPLED)}"
-        )
-    for node, key in ((box_head, "ROI_BOX_HEAD"), (cfg.MODEL.ROI_MASK_HEAD, "ROI_MASK_HEAD")):
-        if node.TEMPERATURE <= 0:
-            raise ValueError(f"MODEL.{key}.TEMPERATURE is {node.TEMPERATURE}; it must be positive")
+    for key in ("MODEL.ROI_BOX_HEAD.TEMPERATURE", "MODEL.ROI_MASK_HEAD.TEMPERATURE"):
+        if _value(cfg, key) <= 0:
+            raise _wrong(cfg, key, "; it must be positive")
     threshold, mask_head = cfg.MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST, cfg.MODEL.ROI_MASK_HEAD.NAME
     if not 0 < threshold < 1:
-        raise ValueError(
-            f"MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST is {threshold}; it must be between 0 and 1"
-        )
+        raise _wrong(cfg, "MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST", "; it must be between 0 and 1")
     if threshold != 0.5 and mask_head == "MaskRCNNConvUpsampleHead":
-        raise ValueError(
-            f"MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST is {threshold}, but {mask_head}, Detectron2's, "
-            "has no other than 0.5; set MODEL.ROI_MASK_HEAD.NAME OwnClassMaskRCNNConvUpsampleHead"
+        raise _wrong(
+            cfg,
+            "MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST",
+            f", but {mask_head}, Detectron2's, has no other than 0.5; set "
+            "MODEL.ROI_MASK_HEAD.NAME OwnClassMaskRCNNConvUpsampleHead",
         )
 
 
@@ -598,14 +593,10 @@ def _validate_cascade(cfg: CN) -> None:
     weights, num_stages = cascade.STAGE_LOSS_WEIGHTS, len(cascade.IOUS)
     are_numbers = all(isinstance(weight, int | float) and weight >= 0 for weight in weights)
     if len(weights) not in (0, num_stages) or not are_numbers:
-        raise ValueError(
-            f"MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS is {weights}; it must be empty, or "
-            f"have a number from 0 for each of the {num_stages} stages"
-        )
-    if cascade.AVERAGED not in AVERAGED_OVER_STAGES:
-        raise ValueError(
-            f"MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED is {cascade.AVERAGED!r}; it must be "
-            f"{' or '.join(AVERAGED_OVER_STAGES)}"
+        raise _wrong(
+            cfg,
+            "MODEL.ROI_BOX_CASCADE_HEAD.STAGE_LOSS_WEIGHTS",
+            f"; it must be empty, or have a number from 0 for each of the {num_stages} stages",
         )
     if cascade.AVERAGED == "logits" and cfg.TEST.CALIBRATION.METHOD == "tau_norm":
         raise ValueError(
@@ -615,36 +606,15 @@ def _validate_cascade(cfg: CN) -> None:
         )
 
 
-def _validate_no_cascade(cfg: CN) -> None:
-    cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
-    for key, default in (("STAGE_LOSS_WEIGHTS", ()), ("AVERAGED", "probabilities")):
-        if cascade[key] != default:
-            raise ValueError(
-                f"MODEL.ROI_BOX_CASCADE_HEAD.{key} is {cascade[key]}, which has an effect only "
-                "with MODEL.ROI_HEADS.NAME LongTailCascadeROIHeads, not with "
-                f"{cfg.MODEL.ROI_HEADS.NAME}; leave it at {default}"
-            )
-
-
 def _validate_loading(cfg: CN) -> None:
-    sampler = cfg.DATALOADER.SAMPLER_TRAIN
-    if sampler not in TRAIN_SAMPLERS:
-        raise ValueError(
-            f"DATALOADER.SAMPLER_TRAIN is {sampler!r}; it must be one of "
-            f"{', '.join(TRAIN_SAMPLERS)}"
-        )
-    threshold = cfg.DATALOADER.REPEAT_THRESHOLD
-    if sampler == "RepeatFactorTrainingSampler" and threshold <= 0:
-        raise ValueError(
-            f"DATALOADER.REPEAT_THRESHOLD is {threshold}, with which {sampler} repeats nothing; "
-            "it must be positive, for LVIS 0.001"
-        )
-    if cfg.INPUT.MAX_IMAGE_PIXELS < 1:
-        raise ValueError(
-            f"INPUT.MAX_IMAGE_PIXELS is {cfg.INPUT.MAX_IMAGE_PIXELS}; it must be positive"
+    sampler, jitter = cfg.DATALOADER.SAMPLER_TRAIN, cfg.INPUT.SCALE_JITTER
+    if sampler == "RepeatFactorTrainingSampler" and cfg.DATALOADER.REPEAT_THRESHOLD <= 0:
+        raise _wrong(
+            cfg,
+            "DATALOADER.REPEAT_THRESHOLD",
+            f", with which {sampler} repeats nothing; it must be positive, for LVIS 0.001",
         )
     polygons = cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
-    jitter = cfg.INPUT.SCALE_JITTER
     for key, is_on in (("CROP.ENABLED", cfg.INPUT.CROP.ENABLED), ("SCALE_JITTER", jitter)):
         if is_on and polygons and importlib.util.find_spec("shapely") is None:
             raise ValueError(
@@ -652,62 +622,35 @@ def _validate_loading(cfg: CN) -> None:
                 "shapely, or set INPUT.MASK_FORMAT bitmask"
             )
     if jitter and not (len(jitter) == 2 and 0 < jitter[0] <= jitter[1]):
-        raise ValueError(
-            f"INPUT.SCALE_JITTER is {jitter}; it must be empty or a range, such as (0.1, 2.0)"
-        )
-    if jitter and cfg.INPUT.SCALE_JITTER_SIZE < 1:
-        raise ValueError(
-            f"INPUT.SCALE_JITTER_SIZE is {cfg.INPUT.SCALE_JITTER_SIZE}; it must be positive"
-        )
-    for key, choices in LOADING_CHOICES.items():
-        if cfg.DATALOADER[key] not in choices:
-            raise ValueError(
-                f"DATALOADER.{key} is {cfg.DATALOADER[key]!r}; it must be {' or '.join(choices)}"
-            )
+        raise _wrong(cfg, "INPUT.SCALE_JITTER", "; it must be empty or a range, such as (0.1, 2.0)")
 
 
 def _validate_solver(cfg: CN) -> None:
     solver = cfg.SOLVER
-    for key, lowest in (
-        ("IMS_PER_BATCH", 1),
-        ("ACCUMULATION_STEPS", 1),
-        ("REFERENCE_IMS_PER_BATCH", 0),
-        ("MAX_CHECKPOINTS", 0),
-        ("CHECKPOINT_PERIOD", 1),
-    ):
-        if solver[key] < lowest:
-            raise ValueError(f"SOLVER.{key} is {solver[key]}; it must be at least {lowest}")
     if solver.IMS_PER_BATCH % solver.ACCUMULATION_STEPS:
-        raise ValueError(
-            f"SOLVER.ACCUMULATION_STEPS is {solver.ACCUMULATION_STEPS}; it must divide "
-            f"SOLVER.IMS_PER_BATCH, {solver.IMS_PER_BATCH}"
-        )
-    if solver.OPTIMIZER not in OPTIMIZERS:
-        raise ValueError(
-            f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; it must be {' or '.join(OPTIMIZERS)}"
+        raise _wrong(
+            cfg,
+            "SOLVER.ACCUMULATION_STEPS",
+            f"; it must divide SOLVER.IMS_PER_BATCH, {solver.IMS_PER_BATCH}",
         )
     if not 0 < solver.LAYER_DECAY <= 1:
-        raise ValueError(
-            f"SOLVER.LAYER_DECAY is {solver.LAYER_DECAY}; it must be above 0 and at most 1"
-        )
+        raise _wrong(cfg, "SOLVER.LAYER_DECAY", "; it must be above 0 and at most 1")
     is_vit = cfg.MODEL.BACKBONE.NAME == "build_vitdet_backbone"
     if solver.LAYER_DECAY != 1 and not (is_vit and solver.OPTIMIZER == "AdamW"):
-        raise ValueError(
-            f"SOLVER.LAYER_DECAY is {solver.LAYER_DECAY}, which has an effect only with "
-            "MODEL.BACKBONE.NAME build_vitdet_backbone and SOLVER.OPTIMIZER AdamW; leave it at 1.0"
+        raise _wrong(
+            cfg,
+            "SOLVER.LAYER_DECAY",
+            ", which has an effect only with MODEL.BACKBONE.NAME build_vitdet_backbone and "
+            "SOLVER.OPTIMIZER AdamW; leave it at 1.0",
         )
     steps = list(solver.STEPS)
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and (
         steps != sorted(set(steps)) or solver.MAX_ITER in steps
     ):
-        raise ValueError(
-            f"SOLVER.STEPS is {solver.STEPS}; they must ascend and be less than SOLVER.MAX_ITER, "
-            f"{solver.MAX_ITER}"
-        )
-    if solver.AMP.PRECISION not in PRECISIONS:
-        raise ValueError(
-            f"SOLVER.AMP.PRECISION is {solver.AMP.PRECISION!r}; "
-            f"it must be {' or '.join(PRECISIONS)}"
+        raise _wrong(
+            cfg,
+            "SOLVER.STEPS",
+            f"; they must ascend and be less than SOLVER.MAX_ITER, {solver.MAX_ITER}",
         )
     if mixed_precision(cfg) == torch.float16 and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise ValueError(
@@ -718,8 +661,6 @@ def _validate_solver(cfg: CN) -> None:
 
 def _validate_loss(cfg: CN) -> ClassificationLoss:
     name, num_classes = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS, cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if num_classes < 1:
-        raise ValueError(f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}; it must be at least 1")
     try:
         # The values of the loss's own keys do not depend on the statistics.
         ones = torch.ones(num_classes)
@@ -741,15 +682,15 @@ def _validate_calibration(cfg: CN, loss: ClassificationLoss) -> None:
         return
     calibration_strength(method, cfg.TEST.CALIBRATION.STRENGTH, loss)
     is_normed = normed_classifier(cfg)
-    if method == "tau_norm" and (loss.normed_classifier if is_normed is None else is_normed):
+    reason = ""
+    if loss.normed_classifier if is_normed is None else is_normed:
+        reason = "NORMED_CLASSIFIER normalises the weight vectors already"
+    elif box_head.DECOUPLED == "scale":
+        reason = "DECOUPLED scale has learnt the scale of each weight vector"
+    if method == "tau_norm" and reason:
         raise ValueError(
-            "TEST.CALIBRATION.METHOD is tau_norm, but MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER "
-            "normalises the weight vectors already; choose another method"
-        )
-    if method == "tau_norm" and box_head.DECOUPLED == "scale":
-        raise ValueError(
-            "TEST.CALIBRATION.METHOD is tau_norm, but MODEL.ROI_BOX_HEAD.DECOUPLED scale has "
-            "learnt the scale of each weight vector; choose another method"
+            f"TEST.CALIBRATION.METHOD is tau_norm, but MODEL.ROI_BOX_HEAD.{reason}; choose another "
+            "method"
         )
 
 
@@ -787,15 +728,7 @@ def calibration_strength(method: str, strength: float | None, loss: Classificati
 
 def validate_test_config(cfg: CN) -> None:
     """The keys under TEST alone, as :func:`validate_config` checks them."""
-    test = cfg.TEST
-    if test.LVIS_MAX_DETECTIONS < 1:
-        raise ValueError(
-            f"TEST.LVIS_MAX_DETECTIONS is {test.LVIS_MAX_DETECTIONS}; it must be at least 1"
-        )
-    if test.LVIS_ENGINE not in LVIS_ENGINES:
-        raise ValueError(
-            f"TEST.LVIS_ENGINE is {test.LVIS_ENGINE!r}; it must be one of {', '.join(LVIS_ENGINES)}"
-        )
+    _validate_values(cfg, "TEST.")
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     # Detectron2 puts the dataset's name before the metric where there are several.
     several = len(cfg.DATASETS.TEST) > 1
@@ -803,11 +736,8 @@ def validate_test_config(cfg: CN) -> None:
     metrics = [
         f"{prefix}{task}/{name}" for prefix in prefixes for task in tasks for name in AP_METRICS
     ]
-    if test.BEST_METRIC not in ("", *metrics):
-        raise ValueError(
-            f"TEST.BEST_METRIC is {test.BEST_METRIC!r}; it must be empty or one of "
-            f"{', '.join(metrics)}"
-        )
+    if cfg.TEST.BEST_METRIC not in ("", *metrics):
+        raise _wrong(cfg, "TEST.BEST_METRIC", f"; it must be empty or one of {', '.join(metrics)}")
 
 
 @contextlib.contextmanager
@@ -818,34 +748,23 @@ def _one_line_errors(where: str, cfg: CN) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where}: no such file: {error.filename}") from None
+    except RecursionError:
+        raise ValueError(f"{where}: its _BASE_ leads back to itself") from None
     except (
         AssertionError,
         AttributeError,  # a file that holds no mapping
         KeyError,
-        RecursionError,
         TypeError,
         ValueError,
         yaml.YAMLError,
     ) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
-        if isinstance(error, RecursionError):
-            reason = "its _BASE_ leads back to itself"
         line = f"{where}: {' '.join(str(reason).split())}"
         if "Non-existent" in line:  # yacs, of a key in a file or of an override
-            key = line.split()[-1]
-            if key in keys:
-                line += "; a name with dots in it cannot be overridden, change it in the file"
-            else:
-                similar = difflib.get_close_matches(key, keys, n=1)
-                line += "".join(f"; did you mean {other}?" for other in similar)
+            similar = difflib.get_close_matches(line.split()[-1], keys, n=1)
+            line += "".join(f"; did you mean {other}?" for other in similar)
         elif re.search("<class 'tuple'> vs. <class '(str|int|float)'>", line):
             line += "; write a list: [1, 2]"
-        elif "CfgNode'> vs. <class 'NoneType'>" in line:
-            line = f"{where}: {line.split()[-1]}: is empty; write keys below it, or leave it out"
-        elif "NoneType' is not" in line:  # fvcore, which guesses the VERSION of a file without one
-            line = f"{where}: a section is empty; write keys below it, or leave it out"
-        elif "expected str instance, int found" in line:  # yacs joins the keys of a path
-            line = f"{where}: a key is a number; put it in quotes"
         elif "CfgNode'> vs. " in line:
             line += "; name the keys inside it one by one, such as MODEL.ROI_HEADS.NUM_CLASSES 5"
         raise ValueError(line) from None

@@ -22,9 +22,8 @@ REFUSED = [
     (["SOLVER.STEPS", "(6,)", "SOLVER.MAX_ITER", "6"], "SOLVER.STEPS is (6,); .* less than .* 6"),
     (["SOLVER.STEPS", "(5, 3)"], "SOLVER.STEPS is (5, 3); they must ascend"),
     (["MODEL.DEVICE", "mps"], "MODEL.DEVICE is 'mps'; it must be cuda or cpu"),
-    (["MODEL.RESNETS.NORM", "LN2"], "MODEL.RESNETS.NORM is 'LN2', which Detectron2 does not know"),
-    (["MODEL.KEYPOINT_ON", "True"], "MODEL.KEYPOINT_ON is true, but here keypoints are neither"),
-    (["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS is true, but"),
+    (["MODEL.KEYPOINT_ON", "True"], "MODEL.KEYPOINT_ON is True, which has no effect"),
+    (["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS is True, which"),
     (["MODEL.META_ARCHITECTURE", "RetinaNet"], "'RetinaNet', .* use GeneralizedRCNN"),
     (["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "()"], "MIN_SIZES is .*; name a size"),
     (
@@ -41,29 +40,29 @@ REFUSED = [
     ),
     ([*IN_STAGES, f"{CASCADE}.STAGE_LOSS_WEIGHTS", "(1, 2)"], "is (1, 2); .* each of the 3 stages"),
     ([*IN_STAGES, f"{CASCADE}.STAGE_LOSS_WEIGHTS", "('1', 1, 1)"], "a number from 0 for each"),
-    ([*IN_STAGES, f"{CASCADE}.AVERAGED", "scores"], "'scores'; it must be probabilities or logits"),
+    (
+        [*IN_STAGES, f"{CASCADE}.AVERAGED", "scores"],
+        "'scores'; it must be one of probabilities, logits",
+    ),
     (
         [*IN_STAGES, f"{CASCADE}.AVERAGED", "logits", *TAU_NORM],
         "tau_norm, .* but MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED logits",
     ),
     ([f"{CASCADE}.STAGE_LOSS_WEIGHTS", "[1, 1, 1]"], "an effect only with .*LongTailCascadeROI"),
-    ([f"{CASCADE}.AVERAGED", "logits"], "AVERAGED is logits, which has an effect only with"),
+    ([f"{CASCADE}.AVERAGED", "logits"], "AVERAGED is 'logits', which has an effect only with"),
     ([f"{CASCADE}.STAGE_LOSS_WEIGHTS", "1.0"], "STAGE_LOSS_WEIGHTS; write a list: [1, 2]"),
     (["INPUT.SCALE_JITTER", "1"], "INPUT.SCALE_JITTER; write a list: [1, 2]"),
     (
         ["INPUT.SCALE_JITTER", "[1, 2]", "INPUT.SCALE_JITTER_SIZE", "0"],
-        "SCALE_JITTER_SIZE is 0; it must be positive",
+        "SCALE_JITTER_SIZE is 0; it must be at least 1",
     ),
     (["MODEL.TIMM.NAME", "resnet18"], "TIMM.NAME is 'resnet18', which has an effect only with"),
     (["SOLVER.LAYER_DECAY", "0.0"], "LAYER_DECAY is 0.0; it must be above 0 and at most 1"),
-    (["OUTPUT_DIR", "runs/what?"], "OUTPUT_DIR is 'runs/what?'; Detectron2 would take"),
     (["DATASETS.TEST", "('../x',)"], "DATASETS: '../x' cannot be the name"),
-    (["DATASETS.TEST", "(2024,)"], "DATASETS: 2024 .* put it in quotes"),
+    (["DATASETS.TEST", "(2024,)"], "DATASETS: 2024 .* put a number in quotes"),
 ]
 FILES = [
-    ("VERSION: 2\nTEST:\n", "TEST: is empty"),
-    ("TEST:\n", "a section is empty"),
-    ("DATASETS: {REGISTER: {2024: {JSON: a, IMAGES: b}}}\n", "a key is a number; put it in quotes"),
+    ("VERSION: 2\nTEST:\n", "Type mismatch"),
     ("_BASE_: itself.yaml\n", "its _BASE_ leads back to itself"),
 ]
 
@@ -93,16 +92,6 @@ def test_files(tmp_path, text, expected):
     path = tmp_path / "itself.yaml"
     path.write_text(text)
     assert refusal(path).startswith(f"config file {path}: {expected}")
-
-
-def test_name_with_dots_is_changed_in_the_file(tmp_path):
-    path = tmp_path / "own.yaml"
-    path.write_text(
-        f"_BASE_: {QUICKSTART}\nDATASETS: {{REGISTER: {{my.data: {{JSON: a, IMAGES: b}}}}}}\n"
-    )
-    assert load_config(str(path), []).DATASETS.REGISTER["my.data"].JSON == "a"
-    line = refusal(path, ["DATASETS.REGISTER.my.data.JSON", "c"])
-    assert "a name with dots in it cannot be overridden" in line
 
 
 def test_cropping_polygons_takes_shapely(monkeypatch):

@@ -94,7 +94,9 @@ def resume_run(checkpointer: LongTailCheckpointer, may_have_changed: bool = Fals
             return
         changes = f"{path} {', and it '.join(filter(None, (difference, others)))}"
         if not may_have_changed:
-            raise CheckpointError(f"{changes}; set SOLVER.RESUME_CHANGED True to go on all the same")
+            raise CheckpointError(
+                f"{changes}; set SOLVER.RESUME_CHANGED True to go on all the same"
+            )
         result = "it goes on"
         if difference:
             result = (

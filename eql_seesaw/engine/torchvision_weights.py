@@ -5,8 +5,9 @@ from typing import Any
 
 # Images as these weights saw them; the stride is in another place than in Detectron2's own.
 SETTINGS = (
-    "torchvision's ResNets were trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [123.675, 116.28, 103.53], "
-    "MODEL.PIXEL_STD [58.395, 57.12, 57.375] and MODEL.RESNETS.STRIDE_IN_1X1 False: set these"
+    "torchvision's ResNets were trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [123.675, 116.28, "
+    "103.53], MODEL.PIXEL_STD [58.395, 57.12, 57.375] and MODEL.RESNETS.STRIDE_IN_1X1 False: set "
+    "these"
 )
 
 

@@ -70,7 +70,7 @@ def test_images_without_annotations(overrides, symbols, tmp_path):
         ([SAMPLER, "ClassAware"], "SAMPLER_TRAIN is 'ClassAware'; .*ClassAwareTrainingSampler"),
         (
             ["DATALOADER.REPEAT_ROUNDING", "up"],
-            "REPEAT_ROUNDING is 'up'; it must be stoch.* or ceil",
+            "REPEAT_ROUNDING is 'up'; it must be one of stoch.*, ceil",
         ),
         (REPEAT_FACTOR[:2], r"REPEAT_THRESHOLD is 0.0, with which .* repeats nothing"),
     ],

@@ -176,13 +176,16 @@ BAD_VALUES = {
         ["MODEL.ROI_HEADS.NUM_CLASSES", "80"],
         "NUM_CLASSES is 80, but dataset 'symbols_train' has 6",
     ),
-    "other heads": (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "does not read .*CLS_LOSS"),
+    "other heads": (
+        ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"],
+        "NAME is 'StandardROIHeads'; it must be",
+    ),
     "detectron2's switch": (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"], "USE_SIGMOID_CE"),
     "float16 on cpu": (
         ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"],
         "AMP.ENABLED in float16 needs a GPU, .* 'cpu'; there set SOLVER.AMP.PRECISION bfloat16",
     ),
-    "unknown precision": (["SOLVER.AMP.PRECISION", "half"], "'half'; .* float16 or bfloat16"),
+    "unknown precision": (["SOLVER.AMP.PRECISION", "half"], "'half'; .* float16, bfloat16"),
     "best metric": (["TEST.BEST_METRIC", "segm/ap"], "BEST_METRIC is 'segm/ap'; .*segm/AP"),
     "mask metric without masks": (["MODEL.MASK_ON", "False"], "TEST.BEST_METRIC is 'segm/AP'"),
     "no detections": (["TEST.LVIS_MAX_DETECTIONS", "0"], "LVIS_MAX_DETECTIONS is 0"),

@@ -211,7 +211,7 @@ REFUSED = [
         "SCALE_JITTER_SIZE is 1024; it must be at most",
     ),
     ([*WITH_VIT, "SOLVER.LAYER_DECAY", 0.7], "LAYER_DECAY is 0.7, which has an effect only with"),
-    (["SOLVER.OPTIMIZER", "Adam"], "OPTIMIZER is 'Adam'; it must be SGD or AdamW"),
+    (["SOLVER.OPTIMIZER", "Adam"], "OPTIMIZER is 'Adam'; it must be one of SGD, AdamW"),
     (
         ["INPUT.SCALE_JITTER", (2.0, 0.1), "INPUT.MASK_FORMAT", "bitmask"],
         r"SCALE_JITTER is \(2.0, 0.1\); it must be empty or a range",
@@ -230,12 +230,6 @@ def test_missing_timm(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs timm, which is not installed: pip install timm"):
         config(tmp_path, *WITH_VIT)
-
-
-def test_old_timm(tmp_path, monkeypatch):
-    monkeypatch.setattr(timm, "__version__", "1.0.9.dev0")
-    with pytest.raises(ValueError, match="timm 1.0.9.dev0 is too old: pip install 'timm>=1.0.22'"):
-        config(tmp_path, *WITH_TIMM, NAME, "test_convnext")
 
 
 @pytest.mark.parametrize(
