@@ -37,8 +37,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
     training set. The functions of ``start_and_resume.py`` compare them with the run's own.
 
     A checkpoint appears under its name when it is whole, and never with weights that are not
-    finite, so that there is always a good one to go on from. With torch 2.10 or newer no
-    file that is read can run code.
+    finite, so that there is always a good one to go on from.
     """
 
     def __init__(
@@ -57,8 +56,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
             model, save_dir, checkpointables: as for ``DetectionCheckpointer``.
             classifier: config keys that decide what the classifier's weights mean, and their
                 values.
-            metadata: of :func:`~eql_seesaw.data.register.class_metadata`, to be saved as
-                "metadata" if it is known. :meth:`load` returns what the file has under this name.
+            metadata: of :func:`~eql_seesaw.data.register.class_metadata`, if it is known.
             training_set: of :func:`.training_set_description`.
             max_checkpoints: SOLVER.MAX_CHECKPOINTS.
         """
@@ -118,10 +116,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
     ) -> dict[str, Any]:
         """
         As the base class. Names of weights that the file did not have, or in another shape, are in
-        ``missing`` afterwards.
-
-        Args:
-            fit: looks at the file's content before the model is given it, and may change it.
+        ``missing`` afterwards. ``fit`` may look at the file's content before, and change it.
 
         Raises:
             CheckpointError: no such file, or one that cannot be read.
@@ -168,10 +163,9 @@ def build_checkpointer(
     metadata: dict[str, list] | None = None
     description = None
     if training_set is not None:
-        is_counted = not cfg.DATASETS.CLASS_STATISTICS
-        description = training_set_description(training_set, is_counted)
-        names, ids = training_set.class_names, training_set.category_ids
-        if names is not None and ids is not None:
+        description = training_set_description(training_set, not cfg.DATASETS.CLASS_STATISTICS)
+        if training_set.class_names is not None and training_set.category_ids is not None:
+            names, ids = training_set.class_names, training_set.category_ids
             metadata = {"thing_classes": names, "category_ids": ids}
     predictor = next(m for m in model.modules() if isinstance(m, LongTailFastRCNNOutputLayers))
     is_normed = isinstance(predictor.cls_score, NormedLinear)
@@ -201,15 +195,7 @@ def build_checkpointer(
 def training_set_description(training_set: TrainingSet, is_counted: bool) -> dict[str, Any]:
     """
     Plain values that tell one training set from another, so that a resumed run can compare.
-
-    Args:
-        training_set: of the run.
-        is_counted: False where its numbers are of the file DATASETS.CLASS_STATISTICS.
-
-    Returns:
-        {"dataset_names": DATASETS.TRAIN, "is_counted": bool, "num_images": int, "image_counts": K
-        ints, "instance_counts": K ints}; see
-        :class:`~eql_seesaw.data.class_statistics.ClassStatistics`.
+    ``is_counted`` is False where its numbers are of the file DATASETS.CLASS_STATISTICS.
     """
     statistics = training_set.statistics
     return {

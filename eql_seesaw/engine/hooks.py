@@ -44,12 +44,6 @@ class Checkpoints(hooks.PeriodicCheckpointer):
     """Detectron2's hook, but a checkpoint also comes before each evaluation, which may be long."""
 
     def __init__(self, checkpointer: Checkpointer, period: int, eval_period: int):
-        """
-        Args:
-            checkpointer: of the training.
-            period: in iterations.
-            eval_period: TEST.EVAL_PERIOD.
-        """
         super().__init__(checkpointer, period)
         self.eval_period = eval_period
 
@@ -76,18 +70,14 @@ class SkippedImages(HookBase):
     """
 
     def __init__(self, output_dir: str):
-        """
-        Args:
-            output_dir: folder for the file.
-        """
         self.path = os.path.join(output_dir, "skipped_images.csv")
 
     def before_train(self) -> None:
         # Images skipped after the checkpoint that a resumed run goes on from come again.
-        if comm.is_main_process() and os.path.exists(self.path):
-            kept = [row for row in self._rows() if int(row[0]) < self.trainer.start_iter]
+        rows = self._rows() if comm.is_main_process() else []
+        if rows:
             with atomic_file(self.path) as f:
-                csv.writer(f).writerows(kept)
+                csv.writer(f).writerows(r for r in rows if int(r[0]) < self.trainer.start_iter)
 
     def after_step(self) -> None:
         messages = self.trainer.gather_unreadable()
@@ -101,18 +91,17 @@ class SkippedImages(HookBase):
     def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
             return
-        if not os.path.exists(self.path):
-            return
         counts = Counter(message for _, message in self._rows())
         if counts:
             lines = [f"  {count} x {message}" for message, count in counts.most_common(20)]
-            lines += [f"  and {len(counts) - 20} more in {self.path}"] * (len(counts) > 20)
             logger.warning(
                 f"skipped {counts.total()} times, {len(counts)} training images that could not be "
-                "read:\n" + "\n".join(lines)
+                f"read ({self.path}), most often:\n" + "\n".join(lines)
             )
 
     def _rows(self) -> list[list[str]]:
+        if not os.path.exists(self.path):
+            return []
         with open(self.path, encoding="utf-8", newline="") as f:
             # A line that a killed process did not finish is not counted.
             return [row for row in csv.reader(f) if len(row) == 2]
@@ -136,8 +125,7 @@ class SampleCountsSummary(HookBase):
         """
         Args:
             period: in iterations; 0 for after training only.
-            statistics: of the training set.
-            class_names: its K class names, if known.
+            statistics, class_names: of the training set; K names, if known.
             output_dir: folder for the file.
         """
         self.period = period
@@ -185,10 +173,6 @@ class GradientStatistics(HookBase):
     """
 
     def __init__(self, output_dir: str):
-        """
-        Args:
-            output_dir: folder for the files.
-        """
         self.output_dir = output_dir
         self.loss_scale = 1.0
 

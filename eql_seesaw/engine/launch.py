@@ -34,13 +34,10 @@ _BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
 def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> None:
     """
     Run ``main(args)`` in every process of the job: in this one if torchrun or srun started it,
-    otherwise in ``args.num_gpus`` processes started here. Without a GPU, ``num_gpus`` is the number
-    of CPU processes, which talk over gloo. In them, ``args.placement`` is their
-    :class:`~eql_seesaw.engine.placement.Placement`.
-
-    SIGTERM, SIGHUP, SIGINT and SIGUSR1 are passed on to processes started here, unless this process
-    was told to ignore them; a second SIGINT ends them. If one of them fails, torch ends the others;
-    if this process ends, they get SIGINT.
+    otherwise in ``args.num_gpus`` processes started here, on CPUs where there are no GPUs. In them,
+    ``args.placement`` is their :class:`~eql_seesaw.engine.placement.Placement`. Signals are passed
+    on to processes started here. If one of them fails, torch ends the others; if this process ends,
+    they get SIGINT.
 
     Args:
         main: a function of a module (it is pickled).
@@ -49,13 +46,11 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
 
     Raises:
         ValueError: arguments, variables and machine do not fit together.
-        ProcessFailed: a process started here failed: its own line, or which rank ended how.
-        KeyboardInterrupt: a second SIGINT.
         ConnectionError: the processes did not find each other.
-        TrainingStopped: a signal stopped the processes in order.
-        SystemExit: a signal ended them before they could handle it; with the shell's status, 128
-            and the signal's number.
+        ProcessFailed: a process started here failed: its own line, or which rank ended how.
         RankLost: another rank has ended or stalls, where torchrun or srun started this one.
+        TrainingStopped, SystemExit: a signal stopped the processes in order, or ended them.
+        KeyboardInterrupt: a second SIGINT.
     """
     if not 0 < args.timeout <= 365 * 24 * 60:
         raise ValueError(
@@ -196,7 +191,7 @@ def join_ranks(placement: Placement, timeout: timedelta) -> None:
 
 
 def is_of_collective(error: RuntimeError) -> bool:
-    """True of errors that torch raises where another rank stalls or has ended."""
+    """Of errors that torch raises where another rank stalls or has ended."""
     return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl", str(error), re.I))
 
 

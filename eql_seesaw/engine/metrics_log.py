@@ -20,22 +20,15 @@ class ResumableJSONWriter(JSONWriter):
     """Detectron2's writer of metrics.json, which can go back to an earlier iteration."""
 
     def __init__(self, json_file: str):
-        """
-        Args:
-            json_file: new data will be appended if the file exists.
-        """
         super().__init__(json_file, window_size=PERIOD)
         self.json_file = json_file
 
     def go_back(self, iteration: int) -> dict[str, float]:
         """
-        Drop the lines of later iterations, and lines that are not whole.
-
-        Args:
-            iteration: the last one that counts.
+        Drop the lines of iterations after this one, and lines that are not whole.
 
         Returns:
-            Metrics of that iteration; {} where its line is not there.
+            Metrics of the iteration; {} where its line is not there.
         """
         self.close()
         with open(self.json_file, "rb") as f:
@@ -83,10 +76,6 @@ class MetricsWindow(HookBase):
     """
 
     def __init__(self, model: nn.Module):
-        """
-        Args:
-            model: with box predictors of ours.
-        """
         predictors = [m for m in model.modules() if isinstance(m, LongTailFastRCNNOutputLayers)]
         self.accuracies = [predictor.accuracy for predictor in predictors]
         self._loaded: dict = {}

@@ -8,28 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
-from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..evaluation.results_file import remove_stale
-from .checkpoint_files import has_checkpoint
 
 # Locked for as long as a training runs; empty.
 LOCK = ".lock"
 # An evaluation writes more often than that; it may run beside another, or beside a training.
 SECONDS_TO_BE_STALE = 3600.0
-
-
-def check_output_dir(cfg: CfgNode, resume: bool) -> None:
-    """
-    Raises:
-        ValueError: a new run would write over the checkpoints of an earlier one.
-    """
-    if has_checkpoint(cfg.OUTPUT_DIR) and not resume:
-        raise ValueError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} has checkpoints of an earlier run; give --resume to go "
-            "on with that run, or another OUTPUT_DIR"
-        )
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from ..data.train_loader import images_of_pass
 from ..data.training_set import TrainingSet, check_same_categories, load_training_set
 from ..evaluation.ground_truth import load_ground_truth, test_images
 from ..schedule import describe_scaling, describe_step, doubts
-from .output_dir import check_output_dir
+from .checkpoint_files import has_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +44,8 @@ class Setup:
     Attributes:
         cfg: checked and frozen.
         training_set: None in an evaluation without one.
-        ground_truths: of each dataset in DATASETS.TEST, by its name, as ``load_ground_truth``
-            returns them.
-        test_images: images of each of these datasets, for Detectron2's test loader.
-        test_classes: class names of each of these datasets.
+        ground_truths, test_images, test_classes: of each dataset in DATASETS.TEST, by its name:
+            what ``load_ground_truth`` returns, images for Detectron2's test loader, class names.
         log: what was logged meanwhile, for the log in OUTPUT_DIR, which nobody has written to yet.
     """
 
@@ -78,7 +76,11 @@ def set_up(args: argparse.Namespace) -> Setup:
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but each of {number} processes takes a GPU of "
             "its own: leave it at cuda (to train on CPUs, hide the GPUs: CUDA_VISIBLE_DEVICES=)"
         )
-    check_output_dir(cfg, resume=args.resume or args.eval_only)
+    if has_checkpoint(cfg.OUTPUT_DIR) and not (args.resume or args.eval_only):
+        raise ValueError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} has checkpoints of an earlier run; give --resume to go "
+            "on with that run, or another OUTPUT_DIR"
+        )
     buffer = MemoryHandler(capacity=10**9, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
     loggers = [logging.getLogger(name) for name in ("eql_seesaw", "detectron2")]
     for each in loggers:
@@ -124,9 +126,7 @@ def read_test_set(
     Ground truth of a registered dataset, and its images for Detectron2's test loader.
 
     Args:
-        cfg: config.
         key: key or option that names the dataset, for the error.
-        name: of the dataset.
         groups: frequency groups as for ``load_ground_truth``.
 
     Raises:
@@ -145,12 +145,7 @@ def read_test_set(
 
 
 def begin(setup: Setup, args: argparse.Namespace) -> None:
-    """
-    Start the log in OUTPUT_DIR, with what set-up had to say, and seed the generators.
-
-    Args:
-        args: as :func:`~eql_seesaw.engine.launch` gives them to ``main``.
-    """
+    """Start the log in OUTPUT_DIR, with what set-up had to say, and seed the generators."""
     cfg, rank = setup.cfg, comm.get_rank()
     for name in ("fvcore", "detectron2", "eql_seesaw"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
@@ -188,19 +183,13 @@ def _without_expected_traceback(record: logging.LogRecord) -> bool:
 
 
 def _without_missing_training_set(cfg: CfgNode) -> CfgNode:
-    datasets = [find_dataset(cfg, "DATASETS.TRAIN", name) for name in cfg.DATASETS.TRAIN]
-    missing = [
-        path
-        for paths in datasets
-        if paths
-        for path in filter(None, paths)
-        if not os.path.exists(path)
-    ]
-    if not missing:
-        return cfg
-    logger.warning(f"evaluating without the training set, which is not here: {missing[0]}")
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATASETS.TRAIN = ()
-    cfg.freeze()
+    for name in cfg.DATASETS.TRAIN:
+        for path in filter(None, find_dataset(cfg, "DATASETS.TRAIN", name) or ()):
+            if not os.path.exists(path):
+                logger.warning(f"evaluating without the training set, which is not here: {path}")
+                cfg = cfg.clone()
+                cfg.defrost()
+                cfg.DATASETS.TRAIN = ()
+                cfg.freeze()
+                return cfg
     return cfg

@@ -18,9 +18,9 @@ COUNTS = ("num_images", "image_counts", "instance_counts")
 
 def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "none") -> None:
     """
-    Give a new run the weights of a file. A classifier trained with another loss, other classes or
-    another normalisation is useless, often silently so, since its weights may have the same shape:
-    it and the loss's statistics are left at their initialisation, and the rest is loaded.
+    Give a new run the weights of a file. Of a classifier trained with another loss, other classes
+    or another normalisation, whose weights may have the same shape, it and the loss's statistics
+    are left at their initialisation, and the rest is loaded.
 
     Args:
         path: MODEL.WEIGHTS; "" for none.

@@ -23,8 +23,8 @@ def heeded_signals() -> list[signal.Signals]:
 
 def end_on_signals() -> None:
     """
-    From now on a signal ends the process with the shell's status, 128 and its number, as it would
-    by itself; but also as the first process of a container, and what is temporary is removed.
+    From now on a signal ends the process with the shell's status, 128 and its number; also the
+    first process of a container, and what is temporary is removed.
     """
     for signum in heeded_signals():
         if signal.getsignal(signum) is signal.SIG_DFL:
@@ -36,12 +36,7 @@ def _end(signum, _):
 
 
 class TrainingStopped(SystemExit):
-    """
-    Ends the program with status ``STOPPED``.
-
-    Attributes:
-        together: True where all ranks end at the same place, and none waits for another.
-    """
+    """Ends with status ``STOPPED``; ``together`` where no rank waits for another then."""
 
     def __init__(self, together: bool = False):
         super().__init__(STOPPED)
@@ -50,22 +45,9 @@ class TrainingStopped(SystemExit):
 
 class StopSignals:
     """
-    While it is entered, ``SIGNALS`` do not end the process but are noted::
-
-        with StopSignals() as signals:
-            for step in steps:
-                step()
-                if signals.requested:
-                    save()
-                    raise TrainingStopped
-                with signals.at_once():
-                    evaluate()
-
-    In a run of one process a second SIGINT, Ctrl-C, raises KeyboardInterrupt; with several, whoever
-    started them deals with it.
-
-    Attributes:
-        requested: the first signal's name, "" until one came.
+    While it is entered, ``SIGNALS`` do not end the process but are noted: ``requested`` is the
+    first one's name, "" until one came. In a run of one process a second SIGINT, Ctrl-C, raises
+    KeyboardInterrupt; with several, whoever started them deals with it.
     """
 
     def __init__(self):
@@ -84,9 +66,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """
-        For work that need not be finished: a signal, now or noted before, raises TrainingStopped.
-        """
+        """For work that need not be finished: a signal, or one before, raises TrainingStopped."""
         self._is_at_once = True
         try:
             if self.requested:

@@ -32,8 +32,6 @@ class AccumulatingTrainer(SimpleTrainer):
     Args:
         model: in training it returns a dict of scalar losses, the same names in every process.
         data_loader: yields the images of one pass of this process.
-        optimizer: of the model.
-        num_passes: passes in a step.
         mixed_precision: float16 or bfloat16, used where autocast allows; None for float32. float16
             needs a GPU, and its gradients are scaled.
 
@@ -109,13 +107,7 @@ class AccumulatingTrainer(SimpleTrainer):
         try:
             return self.model(batch)
         except FloatingPointError as error:  # Detectron2's, of proposals, before there are losses
-            before = [
-                f"{name} {value:.4g}"
-                for name, (value, _) in get_event_storage().latest().items()
-                if "loss" in name
-            ]
             reason = " ".join(str(error).split()).rstrip(".")
-            reason += f"; losses of the step before: {', '.join(before) or 'none'}"
             raise self._error(f"{reason}; {_name_images(images)}") from error
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -173,9 +165,8 @@ def _name_images(images: list[dict]) -> str:
 
 def _all_gather(row: torch.Tensor) -> list[list[float]]:
     """The rows of all processes, on the CPU."""
+    if comm.get_world_size() == 1:
+        return [row.tolist()]
     rows = [torch.empty_like(row) for _ in range(comm.get_world_size())]
-    if len(rows) > 1:
-        dist.all_gather(rows, row)
-    else:
-        rows = [row]
+    dist.all_gather(rows, row)
     return torch.stack(rows).tolist()
