@@ -32,24 +32,11 @@ from .command_line import one_line_errors
 if TYPE_CHECKING:
     import numpy as np
 
-FORMATS = ("torchscript", "torch_export", "onnx")
-REFUSED_FORMATS = {
-    "torch_export": "torch.export stops where Detectron2 chooses proposals, a branch that depends "
-    "on the values of a tensor",
-    "onnx": "torch's ONNX exporter builds on torch.export, which stops where Detectron2 chooses "
-    "proposals, and its former one gives other detections where there are many classes",
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     args = _parse_args(arguments)
     with one_line_errors():
-        if args.format in REFUSED_FORMATS:
-            raise ValueError(
-                f"--format {args.format} is not possible: "
-                f"{REFUSED_FORMATS[args.format]}. Use torchscript"
-            )
         # Not at the top: it takes seconds, for which --help need not wait.
         from .engine import load_config
         from .prediction.torchscript import export_torchscript
@@ -73,12 +60,6 @@ def _parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of a model")
     parser.add_argument("--output", required=True, metavar="FILE")
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default=FORMATS[0],
-        help="only torchscript is possible; the others say why not (default: torchscript)",
-    )
     parser.add_argument(
         "--image", metavar="FILE", help="on which file and model are compared (default: noise)"
     )

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A key of training, which cannot be on where a model trained on a GPU predicts on a CPU.
         cfg = load_config(args.config_file, ["SOLVER.AMP.ENABLED", "False", *args.opts])
         predictor = BatchPredictor(cfg, args.weights, args.score_threshold)
-        _make_output(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         with results_files(folder, predictor.thing_classes, predictor.category_ids) as results:
             if video is None:
                 failed = predict_images(predictor, paths, folder, results, args.batch_size)
@@ -129,13 +129,6 @@ def _check_output(folder: Path) -> None:
             f"--output {folder} is there already, and not an empty folder; delete it or name "
             "another one"
         )
-
-
-def _make_output(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--output {folder}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

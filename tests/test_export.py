@@ -316,14 +316,6 @@ def test_model_that_depends_on_the_image_is_not_written(export, tmp_path, monkey
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name, reason", [("torch_export", "torch.export"), ("onnx", "ONNX")])
-def test_impossible_formats(export, tmp_path, name, reason):
-    error = export("--format", name)
-    assert error.startswith(f"error: --format {name} is not possible: ") and reason in error
-    assert "\n" not in error
-    assert os.listdir(tmp_path) == []
-
-
 @pytest.mark.parametrize(
     "arguments, files, expected",
     [

@@ -266,7 +266,7 @@ def test_only_broken_files(predict, photos, tmp_path):
         (["photo.png", "MODEL.ROI_HEADS.NUM_CLASSES", "7"], "NUM_CLASSES 6, but here it is 7"),
         (["photo.png", "--output", "full"], "--output full is there already"),
         (["photo.png", "--output", "photo.png"], "--output photo.png is there already"),
-        (["photo.png", "--output", "photo.png/out"], "--output photo.png/out: Not a directory"),
+        (["photo.png", "--output", "photo.png/out"], "Not a directory: 'photo.png/out'"),
         (["clip.mp4"], "clip.mp4 is not a video"),
         (["nowhere.avi"], "no such file: nowhere.avi"),
         (["clip.mp4", "photo.png"], "clip.mp4 is a video, which must be the only input"),

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import glob
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import IO
 
@@ -42,25 +41,12 @@ def hold_output_dir(folder: str, eval_only: bool) -> Iterator[None]:
 
 
 def _prepare(folder: str, eval_only: bool) -> IO:
+    os.makedirs(folder, exist_ok=True)
+    lock = open(os.path.join(folder, LOCK), "ab")
     try:
-        os.makedirs(folder, exist_ok=True)
-        lock = open(os.path.join(folder, LOCK), "ab")
         if not eval_only:
-            _lock(lock, folder)
-        for inference in glob.glob(os.path.join(glob.escape(folder), "inference*", "*")):
-            remove_stale(inference, SECONDS_TO_BE_STALE if eval_only else 0.0)
-        # Room for the first lines of a log, without which nobody would learn what went wrong.
-        with tempfile.TemporaryFile(dir=folder) as f:
-            f.write(bytes(2**16))
-    except OSError as error:
-        raise OSError(f"OUTPUT_DIR {folder}: {error.strerror}") from None
-    return lock
-
-
-def _lock(file: IO, folder: str) -> None:
-    try:
-        # Not flock, which processes that load data would inherit, and keep when this one is killed.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not flock, which processes that load data would inherit, and keep when this is killed.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(
             f"OUTPUT_DIR {folder}: another training is running there; wait for its end, or give "
@@ -68,3 +54,6 @@ def _lock(file: IO, folder: str) -> None:
         ) from None
     except OSError:
         pass  # a file system that has no locks
+    for inference in glob.glob(os.path.join(glob.escape(folder), "inference*", "*")):
+        remove_stale(inference, SECONDS_TO_BE_STALE if eval_only else 0.0)
+    return lock

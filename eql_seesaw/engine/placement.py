@@ -100,10 +100,8 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
     """None in a process that neither torchrun nor srun has started as one of several."""
     missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
     if not missing:
-        rank, world_size, local_rank, size_here = (
-            int(environ[name]) for name in TORCHRUN_VARIABLES
-        )
-        return Placement("torchrun", rank, world_size, local_rank, size_here, "env://")
+        ranks = [int(environ[name]) for name in TORCHRUN_VARIABLES]
+        return Placement("torchrun", *ranks, init_method="env://")
     # Not in the script of sbatch nor in the shell of salloc or ``srun --pty bash``, which may start
     # processes as on any machine.
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
@@ -112,7 +110,8 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
             int(environ["SLURM_PROCID"]),
             int(environ["SLURM_STEP_NUM_TASKS"]),
             int(environ["SLURM_LOCALID"]),
-            _srun_local_world_size(environ["SLURM_STEP_TASKS_PER_NODE"]),
+            # "4(x2)", as many on each node.
+            int(environ["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0]),
             _srun_init_method(environ),
         )
     if int(environ.get("WORLD_SIZE", 1)) > 1:
@@ -121,16 +120,6 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
             "with torchrun, or unset it"
         )
     return None
-
-
-def _srun_local_world_size(tasks_per_node: str) -> int:
-    match = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks_per_node)
-    if match is None:
-        raise ValueError(
-            f"srun starts {tasks_per_node} processes on its nodes; it must be as many on each: use "
-            "--ntasks-per-node"
-        )
-    return int(match[1])
 
 
 def _srun_init_method(environ: Mapping[str, str]) -> str:

@@ -66,6 +66,7 @@ class AccumulatingTrainer(SimpleTrainer):
         """
         assert self.model.training, "the model was left in evaluation mode"
         self.optimizer.zero_grad()
+        device, dtype = next(self.model.parameters()).device, self.mixed_precision
         losses: dict[str, torch.Tensor] = {}
         images, data_time = [], 0.0
         for index in range(self.num_passes):
@@ -74,7 +75,7 @@ class AccumulatingTrainer(SimpleTrainer):
             data_time += time.perf_counter() - start
             images += batch
             with self._without_exchange(index + 1 < self.num_passes):
-                with self._autocast():
+                with torch.autocast(device.type, dtype, enabled=dtype is not None):
                     pass_losses = self._losses(batch, images)
                 for name, loss in pass_losses.items():
                     mean = loss.detach() / self.num_passes
@@ -109,12 +110,6 @@ class AccumulatingTrainer(SimpleTrainer):
         except FloatingPointError as error:  # Detectron2's, of proposals, before there are losses
             reason = " ".join(str(error).split()).rstrip(".")
             raise self._error(f"{reason}; {_name_images(images)}") from error
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.mixed_precision is None:
-            return contextlib.nullcontext()
-        device = next(self.model.parameters()).device
-        return torch.autocast(device.type, self.mixed_precision)
 
     def _without_exchange(self, is_asked: bool) -> contextlib.AbstractContextManager:
         """Context in which, if asked for, gradients are not averaged over processes yet."""

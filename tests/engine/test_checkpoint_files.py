@@ -209,7 +209,7 @@ class TestFiniteWeights:
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
     @pytest.mark.fault(
         "Weights become NaN or infinite before a checkpoint is written",
-        "Nothing is saved; the error names the first tensors and the last good checkpoint",
+        "Nothing is saved; the error names the tensor and the last good checkpoint",
     )
     def test_nothing_is_saved(self, tmp_path, value):
         save(tmp_path, 4)

@@ -144,7 +144,6 @@ BAD_SETTINGS = {
     "no machine": (["--num-machines", "0"], {}, 0, "--num-machines 0"),
     "machines that cannot meet": (["--num-machines", "2"], {}, 0, "needs --dist-url"),
     "machine rank": (["--num-machines", "2", "--machine-rank", "2"], {}, 0, "--machine-rank 2"),
-    "uneven nodes": ([], {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "5,3"}, 0, "starts 5,3 processes"),
     "half of torchrun": ([], {"RANK": "1", "WORLD_SIZE": "2"}, 0, "not LOCAL_RANK, LOCAL_WORLD"),
 }
 
