@@ -100,8 +100,8 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
     """None in a process that neither torchrun nor srun has started as one of several."""
     missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
     if not missing:
-        ranks = [int(environ[name]) for name in TORCHRUN_VARIABLES]
-        return Placement("torchrun", *ranks, init_method="env://")
+        rank, world_size, local_rank, size = (int(environ[name]) for name in TORCHRUN_VARIABLES)
+        return Placement("torchrun", rank, world_size, local_rank, size, "env://")
     # Not in the script of sbatch nor in the shell of salloc or ``srun --pty bash``, which may start
     # processes as on any machine.
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
