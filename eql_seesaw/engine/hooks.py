@@ -1,4 +1,4 @@
-"""Training hooks."""
+"""Training hooks. Their ``after_train`` is for trainings that were neither stopped nor failed."""
 
 import csv
 import dataclasses
@@ -55,14 +55,6 @@ class Checkpoints(hooks.PeriodicCheckpointer):
             self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
 
 
-class Evaluation(hooks.EvalHook):
-    """Detectron2's hook, but none after a training that stopped or failed at its last step."""
-
-    def after_train(self) -> None:
-        if self.trainer.iter >= self.trainer.max_iter:
-            super().after_train()
-
-
 class SkippedImages(HookBase):
     """
     Keeps a list of the training images that were skipped because they could not be read
@@ -89,10 +81,8 @@ class SkippedImages(HookBase):
             csv.writer(f).writerows([self.trainer.iter, message] for message in messages)
 
     def after_train(self) -> None:
-        if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
-            return
         counts = Counter(message for _, message in self._rows())
-        if counts:
+        if counts and comm.is_main_process():
             lines = [f"  {count} x {message}" for message, count in counts.most_common(20)]
             logger.warning(
                 f"skipped {counts.total()} times, {len(counts)} training images that could not be "
@@ -138,8 +128,6 @@ class SampleCountsSummary(HookBase):
             self._log()
 
     def after_train(self) -> None:
-        if self.trainer.iter < self.trainer.max_iter:
-            return  # stopped or failed
         self._log()
         counts = dict(sample_counts(self.trainer.model))
         for index, instance_counts in enumerate(counts.values()):
@@ -187,9 +175,7 @@ class GradientStatistics(HookBase):
         self.loss_scale = next_scale
 
     def after_train(self) -> None:
-        if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
-            return
-        stages = class_gradients(self.trainer.model)
+        stages = class_gradients(self.trainer.model) if comm.is_main_process() else []
         for index, stage in enumerate(stages):
             suffix = f"_stage{index}" if len(stages) > 1 else ""
             positive, negative = stage.sums.tolist()

@@ -4,8 +4,8 @@ import itertools
 import json
 import os
 
-from detectron2.engine import HookBase, hooks
-from detectron2.utils.events import EventWriter, JSONWriter
+from detectron2.engine import HookBase
+from detectron2.utils.events import JSONWriter
 from torch import nn
 
 from ..atomic_write import atomic_file
@@ -52,21 +52,6 @@ class ResumableJSONWriter(JSONWriter):
             names = (f"{self.json_file}.{number}" for number in itertools.count(1))
             os.replace(self.json_file, next(name for name in names if not os.path.exists(name)))
         super().__init__(self.json_file, window_size=PERIOD)
-
-
-class WholeStepsWriter(hooks.PeriodicWriter):
-    """Detectron2's hook, but nothing is written of a step at which training stopped or failed."""
-
-    def __init__(self, writers: list[EventWriter]):
-        super().__init__(writers, PERIOD)
-        self.writers = writers
-
-    def after_train(self) -> None:
-        if self.trainer.iter >= self.trainer.max_iter:
-            super().after_train()
-            return
-        for writer in self.writers:
-            writer.close()
 
 
 class MetricsWindow(HookBase):

@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from torch import nn
 
 from ..atomic_write import atomic_file
@@ -21,6 +21,7 @@ from ..data.annotated_classes import AnnotatedClassesMapper
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..data.train_loader import TrainLoader, build_train_loader
 from ..modeling import freeze_all_but_classifiers, model_summary, protection_doubts
+from ..modeling.classification_accuracy import PERIOD
 from .adamw import build_adamw
 from .checkpoint import build_checkpointer
 from .checkpoint_files import last_good_checkpoint
@@ -28,12 +29,11 @@ from .evaluation import evaluate
 from .hooks import (
     BestCheckpointer,
     Checkpoints,
-    Evaluation,
     GradientStatistics,
     SampleCountsSummary,
     SkippedImages,
 )
-from .metrics_log import TIMES, MetricsWindow, ResumableJSONWriter, WholeStepsWriter
+from .metrics_log import TIMES, MetricsWindow, ResumableJSONWriter
 from .setup import Setup
 from .start_and_resume import load_start, resume_run
 from .stop_signals import StopSignals, TrainingStopped
@@ -84,6 +84,7 @@ class LongTailTrainer(DefaultTrainer):
         self._start_images = 0
         self.cfg = cfg
         self.signals = StopSignals()
+        self.writers: list[EventWriter] = []
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -140,14 +141,15 @@ class LongTailTrainer(DefaultTrainer):
             raise TrainingStopped(together=True)
         super().after_step()
 
-    def before_train(self) -> None:
-        super().before_train()
-        self._finish_last_step()
-
     def after_train(self) -> None:
         # Detectron2 counts one further where no step was left to do.
         self.iter = min(self.iter, self.max_iter)
-        super().after_train()
+        if self.iter == self.max_iter:
+            super().after_train()
+            return
+        # Stopped or failed: nothing is evaluated, summed up or written of a step that is not whole.
+        for writer in self.writers:
+            writer.close()
 
     def state_dict(self) -> dict:
         num_steps = min(self.iter + 1, self.max_iter) - self.start_iter
@@ -230,7 +232,7 @@ class LongTailTrainer(DefaultTrainer):
         before += [MetricsWindow(self.model), SkippedImages(cfg.OUTPUT_DIR)]
         if cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS:
             before.append(GradientStatistics(cfg.OUTPUT_DIR))
-        checkpoints, after = [], [Evaluation(period, self._evaluate)]
+        checkpoints, after = [], [hooks.EvalHook(period, self._evaluate)]
         if comm.is_main_process():
             checkpointer = self.checkpointer
             checkpoints.append(Checkpoints(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, period))
@@ -239,7 +241,7 @@ class LongTailTrainer(DefaultTrainer):
             statistics, names = self.training_set.statistics, self.training_set.class_names
             after.append(SampleCountsSummary(period, statistics, names, cfg.OUTPUT_DIR))
             # Last, to see what the others put into the storage.
-            after.append(WholeStepsWriter(self.writers))
+            after.append(hooks.PeriodicWriter(self.writers, PERIOD))
         self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
         return [*before, *checkpoints, *after]
 
@@ -262,11 +264,12 @@ class LongTailTrainer(DefaultTrainer):
             raise
         return self._last_eval_results
 
-    def _finish_last_step(self) -> None:
+    def before_train(self) -> None:
         """
-        Do the rest of a step after its checkpoint, evaluation and metrics, where the run that saved
-        it did not get as far.
+        As Detectron2's, then the rest of a step after its checkpoint, evaluation and metrics, where
+        the run that saved it did not get as far.
         """
+        super().before_train()
         last, done = self.start_iter - 1, {}
         if comm.is_main_process():
             done = self.metrics_writer.go_back(last)
