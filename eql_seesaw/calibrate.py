@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .data.register import register_datasets
         from .data.training_set import load_training_set
         from .engine import build_checkpointer, load_config, load_trained
-        from .engine.calibration_sweep import (
+        from .prediction.calibration_sweep import (
             best_strength,
             draw_sweep,
             read_images,

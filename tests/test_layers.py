@@ -18,10 +18,10 @@ LAYERS = {
     "modeling": COMMON | {"losses", "config", "data"},
     "evaluation": COMMON | {"config", "data"},
     "engine": COMMON | {"losses", "schedule", "config", "data", "modeling", "evaluation"},
-    "prediction": COMMON | {"config", "data", "evaluation", "engine"},
+    "prediction": COMMON | {"config", "data", "modeling", "evaluation", "engine"},
     "train": {"command_line", "engine"},
     "predict": {"command_line", "config", "engine", "prediction"},
-    "calibrate": {"command_line", "data", "engine"},
+    "calibrate": {"command_line", "data", "engine", "prediction"},
     "export": {"command_line", "config", "engine", "prediction"},
     "programs": {"command_line"},
     "tables": COMMON

@@ -1,6 +1,5 @@
 """Set-up, launching, training and evaluation."""
 
-from ..command_line import argument_parser, one_line_errors
 from ..config import load_config
 from .checkpoint import LongTailCheckpointer, build_checkpointer
 from .evaluation import evaluate
@@ -15,7 +14,6 @@ __all__ = [
     "LongTailCheckpointer",
     "LongTailTrainer",
     "Setup",
-    "argument_parser",
     "begin",
     "build_checkpointer",
     "evaluate",
@@ -25,7 +23,6 @@ __all__ = [
     "load_start",
     "load_trained",
     "log_next_steps",
-    "one_line_errors",
     "resume_run",
     "set_up",
 ]

@@ -53,9 +53,7 @@ class LongTailCheckpointer(DetectionCheckpointer):
     ):
         """
         Args:
-            model, save_dir, checkpointables: as for ``DetectionCheckpointer``.
-            classifier: config keys that decide what the classifier's weights mean, and their
-                values.
+            classifier: config keys that decide what the classifier's weights mean, with values.
             metadata: of :func:`~eql_seesaw.data.register.class_metadata`, if it is known.
             training_set: of :func:`.training_set_description`.
             max_checkpoints: SOLVER.MAX_CHECKPOINTS.

@@ -39,11 +39,9 @@ class CheckpointError(ValueError):
 
 def load_weights_only(path: str) -> dict[str, Any]:
     """
-    Content of a file of ``torch.save``, on the CPU, if it is nothing but tensors and plain values.
-    With torch 2.10 or newer nothing in it is run; older ones can be deceived.
-
-    Raises:
-        CheckpointError: in one line.
+    Content of a file of ``torch.save``, on the CPU, if it is nothing but tensors and plain values;
+    otherwise a CheckpointError. With torch 2.10 or newer nothing in it is run; older ones can be
+    deceived.
     """
     try:
         # torch.load does not compare the checksums that torch.save wrote.
@@ -59,10 +57,7 @@ def load_weights_only(path: str) -> dict[str, Any]:
 def check_pickle(path: str) -> None:
     """
     Check that a pickle, as Detectron2's and Caffe2's model zoos have them, holds nothing but numpy
-    arrays and plain values.
-
-    Raises:
-        CheckpointError: in one line.
+    arrays and plain values; otherwise a CheckpointError.
     """
     try:
         with open(path, "rb") as f:

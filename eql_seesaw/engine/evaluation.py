@@ -24,12 +24,7 @@ logger = logging.getLogger(__name__)
 def evaluate(setup: Setup, model: nn.Module, is_trained: bool = True) -> dict:
     """
     Evaluate a model on each dataset of DATASETS.TEST, and draw and report what it does. With
-    TEST.AUG.ENABLED do so once more with test-time augmentation.
-
-    Args:
-        setup: config and data.
-        model: Detectron2's ``GeneralizedRCNN``, or it in ``DistributedDataParallel``.
-        is_trained: false within a training, where nothing is augmented.
+    TEST.AUG.ENABLED do so once more with test-time augmentation, if it ``is_trained``.
 
     Returns:
         Metrics as Detectron2's trainers have them: {"bbox": {"AP": percent, ...}, ...}, and those

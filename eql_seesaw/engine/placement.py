@@ -17,8 +17,6 @@ class Placement:
     """
     Attributes:
         launcher: who starts the processes: "torchrun", "srun" or "train_net.py".
-        rank, world_size: among all processes.
-        local_rank, local_world_size: among those of this machine.
         init_method: where they meet, for ``torch.distributed.init_process_group``; "" for processes
             of this machine alone, until it is known.
     """

@@ -39,10 +39,9 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class Setup:
     """
-    Config and data of a run.
+    Config, checked and frozen, and data of a run.
 
     Attributes:
-        cfg: checked and frozen.
         training_set: None in an evaluation without one.
         ground_truths, test_images, test_classes: of each dataset in DATASETS.TEST, by its name:
             what ``load_ground_truth`` returns, images for Detectron2's test loader, class names.
@@ -61,13 +60,8 @@ def set_up(args: argparse.Namespace) -> Setup:
     """
     Read the config, register its datasets, read and count the training set, and read the ground
     truth of the test sets, so that what does not fit is found before anything is written or a
-    process started.
-
-    Args:
-        args: as :func:`~eql_seesaw.engine.launch` gives them to ``main`` and ``check``.
-
-    Raises:
-        ValueError, FileNotFoundError: in one line.
+    process started: a ValueError or FileNotFoundError of one line. ``args`` are as
+    :func:`~eql_seesaw.engine.launch` gives them to ``main`` and ``check``.
     """
     cfg = load_config(args.config_file, args.opts)
     number = args.placement.world_size

@@ -18,15 +18,14 @@ COUNTS = ("num_images", "image_counts", "instance_counts")
 
 def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "none") -> None:
     """
-    Give a new run the weights of a file. Of a classifier trained with another loss, other classes
-    or another normalisation, whose weights may have the same shape, it and the loss's statistics
-    are left at their initialisation, and the rest is loaded.
+    Give a new run the weights of a file. Where a classifier was trained with another loss, other
+    classes or another normalisation, it and the loss's statistics are left at their initialisation,
+    since its weights may have the same shape, and the rest is loaded.
 
     Args:
         path: MODEL.WEIGHTS; "" for none.
-        decoupled: MODEL.ROI_BOX_HEAD.DECOUPLED, which starts with a whole detector: "retrain"
-            leaves out the classifier and the loss's statistics of any file, "scale" takes nothing
-            but a fitting one.
+        decoupled: MODEL.ROI_BOX_HEAD.DECOUPLED: "retrain" leaves out the classifier and the loss's
+            statistics of any file, "scale" takes nothing but a fitting one.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit where it must.
@@ -88,7 +87,14 @@ def resume_run(checkpointer: LongTailCheckpointer, may_have_changed: bool = Fals
         return False
 
     def fit(checkpoint: dict[str, Any]) -> None:
-        difference = _classifier_difference(checkpointer, checkpoint)
+        weights = checkpoint["model"]
+        unfit = [
+            _without(key)
+            for key, tensor in checkpointer.model.state_dict().items()
+            if _is_classifier(key) and (key not in weights or weights[key].shape != tensor.shape)
+        ]
+        difference = _difference(checkpointer, checkpoint, checkpointer.classifier)
+        difference = difference or "".join(unfit[:1])
         others = _training_set_difference(checkpoint.get("training_set"), checkpointer.training_set)
         if not difference and not others:
             return
@@ -103,7 +109,7 @@ def resume_run(checkpointer: LongTailCheckpointer, may_have_changed: bool = Fals
                 "the classifier, the loss's statistics and the optimizer start anew, and the rest "
                 "goes on"
             )
-            _remove(checkpoint["model"], lambda k: _is_classifier(k) or _is_gradient_statistic(k))
+            _remove(weights, lambda key: _is_classifier(key) or _is_gradient_statistic(key))
             # It may be of other parameters.
             checkpoint.get("trainer", {}).get("_trainer", {}).pop("optimizer", None)
         checkpointer.logger.warning(f"{changes}; as SOLVER.RESUME_CHANGED allows, {result}")
@@ -208,17 +214,6 @@ def _newest_checkpoint(folder: str) -> str:
             "machines share"
         )
     return path
-
-
-def _classifier_difference(checkpointer: LongTailCheckpointer, checkpoint: dict[str, Any]) -> str:
-    """As :func:`_difference`, or the first tensor of the classifier that does not fit."""
-    difference = _difference(checkpointer, checkpoint, checkpointer.classifier)
-    weights = checkpoint["model"]
-    for key, tensor in checkpointer.model.state_dict().items():
-        is_fitting = key in weights and weights[key].shape == tensor.shape
-        if not difference and _is_classifier(key) and not is_fitting:
-            difference = _without(key)
-    return difference
 
 
 def _difference(

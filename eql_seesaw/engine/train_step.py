@@ -21,13 +21,10 @@ class NonFiniteLossError(FloatingPointError):
 
 class AccumulatingTrainer(SimpleTrainer):
     """
-    Detectron2's training loop with several forward and backward passes for each update, on every
-    process. The gradients are those of the mean of the passes' losses, averaged over processes by
-    DDP.
-
-    At the end of each step the processes exchange their losses in one all-gather. So all of them
-    stop, before the weights change, where one has a loss that is not finite; and all of them know
-    of it where one was asked to stop.
+    Detectron2's training loop with several forward and backward passes for each update: of the mean
+    of the passes' losses. At the end of each step the processes exchange their losses in one
+    all-gather, so that all of them stop, before the weights change, where one has a loss that is
+    not finite, and all of them know of it where one was asked to stop.
 
     Args:
         model: in training it returns a dict of scalar losses, the same names in every process.

@@ -52,10 +52,7 @@ class LongTailTrainer(DefaultTrainer):
     iter: int
 
     def __init__(self, setup: Setup):
-        """
-        Args:
-            setup: of :func:`~eql_seesaw.engine.setup.set_up`, with a training set.
-        """
+        """``setup`` has a training set."""
         # Not DefaultTrainer.__init__: it gives DDP a GPU id on machines without a GPU.
         TrainerBase.__init__(self)
         training_set = setup.training_set
@@ -192,10 +189,7 @@ class LongTailTrainer(DefaultTrainer):
         return self._trainer.grad_scaler.get_scale()
 
     def gather_unreadable(self) -> list[str]:
-        """
-        Images that were skipped in the last step, by all processes, one line each. Every process
-        must call it.
-        """
+        """Lines of all processes on what they skipped in the last step; every one must call it."""
         if not self._trainer.num_unreadable:
             return []
         return [line for lines in comm.all_gather(self._trainer.unreadable) for line in lines]

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from hotcoco import mask
 
-from eql_seesaw.engine import argument_parser, launch, one_line_errors
+from eql_seesaw.command_line import argument_parser, one_line_errors
+from eql_seesaw.engine import launch
 from eql_seesaw.engine.stop_signals import StopSignals, TrainingStopped
 from eql_seesaw.evaluation.results_file import ResultsWriter
 from eql_seesaw.rank_barrier import wait_for_all

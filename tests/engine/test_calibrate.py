@@ -12,8 +12,8 @@ from eql_seesaw import engine
 from eql_seesaw.calibrate import main
 from eql_seesaw.command_line import argument_parser
 from eql_seesaw.data.register import register_datasets
-from eql_seesaw.engine.calibration_sweep import best_strength, read_images, sweep_strengths
 from eql_seesaw.engine.placement import find_placement
+from eql_seesaw.prediction.calibration_sweep import best_strength, read_images, sweep_strengths
 
 from .conftest import ROOT
 

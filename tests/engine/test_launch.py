@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from eql_seesaw.command_line import ProcessFailed, RankLost
-from eql_seesaw.engine import argument_parser, launch, one_line_errors
+from eql_seesaw.command_line import ProcessFailed, RankLost, argument_parser, one_line_errors
+from eql_seesaw.engine import launch
 from eql_seesaw.engine.launch import is_of_collective
 from eql_seesaw.engine.placement import find_placement
 from eql_seesaw.engine.stop_signals import TrainingStopped

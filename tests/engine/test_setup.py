@@ -5,8 +5,9 @@ import sys
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from eql_seesaw.command_line import argument_parser
 from eql_seesaw.config import normed_classifier
-from eql_seesaw.engine import argument_parser, load_config, set_up
+from eql_seesaw.engine import load_config, set_up
 from eql_seesaw.engine.placement import find_placement
 from eql_seesaw.engine.setup import _without_expected_traceback
 from tests.engine.conftest import ROOT

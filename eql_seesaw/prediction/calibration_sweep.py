@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from ..atomic_write import atomic_file
 from ..data.dataset_mapper import NamedImageDatasetMapper
+from ..engine.setup import read_test_set
 from ..evaluation import LongTailLVISEvaluator
 from ..evaluation.rle_postprocessing import rle_postprocess
 from ..modeling import LongTailFastRCNNOutputLayers
-from .setup import read_test_set
 
 # Metrics of each strength; None is the model without calibration.
 Sweep = dict[float | None, dict[str, dict[str, float]]]
