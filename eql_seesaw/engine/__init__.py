@@ -6,14 +6,13 @@ from .evaluation import evaluate
 from .launch import launch
 from .next_steps import log_next_steps
 from .output_dir import hold_output_dir
-from .setup import Setup, begin, set_up
+from .setup import begin, set_up
 from .start_and_resume import load_start, load_trained, resume_run
 from .trainer import LongTailTrainer
 
 __all__ = [
     "LongTailCheckpointer",
     "LongTailTrainer",
-    "Setup",
     "begin",
     "build_checkpointer",
     "evaluate",

@@ -77,13 +77,14 @@ class LongTailCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        for key, tensor in self.model.state_dict().items():
+        weights = self.model.state_dict()
+        for key, tensor in weights.items():
             if not tensor.isfinite().all():
                 raise FloatingPointError(
                     f"NaN or infinity in {key}; nothing is saved, "
                     f"{last_good_checkpoint(self.save_dir)}"
                 )
-        data = {"model": self.model.state_dict(), "classifier": self.classifier}
+        data = {"model": weights, "classifier": self.classifier}
         for key, checkpointable in self.checkpointables.items():
             data[key] = checkpointable.state_dict()
         for key in ("metadata", "training_set"):

@@ -66,13 +66,8 @@ class Placement:
 
 def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
     """
-    Args:
-        args: of :func:`~eql_seesaw.command_line.argument_parser`.
-        environ: variables of torchrun or srun decide, otherwise ``args``.
-
-    Returns:
-        This process's placement; where the processes are still to be started, that of the first on
-        this machine.
+    Placement of this process, which variables of torchrun or srun decide, otherwise ``args``; where
+    the processes are still to be started, that of the first on this machine.
 
     Raises:
         ValueError: arguments and variables contradict each other or the machine, in one line.

@@ -11,7 +11,7 @@ from ..data.training_set import are_same_classes
 from ..modeling.backbones import normalisation_doubt, pretrained_backbone
 from .checkpoint import CLS_LOSS, DECOUPLED, NORMED_CLASSIFIER, LongTailCheckpointer
 from .checkpoint_files import CheckpointError, newest_checkpoint
-from .torchvision_weights import SETTINGS, is_torchvision_resnet, renamed_torchvision_resnet
+from .torchvision_weights import SETTINGS, renamed_torchvision_resnet
 
 COUNTS = ("num_images", "image_counts", "instance_counts")
 
@@ -171,9 +171,9 @@ def _rename_backbone(
 ) -> list[str]:
     """Rename the weights of a classifier as our backbones have them; warnings to log."""
     warnings = []
-    if is_torchvision_resnet(checkpoint["model"]):
-        checkpoint["model"] = renamed_torchvision_resnet(checkpoint["model"])
-        checkpoint["matching_heuristics"] = True
+    renamed = renamed_torchvision_resnet(checkpoint["model"])
+    if renamed is not None:
+        checkpoint.update(model=renamed, matching_heuristics=True)
         warnings.append(SETTINGS)
     try:
         weights = pretrained_backbone(checkpointer.model, checkpoint["model"])

@@ -11,16 +11,14 @@ SETTINGS = (
 )
 
 
-def is_torchvision_resnet(weights: dict[str, Any]) -> bool:
-    """True for the names of ``torchvision.models.resnet50()`` and its like."""
-    return {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"} <= weights.keys()
-
-
-def renamed_torchvision_resnet(weights: dict[str, Any]) -> dict[str, Any]:
+def renamed_torchvision_resnet(weights: dict[str, Any]) -> dict[str, Any] | None:
     """
-    The weights by the ends of their names in Detectron2's ResNets ("res2.0.conv1.norm.bias"), which
-    it matches itself, without the classifier of ImageNet.
+    Weights of ``torchvision.models.resnet50()`` or its like by the ends of their names in
+    Detectron2's ResNets ("res2.0.conv1.norm.bias"), which it matches itself, without the classifier
+    of ImageNet; None where they are of another model.
     """
+    if not {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"} <= weights.keys():
+        return None
     renamed = {}
     for key, tensor in weights.items():
         if key.startswith("fc.") or key.endswith("num_batches_tracked"):
