@@ -32,12 +32,10 @@ Fit = Callable[[dict[str, Any]], None]
 
 class LongTailCheckpointer(DetectionCheckpointer):
     """
-    Detectron2's checkpointer, which also keeps a description of the classifier, the names and
-    category ids of its classes, so that predicting takes no dataset, and a description of the
-    training set. The functions of ``start_and_resume.py`` compare them with the run's own.
-
-    A checkpoint appears under its name when it is whole, and never with weights that are not
-    finite, so that there is always a good one to go on from.
+    Detectron2's checkpointer, which also keeps a description of the classifier and the training
+    set, which ``start_and_resume.py`` compares with the run's own, and the names and category ids
+    of the classes, so that predicting takes no dataset. A checkpoint appears under its name when it
+    is whole, and never with weights that are not finite.
     """
 
     def __init__(

@@ -1,6 +1,5 @@
 """Checkpoints as files, which may be damaged or written to harm: read, found again and pruned."""
 
-import contextlib
 import logging
 import os
 import pickle
@@ -180,6 +179,4 @@ def _read_tag(folder: str) -> str:
 
 
 def _listing(folder: str) -> list[str]:
-    with contextlib.suppress(OSError):
-        return os.listdir(folder)
-    return []
+    return os.listdir(folder) if os.path.isdir(folder) else []

@@ -112,12 +112,7 @@ class SampleCountsSummary(HookBase):
         class_names: list[str] | None,
         output_dir: str,
     ):
-        """
-        Args:
-            period: in iterations; 0 for after training only.
-            statistics, class_names: of the training set; K names, if known.
-            output_dir: folder for the file.
-        """
+        """``period`` is in iterations; 0 for after training only."""
         self.period = period
         self.statistics = statistics
         self.class_names = class_names

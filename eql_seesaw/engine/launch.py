@@ -154,7 +154,7 @@ def _run(main: Main, args: argparse.Namespace, placement: Placement) -> None:
             raise
         raise RankLost(
             f"another rank did not answer within {args.timeout:g} minutes, or has ended "
-            f"({_first_line(error)}); its log may say why; if it only needs longer, raise "
+            f"({last_line(error)}); its log may say why; if it only needs longer, raise "
             "--timeout MINUTES"
         ) from error
     finally:
@@ -193,8 +193,3 @@ def join_ranks(placement: Placement, timeout: timedelta) -> None:
 def is_of_collective(error: RuntimeError) -> bool:
     """Of errors that torch raises where another rank stalls or has ended."""
     return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl", str(error), re.I))
-
-
-def _first_line(error: RuntimeError) -> str:
-    """Without the place in torch's sources."""
-    return re.sub(r"^\[\S+:\d+\] ", "", str(error).strip().splitlines()[0]).rstrip(". ")

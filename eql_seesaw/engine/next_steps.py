@@ -14,8 +14,6 @@ from .evaluation import inference_folder
 
 logger = logging.getLogger(__name__)
 
-TRAIN_MODULE = os.path.join(PACKAGE, "train.py")
-
 
 def log_next_steps(cfg: CfgNode) -> None:
     """Log which of a finished run's files are worth looking at, and commands to go on with."""
@@ -37,7 +35,7 @@ def log_next_steps(cfg: CfgNode) -> None:
         for path in (sys.executable, os.path.abspath(sys.argv[0]))
     )
     # Started by python -m, which then has the module's file there.
-    is_module = os.path.abspath(sys.argv[0]) == TRAIN_MODULE
+    is_module = os.path.abspath(sys.argv[0]) == os.path.join(PACKAGE, "train.py")
     program = [python, "-m", "eql_seesaw.train"] if is_module else [python, script]
     # Detectron2 writes the whole config there, overrides included.
     config = ["--config-file", os.path.join(output_dir, "config.yaml")]

@@ -20,12 +20,12 @@ SECONDS_TO_BE_STALE = 3600.0
 @contextlib.contextmanager
 def hold_output_dir(folder: str, eval_only: bool) -> Iterator[None]:
     """
-    Make OUTPUT_DIR, and keep other trainings out of it in the meantime. An evaluation needs to be
-    able to write there, no more. All processes take part; the main one looks.
+    Make OUTPUT_DIR, and keep other trainings out of it in the meantime; evaluations may write there
+    too. All processes take part; the main one looks.
 
     Raises:
         OSError: the folder cannot be written to.
-        ValueError: another training runs there. Both in one line.
+        ValueError: another training runs there.
     """
     error = lock = None
     if comm.is_main_process():

@@ -30,7 +30,7 @@ class Placement:
 
     @property
     def is_started(self) -> bool:
-        """True where the processes of this machine run already, this one being one of them."""
+        """True where the processes of this machine run already."""
         return self.launcher != "train_net.py" or self.world_size == 1
 
     @property

@@ -103,16 +103,13 @@ def resume_run(checkpointer: LongTailCheckpointer, may_have_changed: bool = Fals
             raise CheckpointError(
                 f"{changes}; set SOLVER.RESUME_CHANGED True to go on all the same"
             )
-        result = "it goes on"
+        anew = "it "
         if difference:
-            result = (
-                "the classifier, the loss's statistics and the optimizer start anew, and the rest "
-                "goes on"
-            )
+            anew = "the classifier, the loss's statistics and the optimizer start anew, the rest "
             _remove(weights, lambda key: _is_classifier(key) or _is_gradient_statistic(key))
             # It may be of other parameters.
             checkpoint.get("trainer", {}).get("_trainer", {}).pop("optimizer", None)
-        checkpointer.logger.warning(f"{changes}; as SOLVER.RESUME_CHANGED allows, {result}")
+        checkpointer.logger.warning(f"{changes}; as SOLVER.RESUME_CHANGED allows, {anew}goes on")
 
     checkpointer.load(path, fit=fit)
     if not may_have_changed:

@@ -35,8 +35,8 @@ class AccumulatingTrainer(SimpleTrainer):
     Attributes:
         asked_to_stop (bool): set it to ask all processes to stop; true in each of them after the
             step in which one was asked.
-        unreadable (list[str]): what this process skipped in the step's images, one line each.
-        num_unreadable (int): as many as there were in all processes.
+        unreadable (list[str]): what this process skipped in the step's images, one line each;
+            num_unreadable (int) as many as there were in all processes.
     """
 
     def __init__(

@@ -45,8 +45,7 @@ logger = logging.getLogger(__name__)
 class LongTailTrainer(DefaultTrainer):
     """
     Trains a model with the loss of MODEL.ROI_BOX_HEAD.CLS_LOSS, on GPUs or CPUs, and evaluates it
-    as LVIS does: AP of rare, common and frequent classes in the log, in ``metrics.json`` and in
-    TensorBoard, and per-category AP and pictures under ``OUTPUT_DIR/inference``.
+    as LVIS does.
     """
 
     iter: int
