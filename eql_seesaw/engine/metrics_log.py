@@ -56,8 +56,8 @@ class ResumableJSONWriter(JSONWriter):
 
 class MetricsWindow(HookBase):
     """
-    Keeps in the checkpoint what the next lines of metrics.json will be made of besides the steps to
-    come: the metrics of the last ``PERIOD`` steps, and accuracies not logged yet.
+    Keeps in the checkpoint what the next lines of metrics.json will be made of too: the metrics of
+    the last ``PERIOD`` steps, and accuracies not logged yet.
     """
 
     def __init__(self, model: nn.Module):

@@ -95,8 +95,7 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
     if not missing:
         rank, world_size, local_rank, size = (int(environ[name]) for name in TORCHRUN_VARIABLES)
         return Placement("torchrun", rank, world_size, local_rank, size, "env://")
-    # Not in the script of sbatch nor in the shell of salloc or ``srun --pty bash``, which may start
-    # processes as on any machine.
+    # Not set in a script of sbatch or a shell of salloc, and 1 in one of ``srun --pty bash``.
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return Placement(
             "srun",

@@ -155,11 +155,10 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
         with atomic_file(path) as f:
             f.write(cfg.dump())
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
-    if not args.eval_only:
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     gpu = "" if cfg.MODEL.DEVICE == "cpu" else f" ({torch.cuda.get_device_name()})"
     logger.info(f"{args.placement.describe()}{gpu}")
     if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         logger.info(describe_step(cfg, images_of_pass(cfg)))
         scaling = describe_scaling(merge_config(args.config_file, args.opts), cfg)
         if scaling:
