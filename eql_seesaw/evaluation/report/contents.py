@@ -17,20 +17,10 @@ ROW_NAMES = {
 }
 # Heading of columns, then metric and the column's own heading.
 METRICS = {
-    "AP": {
-        "AP": "all",
-        "APr": "rare",
-        "APc": "common",
-        "APf": "freq.",
-        "AP50": "50",
-        "AP75": "75",
-        "APs": "small",
-        "APm": "medium",
-        "APl": "large",
-    },
-    "AR": {"AR": "all", "ARr": "rare", "ARc": "common", "ARf": "freq."},
-    "ECE": {"ECE": "all", "ECEr": "rare", "ECEc": "common", "ECEf": "freq."},
+    name: {name: "all", f"{name}r": "rare", f"{name}c": "common", f"{name}f": "freq."}
+    for name in ("AP", "AR", "ECE")
 }
+METRICS["AP"] |= {"AP50": "50", "AP75": "75", "APs": "small", "APm": "medium", "APl": "large"}
 
 
 def decimal(value: float | None) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 import jinja2
 
 from ...atomic_write import atomic_file
-from ...data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IMAGES
-from ..matches import CONFUSION_SCORE, IOU_THRESHOLD
+from ...data import frequency_groups
+from .. import matches
 from ..result import Result
 from . import charts, contents
 from .examples import MAX_DRAWN, draw_examples
-from .numbers import GROUPS, IOU_TYPES, Numbers
+from .numbers import IOU_TYPES, Numbers
 
 
 def write_report(
@@ -97,17 +97,6 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(decimal=contents.decimal, whole=contents.whole)
-    environment.globals.update(
-        charts=charts,
-        metrics=contents.METRICS,
-        row_names=contents.ROW_NAMES,
-        difference=contents.difference,
-        group_names=GROUP_NAMES,
-        all_groups=GROUPS,
-        rare_max=RARE_MAX_IMAGES,
-        common_max=COMMON_MAX_IMAGES,
-        iou_threshold=IOU_THRESHOLD,
-        confusion_score=CONFUSION_SCORE,
-        max_drawn=MAX_DRAWN,
-    )
+    environment.globals.update(charts=charts, contents=contents, matches=matches)
+    environment.globals.update(frequency_groups=frequency_groups, max_drawn=MAX_DRAWN)
     return environment.get_template("index.html.jinja")
