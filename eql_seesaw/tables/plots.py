@@ -1,4 +1,4 @@
-"""Pictures of the tables."""
+"""Pictures of the tables. Each function writes ``path``, a PNG file in a folder that exists."""
 
 import contextlib
 import math
@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Transform
 
 from ..atomic_write import atomic_file
 from ..data.frequency_groups import (
@@ -65,20 +64,20 @@ STYLE = {
     "axes.spines.right": False,
     "axes.edgecolor": "0.4",
     "figure.labelsize": 10,
+    "figure.titlesize": 9,
     "legend.frameon": False,
     # "$" in a label is no formula.
     "text.parse_math": False,
 }
-PUBLISHED: dict[str, Any] = {
-    "marker": "D",
-    "markersize": 7,
-    "color": "0.35",
-    "markerfacecolor": "white",
-}
+# Styles of marks, lines and texts.
+PUBLISHED: dict[str, Any] = {"marker": "D", "markersize": 7, "color": "0.35"}
+PUBLISHED |= {"markerfacecolor": "white", "linestyle": ""}
 SEEDS: dict[str, Any] = {"marker": "o", "markersize": 3.5, "color": "0.2", "linestyle": ""}
 SEEDS |= {"markerfacecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
-SPREAD = "bars: ± standard deviation, small dots: the seeds"
 BORDER: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": ":", "zorder": 0}
+NOT_KNOWN: dict[str, Any] = {"color": "0.5", "ha": "center", "va": "center"}
+CAPTION: dict[str, Any] = {"color": "0.35", "x": 0.01, "ha": "left"}
+SPREAD = "bars: ± standard deviation, small dots: the seeds"
 # Of the smoothed AP, in decades of training images; of smoothed ratios, in shares of all classes.
 AP_KERNEL, RATIO_KERNEL = 0.3, 0.05
 
@@ -99,7 +98,6 @@ def draw_rows(
     Args:
         rows: at least one, drawn from top to bottom.
         unit: of the numbers, for the caption.
-        path: the PNG file to write, in a folder that exists.
         with_published: draw published numbers below measured ones.
     """
     height = (0.55 if with_published else 0.42) * len(rows) + 0.6
@@ -120,11 +118,11 @@ def draw_rows(
         note = f"{unit}, {_seeds_text(counts)}" if counts else unit
         if max(counts, default=0) > 1:
             note += f", {SPREAD}"
-        _write_caption(figure, note)
+        figure.suptitle(note, **CAPTION)
         if with_published:
             handles = [
                 Line2D([], [], marker="o", color=OTHER_COLOR, linestyle=""),
-                Line2D([], [], linestyle="", **PUBLISHED),
+                Line2D([], [], **PUBLISHED),
             ]
             labels = ["measured (above)", "published (below)"]
             figure.legend(handles, labels, loc="outside lower right", ncols=2)
@@ -150,7 +148,7 @@ def _draw_row(axes: Axes, y: float, row: MeasuredRow, column: str, with_publishe
         axes.plot([mean], [y], "o", color=color, markersize=7)
         axes.annotate(f"{mean:.1f}", (mean, y), xytext=(0, 6), **place)
     elif published is None:
-        _write(axes, 0.5, y, "n/a", transform=axes.get_yaxis_transform())
+        axes.text(0.5, y, "n/a", transform=axes.get_yaxis_transform(), **NOT_KNOWN)
 
 
 def _set_equal_spans(panels: Sequence[Axes]) -> None:
@@ -172,7 +170,6 @@ def draw_gains(pairs: Sequence[tuple[MeasuredRow, MeasuredRow]], path: str | os.
 
     Args:
         pairs: rows with their baselines.
-        path: the PNG file to write, in a folder that exists.
     """
     lines: dict[str, list[tuple[MeasuredRow, MeasuredRow]]] = {}
     for row, baseline in sorted(pairs, key=lambda pair: pair[0].imbalance):
@@ -219,7 +216,6 @@ def draw_ap_by_images(methods: Sequence[MeasuredRow], unit: str, path: str | os.
     Args:
         methods: at least one.
         unit: of the numbers, such as "box AP".
-        path: the PNG file to write, in a folder that exists.
     """
     curves = []
     for method in methods:
@@ -253,7 +249,6 @@ def draw_gradient_ratios(methods: Sequence[MeasuredRow], path: str | os.PathLike
 
     Args:
         methods: at least one, all with recorded gradients.
-        path: the PNG file to write, in a folder that exists.
     """
     curves, sorted_ratios = [], []
     for method in methods:
@@ -329,8 +324,8 @@ def _class_figure(
             axes.plot(x, own, color=color, linewidth=2.5)
             axes.set_title(textwrap.fill(method.label, 28), fontweight="bold", loc="left")
             if not len(x):
-                _write(axes, 0.5, 0.5, "n/a", transform=axes.transAxes)
-        _write_caption(figure, note)
+                axes.text(0.5, 0.5, "n/a", transform=axes.transAxes, **NOT_KNOWN)
+        figure.suptitle(note, **CAPTION)
         yield figure, panels
 
 
@@ -362,14 +357,6 @@ def _smoothed(x: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
     """Means of neighbours, weighted by a Gaussian of their distance in x."""
     weights = np.exp(-0.5 * (np.subtract.outer(x, x) / width) ** 2)
     return weights @ y / weights.sum(axis=1)
-
-
-def _write(axes: Axes, x: float, y: float, text: str, transform: Transform) -> None:
-    axes.text(x, y, text, transform=transform, color="0.5", ha="center", va="center")
-
-
-def _write_caption(figure: Figure, text: str) -> None:
-    figure.suptitle(text, fontsize=9, color="0.35", x=0.01, ha="left")
 
 
 def _seeds_text(counts: Collection[int]) -> str:
