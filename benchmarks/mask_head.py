@@ -105,7 +105,8 @@ def results(model: nn.Module, image: dict) -> list[dict]:
     """An image's detections as results of LVIS evaluation, as our evaluation gets them."""
     with torch.no_grad():
         instances = with_rles(model)([image])[0]["instances"]
-    return Detections.from_instances(1, instances, lambda k: k + 1).to_results()
+    category_ids = np.arange(1, model.roi_heads.num_classes + 1)
+    return Detections.from_instances(1, instances, category_ids).to_results()
 
 
 def their_results(model: nn.Module, image: dict) -> list[dict]:

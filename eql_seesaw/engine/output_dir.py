@@ -2,19 +2,14 @@
 
 import contextlib
 import fcntl
-import glob
 import os
 from collections.abc import Iterator
 from typing import IO
 
 from detectron2.utils import comm
 
-from ..evaluation.results_file import remove_stale
-
 # Locked for as long as a training runs; empty.
 LOCK = ".lock"
-# An evaluation writes more often than that; it may run beside another, or beside a training.
-SECONDS_TO_BE_STALE = 3600.0
 
 
 @contextlib.contextmanager
@@ -54,6 +49,4 @@ def _prepare(folder: str, eval_only: bool) -> IO:
         ) from None
     except OSError:
         pass  # a file system that has no locks
-    for inference in glob.glob(os.path.join(glob.escape(folder), "inference*", "*")):
-        remove_stale(inference, SECONDS_TO_BE_STALE if eval_only else 0.0)
     return lock

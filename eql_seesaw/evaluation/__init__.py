@@ -1,18 +1,18 @@
 """LVIS evaluation: AP of rare, common and frequent classes, with its table, files and pictures."""
 
 from .ground_truth import load_ground_truth
-from .lvis_evaluation import evaluate_lvis
+from .lvis_evaluation import LVISEvaluation
 from .lvis_evaluator import LongTailLVISEvaluator
 from .lvis_result import LVISResult
 from .pictures import draw_pictures
-from .results_table import results_table
+from .result import results_table
 from .rle_postprocessing import with_rles
 
 __all__ = [
+    "LVISEvaluation",
     "LVISResult",
     "LongTailLVISEvaluator",
     "draw_pictures",
-    "evaluate_lvis",
     "load_ground_truth",
     "results_table",
     "with_rles",

@@ -23,6 +23,7 @@ from ..data.annotation_file import image_file_name
 from ..data.register import find_dataset, register_datasets, register_instances
 from ..data.training_set import class_statistics
 from .lvis_evaluator import LongTailLVISEvaluator
+from .result import Result
 from .results_file import ResultsFile
 from .show import show_evaluation
 
@@ -51,9 +52,8 @@ def main() -> None:
             fixed_ap=cfg.TEST.FIXED_AP,
             boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
-        evaluate(evaluator, results, MetadataCatalog.get(dataset_name))
-    assert evaluator.result is not None, "evaluated here"
-    show_evaluation(cfg, evaluator.result, output_dir)
+        result = evaluate(evaluator, results, MetadataCatalog.get(dataset_name))
+    show_evaluation(cfg, result, output_dir)
     logger.info(f"All files are in {output_dir}")
 
 
@@ -96,7 +96,7 @@ def register_dataset(cfg: CfgNode, args: argparse.Namespace) -> str:
     return args.dataset
 
 
-def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata: Metadata) -> dict:
+def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata: Metadata) -> Result:
     """Feed a file of detections to an evaluator, and evaluate."""
     images = evaluator.ground_truth["images"]
     results.check_ids(
@@ -106,21 +106,18 @@ def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata: M
     )
     for doubt in results.doubts(images):
         logger.warning(f"{results.path}: {doubt}")
-    evaluator.reset()
     # Millions of objects that stay: the garbage collector need not look at them again and again.
     gc.collect()
     gc.freeze()
     image_root = metadata.get("image_root")
-    try:
-        for image in tqdm(images, "Evaluating", disable=None, unit="image"):
-            file_name = os.path.join(image_root, image_file_name(image)) if image_root else None
-            detections = results.detections(image["id"])
-            size = image["height"], image["width"]
-            evaluator.add(detections.with_compressed_masks(*size), file_name)
-        return evaluator.evaluate()
-    except ValueError:
-        evaluator.reset()  # its temporary file is gone with this
-        raise
+    for image in tqdm(images, "Evaluating", disable=None, unit="image"):
+        file_name = os.path.join(image_root, image_file_name(image)) if image_root else None
+        detections = results.detections(image["id"])
+        size = image["height"], image["width"]
+        evaluator.add(detections.with_compressed_masks(*size), file_name)
+    evaluator.evaluate()
+    assert evaluator.result is not None, "evaluated here"
+    return evaluator.result
 
 
 if __name__ == "__main__":

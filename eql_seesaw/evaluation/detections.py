@@ -1,19 +1,15 @@
 """The detections of one image, as columns."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from detectron2.structures import BitMasks, BoxMode, Instances
+import pycocotools.mask as mask_util
+from detectron2.structures import BoxMode, Instances
 from hotcoco import mask as hotcoco_mask
 
 from ..data.annotation_entries import compressed_rle
-from .mask_encoding import encode_masks
-
-REGIONS = {"bbox": "bbox", "segm": "segmentation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,37 +40,20 @@ class Detections:
             image_id: of all ``results``.
             results: in LVIS's results format, with "category_id", "score" and, for "bbox", "bbox"
                 (x, y, width, height), for "segm", "segmentation" (compressed RLE).
-            iou_types: of "bbox" and "segm", what is needed.
-
-        Raises:
-            ValueError: a detection lacks a key, or its box is not four numbers.
+            iou_types: of "bbox" and "segm", what is taken.
         """
-        regions = [REGIONS[iou_type] for iou_type in iou_types]
-        for result in results:
-            for key in ("category_id", "score", *regions):
-                if key not in result:
-                    raise ValueError(f"Detection in image {image_id!r} has no {key!r}.")
-            if "bbox" in regions and len(result["bbox"]) != 4:
-                raise ValueError(
-                    f"Detection in image {image_id!r} has bbox {result['bbox']}; expected "
-                    "[x, y, width, height]."
-                )
         boxes = masks = None
-        if "bbox" in regions:
+        if "bbox" in iou_types:
             boxes = np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4)
-        if "segmentation" in regions:
+        if "segm" in iou_types:
             masks = [result["segmentation"] for result in results]
-        return cls(
-            image_id,
-            np.array([result["category_id"] for result in results], np.int64),
-            np.array([result["score"] for result in results], np.float64),
-            boxes,
-            masks,
-        )
+        category_ids = np.array([result["category_id"] for result in results], np.int64)
+        scores = np.array([result["score"] for result in results], np.float64)
+        return cls(image_id, category_ids, scores, boxes, masks)
 
     @classmethod
     def from_instances(
-        cls, image_id: int, instances: Instances, category_id: Callable[[int], int]
+        cls, image_id: int, instances: Instances, category_ids: np.ndarray
     ) -> "Detections":
         """
         Detections of Detectron2's ``Instances``, to the bit as ``instances_to_coco_json`` has them.
@@ -84,15 +63,14 @@ class Detections:
             instances: on any device, with ``pred_boxes``, ``scores``, ``pred_classes`` and,
                 where there are masks, ``pred_masks``, (N, H, W), or ``pred_rles``, a list of
                 compressed RLE.
-            category_id: of a contiguous class.
+            category_ids: int64 (K,), of the contiguous classes.
         """
         boxes = instances.pred_boxes.tensor.cpu()
         boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-        classes = instances.pred_classes.tolist()
         return cls(
             image_id,
-            np.array([category_id(k) for k in classes], np.int64),
-            np.array(instances.scores.tolist(), np.float64),
+            category_ids[instances.pred_classes.cpu().numpy()],
+            instances.scores.cpu().double().numpy(),
             boxes.double().numpy(),
             _rles(instances),
         )
@@ -136,7 +114,7 @@ class Detections:
         if self.masks is None:
             return self
         try:
-            masks = [compressed_rle(mask, height, width) for mask in self.masks]
+            masks = [as_text(compressed_rle(mask, height, width)) for mask in self.masks]
         except Exception as error:  # pycocotools raises what it meets
             raise ValueError(
                 f"Detection in image {self.image_id!r} has a 'segmentation' that is neither "
@@ -144,47 +122,23 @@ class Detections:
             ) from None
         return dataclasses.replace(self, masks=masks)
 
-    @functools.cached_property
-    def box_areas(self) -> np.ndarray:
-        """float64 (N,), in pixels."""
-        assert self.boxes is not None, "there are masks only"
-        return self.boxes[:, 2] * self.boxes[:, 3]
-
-    @functools.cached_property
-    def mask_areas(self) -> np.ndarray:
+    def areas(self, iou_type: str) -> np.ndarray:
         """
-        float64 (N,), in pixels.
+        float64 (N,), in pixels, of the boxes ("bbox") or the masks ("segm").
 
         Raises:
             ValueError: a mask is broken.
         """
-        masks: Any = self.masks  # None is a TypeError, as what is broken may be
+        if iou_type == "bbox":
+            assert self.boxes is not None, "there are masks only"
+            return self.boxes[:, 2] * self.boxes[:, 3]
+        masks: Any = self.masks
         try:
             return np.array(hotcoco_mask.area(masks), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Detection in image {self.image_id!r} has a broken mask: {error}"
             ) from None
-
-    def check(self, category_ids: Collection[int]) -> None:
-        """
-        Args:
-            category_ids: of the ground truth.
-
-        Raises:
-            ValueError: a category id is unknown, or a score or box is not finite. In one line.
-        """
-        where = f"Detection in image {self.image_id!r}"
-        for category_id in np.unique(self.category_ids).tolist():
-            if category_id not in category_ids:
-                raise ValueError(f"{where}: the ground truth has no category id {category_id!r}.")
-        for i in np.flatnonzero(~np.isfinite(self.scores)):
-            raise ValueError(
-                f"{where} of category {self.category_ids[i]} has score {self.scores[i]}."
-            )
-        if self.boxes is not None:
-            for box in self.boxes[~np.isfinite(self.boxes).all(axis=1)].tolist():
-                raise ValueError(f"{where} has bbox {box}; expected finite numbers.")
 
     def counted(
         self,
@@ -193,11 +147,20 @@ class Detections:
         image: Mapping[str, Any],
         objects: Sequence[Mapping[str, Any]],
     ) -> "Detections":
+        """The detections of :meth:`indices_that_count`."""
+        return self.select(self.indices_that_count(iou_type, max_detections, image, objects))
+
+    def indices_that_count(
+        self,
+        iou_type: str,
+        max_detections: int,
+        image: Mapping[str, Any],
+        objects: Sequence[Mapping[str, Any]],
+    ) -> np.ndarray:
         """
         The detections that LVIS evaluation takes: the ``max_detections`` highest scores, and of
         those the ones that have an area and a class that was verified in the image. In this order,
-        as in the official code: an empty mask takes a place from another detection. Highest score
-        first.
+        as in the official code: an empty mask takes a place from another detection.
 
         Args:
             iou_type: "bbox" or "segm".
@@ -206,35 +169,25 @@ class Detections:
             objects: annotations of the image; with the negatives they say which classes were
                 verified.
 
+        Returns:
+            int64 (n,), highest score first; of tied ones in their own order.
+
         Raises:
-            ValueError: as :meth:`check_masks`, of a mask among them.
+            ValueError: a mask among them is no compressed RLE of the image's size, or is broken.
         """
         verified = {a["category_id"] for a in objects if a["area"] > 0}
         verified.update(image["neg_category_ids"])
-        # Beside a box, all engines take the box's area for the mask's.
-        unused: dict[str, Any] = {"bbox": {"masks": None}, "segm": {"boxes": None}}[iou_type]
-        detections = dataclasses.replace(self, **unused)
-        # Stable, so that of tied detections the first ones stay.
         indices = np.argsort(-self.scores, kind="stable")
         indices = indices if max_detections < 0 else indices[:max_detections]
         is_verified = [k in verified for k in self.category_ids[indices].tolist()]
-        detections = detections.select(indices[is_verified])
-        if iou_type == "bbox":
-            return detections.select(np.flatnonzero(detections.box_areas > 0))
-        detections.check_masks((image["height"], image["width"]))
-        has_area = np.flatnonzero(detections.mask_areas > 0)
-        counted = detections.select(has_area)
-        # Not to be computed again.
-        vars(counted)["mask_areas"] = detections.mask_areas[has_area]
-        return counted
+        indices = indices[is_verified]
+        chosen = self.select(indices)
+        if iou_type == "segm":
+            chosen._check_masks([image["height"], image["width"]])
+        return indices[chosen.areas(iou_type) > 0]
 
-    def check_masks(self, image_size: Sequence[int]) -> None:
-        """
-        Raises:
-            ValueError: a mask is no compressed RLE of the image's (height, width), or is broken.
-        """
-        where, size = f"Detection in image {self.image_id!r}", list(image_size)
-        masks: Any = self.masks
+    def _check_masks(self, image_size):
+        where, masks = f"Detection in image {self.image_id!r}", self.masks
         try:
             sizes = [list(mask["size"]) for mask in masks]
             has_counts = {type(mask["counts"]) for mask in masks} <= {str, bytes}
@@ -242,12 +195,12 @@ class Detections:
             has_counts = False
         if not has_counts:
             raise ValueError(f"{where} has a 'segmentation' that is no compressed RLE.")
-        if sizes != [size] * len(sizes):
-            wrong = next(other for other in sizes if other != size)
-            raise ValueError(
-                f"{where} has a mask of size {wrong}, but the image is {size} (height, width)."
-            )
-        _ = self.mask_areas  # an error if one is broken; kept for whoever needs them
+        for size in sizes:
+            if size != image_size:
+                raise ValueError(
+                    f"{where} has a mask of size {size}, but the image is {image_size} "
+                    "(height, width)."
+                )
 
 
 def _rles(instances):
@@ -255,5 +208,11 @@ def _rles(instances):
         return instances.pred_rles
     if not instances.has("pred_masks"):
         return None
-    masks = instances.pred_masks
-    return encode_masks(masks.tensor if isinstance(masks, BitMasks) else torch.as_tensor(masks))
+    masks = instances.pred_masks.cpu().numpy()
+    return [as_text(mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))) for mask in masks]
+
+
+def as_text(rle: dict[str, Any]) -> dict[str, Any]:
+    """A compressed RLE of pycocotools as JSON has it."""
+    counts = rle["counts"]
+    return {**rle, "counts": counts.decode()} if isinstance(counts, bytes) else rle

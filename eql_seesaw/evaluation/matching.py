@@ -1,17 +1,17 @@
-"""Matching of detections and objects by the LVIS rules, once for all that is made of it."""
+"""Matching of an image's detections and objects by the LVIS rules."""
 
-import pickle
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from hotcoco import mask as hotcoco_mask
 
+from ..data.annotation_entries import compressed_rle
 from .boundary import boundary_ious
 from .detections import Detections
-from .lvis_result import AREA_RANGES, IOU_THRESHOLDS, LVISResult, precision_and_recall
-from .matches import CONFUSION_SCORE, Matches
+from .lvis_result import AREA_RANGES, IOU_THRESHOLDS
+from .matches import CONFUSION_SCORE
 
 # A set of pairs (area range, IoU threshold) is an integer with a bit for each, so that all are
 # matched at once. The lowest bits are of all areas, the lowest one of the IoU threshold 0.5.
@@ -22,13 +22,14 @@ ALL_AREAS, ALL_AREAS_IOU_50 = 0, 1
 # Pairs whose IoU threshold is among the first n, for n from 0 to 10.
 REACHED = [sum(((1 << n) - 1) << int(a) for a in AREA_SHIFTS) for n in range(NUM_IOUS + 1)]
 
-# A detection that counts, once its image is matched, and the pairs for which it is right and wrong;
-# where it is neither, it does not count.
+# A detection, once its image is matched, and the pairs for which it is right and wrong; where it is
+# neither, it does not count.
 DETECTION = np.dtype(
     [
         ("image_id", np.int64),
         ("class", np.int32),
         ("score", np.float64),
+        ("counts", np.bool_),  # among the highest scores of its image, and verified there
         ("annotation_id", np.int64),  # the object that it found at an IoU of 0.5, or 0
         ("right", np.uint64),
         ("wrong", np.uint64),
@@ -46,181 +47,116 @@ OBJECT = np.dtype(
 )
 
 
-class Matching:
+def match_image(
+    image: Mapping[str, Any],
+    objects: Sequence[Mapping[str, Any]],
+    detections: Detections,
+    iou_type: str,
+    classes: Mapping[int, int],
+    max_detections: int,
+    keep_all: bool = False,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
     """
-    Matching of one kind of region, image by image.
+    Args:
+        image: with "id", "height", "width" and LVIS's two lists of category ids.
+        objects: annotations of the image, with ids from 1.
+        detections: of the image.
+        iou_type: "bbox", "segm", or "boundary" (see :func:`.boundary.boundary_ious`).
+        classes: index of each category id.
+        max_detections: that count per image, over all its classes; -1 for all.
+        keep_all: also match detections beyond ``max_detections``, and return those that can be
+            neither right nor wrong, too. Whoever comes first is not touched by it.
 
-    IoUs of an image are computed once, by hotcoco. AP, AR, calibration, confusions and the report
-    are made of the outcome, 44 bytes a detection, which processes can merge: the numbers are the
-    same, to the bit, in whatever order and by however many processes images were added.
+    Returns:
+        ``DETECTION`` records in descending order of score, those that count or all; ``OBJECT``
+        records; and confusions: for each detection of another class than the object that it covers
+        best, that object's class and its own.
+
+    Raises:
+        ValueError: a mask does not fit its image.
     """
+    region = "bbox" if iou_type == "bbox" else "segm"
+    detections = detections.select(np.argsort(-detections.scores, kind="stable"))
+    limit = len(detections.scores) if max_detections < 0 else max_detections
+    counted = detections.indices_that_count(region, -1 if keep_all else limit, image, objects)
+    # The official code takes no notice of objects without area.
+    objects = [annotation for annotation in objects if annotation["area"] > 0]
+    records = np.zeros(len(detections.scores), DETECTION)
+    records["image_id"] = image["id"]
+    records["class"] = [classes[k] for k in detections.category_ids.tolist()]
+    records["score"] = detections.scores
+    is_within_limit = counted < limit
+    records["counts"][counted] = is_within_limit
 
-    def __init__(self, categories: Sequence[dict[str, Any]], iou_type: str, max_detections: int):
-        """
-        Args:
-            categories: of the ground truth, with "frequency", in ascending order of id.
-            iou_type: "bbox", "segm", or "boundary" (see :func:`.boundary.boundary_ious`).
-            max_detections: that count per image, over all its classes; -1 for all.
-        """
-        self._categories = categories
-        self._iou_type = iou_type
-        self._max_detections = max_detections
-        self._classes = {category["id"]: k for k, category in enumerate(categories)}
-        self._detections = [np.empty(0, DETECTION)]
-        self._objects = [np.empty(0, OBJECT)]
-        self._confusions: Counter[tuple[int, int]] = Counter()
+    chosen = detections.select(counted)
+    own_classes = records["class"][counted]
+    gt_classes = np.array([classes[a["category_id"]] for a in objects], np.int32)
+    is_same_class = own_classes[:, None] == gt_classes
+    ious = _ious(image, objects, chosen, is_same_class, iou_type)
+    areas = np.array([a["area"] for a in objects], dtype=np.float64)
+    ignored = np.array([bool(a.get("ignore")) for a in objects], dtype=bool)
+    to_find = _in_area_ranges(areas) & ~ignored[:, None]
+    found, right, object_indices = _match(np.where(is_same_class, ious, 0), _pairs(to_find))
 
-    def add(
-        self, image: dict[str, Any], objects: Sequence[dict[str, Any]], detections: Detections
-    ) -> None:
-        """
-        Args:
-            image: with "id", "height", "width" and LVIS's two lists of category ids. No image may
-                come twice.
-            objects: annotations of the image, with ids from 1.
-            detections: of the image.
+    is_unsure = np.isin(chosen.category_ids, image["not_exhaustive_category_ids"])
+    counts = _in_area_ranges(chosen.areas(region)) & ~is_unsure[:, None]
+    records["right"][counted], records["wrong"][counted] = right, ~found & _pairs(counts)
+    annotation_ids = np.array([a["id"] for a in objects], dtype=np.int64)
+    has_object = object_indices >= 0
+    records["annotation_id"][counted[has_object]] = annotation_ids[object_indices[has_object]]
 
-        Raises:
-            ValueError: a mask does not fit its image.
-        """
-        region = "bbox" if self._iou_type == "bbox" else "segm"
-        detections = detections.counted(region, self._max_detections, image, objects)
-        # The official code takes no notice of objects without area.
-        objects = [annotation for annotation in objects if annotation["area"] > 0]
-        classes = self._class_indices(detections.category_ids.tolist())
-        gt_classes = self._class_indices(a["category_id"] for a in objects)
-        is_same_class = classes[:, None] == gt_classes
-        ious = self._ious(image, objects, detections, is_same_class)
-        to_find = _to_find(objects)
-        found, right, object_indices = _match(np.where(is_same_class, ious, 0), _pairs(to_find))
+    gt_records = np.empty(len(objects), OBJECT)
+    gt_records["image_id"], gt_records["class"] = image["id"], gt_classes
+    gt_records["annotation_id"] = annotation_ids
+    gt_records["score"] = np.nan
+    finds = has_object & is_within_limit
+    gt_records["score"][object_indices[finds]] = chosen.scores[finds]
+    gt_records["to_find"] = to_find
 
-        is_unsure = np.isin(detections.category_ids, image["not_exhaustive_category_ids"])
-        areas = detections.box_areas if region == "bbox" else detections.mask_areas
-        counts = _in_area_ranges(areas) & ~is_unsure[:, None]
-        records = np.empty(len(classes), DETECTION)
-        records["image_id"], records["class"] = image["id"], classes
-        records["score"] = detections.scores
-        records["right"], records["wrong"] = right, ~found & _pairs(counts)
-        annotation_ids = np.array([a["id"] for a in objects], dtype=np.int64)
-        has_object = object_indices >= 0
-        records["annotation_id"] = 0
-        records["annotation_id"][has_object] = annotation_ids[object_indices[has_object]]
-        self._detections.append(records)
-
-        gt_records = np.empty(len(objects), OBJECT)
-        gt_records["image_id"], gt_records["class"] = image["id"], gt_classes
-        gt_records["annotation_id"] = annotation_ids
-        gt_records["score"] = np.nan
-        gt_records["score"][object_indices[has_object]] = detections.scores[has_object]
-        gt_records["to_find"] = to_find
-        self._objects.append(gt_records)
-        is_sure = (detections.scores >= CONFUSION_SCORE) & ~is_unsure
-        # By class, as hotcoco has them: of tied scores the first counts, of tied IoUs the last.
-        order = np.lexsort((classes, -detections.scores))
-        order = order[is_sure[order]]
-        gt_order = np.argsort(gt_classes, kind="stable")[::-1]
-        self._count_confusions(ious[order][:, gt_order], classes[order], gt_classes[gt_order])
-
-    def state(self) -> bytes:
-        """All that was added, for :meth:`merge` in another process."""
-        return pickle.dumps(
-            (np.concatenate(self._detections), np.concatenate(self._objects), self._confusions)
-        )
-
-    def merge(self, states: Iterable[bytes]) -> None:
-        """Add the images of others with the same arguments."""
-        for state in states:
-            detections, objects, confusions = pickle.loads(state)
-            self._detections.append(detections)
-            self._objects.append(objects)
-            self._confusions += confusions
-
-    def result(self) -> LVISResult:
-        """LVIS's numbers of all images that were added."""
-        detections, objects = np.concatenate(self._detections), np.concatenate(self._objects)
-        num_objects = np.zeros((len(self._categories), len(AREA_RANGES)), dtype=np.int64)
-        np.add.at(num_objects, objects["class"], objects["to_find"])
-        # Equal scores count in the order of image ids.
-        order = np.lexsort((detections["image_id"], -detections["score"], detections["class"]))
-        detections = detections[order]
-        ends = np.searchsorted(detections["class"], np.arange(len(num_objects)), side="right")
-        flags = (
-            (_flags(of_class["right"]), _flags(of_class["wrong"]))
-            for of_class in np.split(detections, ends[:-1])
-        )
-        arrays = precision_and_recall(flags, num_objects)
-        return LVISResult.from_arrays(*arrays, self._categories)
-
-    def matches(self) -> Matches:
-        """Detections and objects at an IoU of 0.5, as columns, in an order of their own."""
-        detections, objects = np.concatenate(self._detections), np.concatenate(self._objects)
-        objects = objects[objects["to_find"][:, ALL_AREAS]]
-        # By image and class, then as they are: by descending score.
-        detections = detections[np.lexsort((detections["class"], detections["image_id"]))]
-        objects = objects[np.lexsort((objects["class"], objects["image_id"]))]
-        is_judged = (detections["right"] | detections["wrong"]) & ALL_AREAS_IOU_50 > 0
-        confusions = [(*pair, count) for pair, count in sorted(self._confusions.items())]
-        return Matches(
-            image_ids=detections["image_id"].copy(),
-            classes=detections["class"].copy(),
-            scores=detections["score"].copy(),
-            annotation_ids=detections["annotation_id"].copy(),
-            ignored=~is_judged,
-            gt_image_ids=objects["image_id"].copy(),
-            gt_classes=objects["class"].copy(),
-            gt_annotation_ids=objects["annotation_id"].copy(),
-            gt_scores=objects["score"].copy(),
-            confusions=np.array(confusions, dtype=np.int64).reshape(-1, 3),
-        )
-
-    def _class_indices(self, category_ids):
-        return np.array([self._classes[category_id] for category_id in category_ids], np.int32)
-
-    def _ious(self, image, objects, detections, is_same_class):
-        """(D, G), of detections and objects of all classes."""
-        if not objects or not len(detections.scores):
-            return np.zeros((len(detections.scores), len(objects)))
-        no_crowds = [False] * len(objects)
-        if self._iou_type == "bbox":
-            boxes = np.array([annotation["bbox"] for annotation in objects], dtype=np.float64)
-            return hotcoco_mask.iou(detections.boxes, boxes, no_crowds)
-        size = image["height"], image["width"]
-        gt_masks = [_as_rle(annotation["segmentation"], *size) for annotation in objects]
-        ious = hotcoco_mask.iou(detections.masks, gt_masks, no_crowds)
-        if self._iou_type == "segm":
-            return ious
-        # Boundaries are costly, and cannot make a match of masks that do not overlap enough.
-        pairs = np.argwhere(is_same_class & (ious >= IOU_THRESHOLDS[0]))
-        return boundary_ious(detections.masks, gt_masks, ious, pairs, size)
-
-    def _count_confusions(self, ious, classes, gt_classes):
-        """Pairs of classes: each detection takes the object that it covers best, of any class."""
-        free = np.ones(len(gt_classes), dtype=bool)
-        for d in np.flatnonzero((ious >= IOU_THRESHOLDS[0]).any(axis=1)):
-            candidates = np.where(free, ious[d], -1)
-            g = int(candidates.argmax())
-            if candidates[g] >= IOU_THRESHOLDS[0]:
-                free[g] = False
-                if gt_classes[g] != classes[d]:
-                    self._confusions[int(gt_classes[g]), int(classes[d])] += 1
+    is_sure = is_within_limit & (chosen.scores >= CONFUSION_SCORE) & ~is_unsure
+    # By class, as hotcoco has them: of tied scores the first counts, of tied IoUs the last.
+    order = np.lexsort((own_classes, -chosen.scores))
+    order = order[is_sure[order]]
+    gt_order = np.argsort(gt_classes, kind="stable")[::-1]
+    confusions = _confusions(ious[order][:, gt_order], own_classes[order], gt_classes[gt_order])
+    return records if keep_all else records[counted], gt_records, confusions
 
 
-def _as_rle(segmentation, height, width):
-    if isinstance(segmentation, list):
-        return hotcoco_mask.merge(hotcoco_mask.frPyObjects(segmentation, height, width))
-    return segmentation
+def _ious(image, objects, detections, is_same_class, iou_type):
+    """(D, G), of detections and objects of all classes."""
+    if not objects or not len(detections.scores):
+        return np.zeros((len(detections.scores), len(objects)))
+    no_crowds = [False] * len(objects)
+    if iou_type == "bbox":
+        boxes = np.array([annotation["bbox"] for annotation in objects], dtype=np.float64)
+        return hotcoco_mask.iou(detections.boxes, boxes, no_crowds)
+    size = image["height"], image["width"]
+    gt_masks = [compressed_rle(annotation["segmentation"], *size) for annotation in objects]
+    ious = hotcoco_mask.iou(detections.masks, gt_masks, no_crowds)
+    if iou_type == "segm":
+        return ious
+    # Boundaries are costly, and cannot make a match of masks that do not overlap enough.
+    pairs = np.argwhere(is_same_class & (ious >= IOU_THRESHOLDS[0]))
+    return boundary_ious(detections.masks, gt_masks, ious, pairs, size)
+
+
+def _confusions(ious, classes, gt_classes):
+    """Pairs of classes: each detection takes the object that it covers best, of any class."""
+    pairs = []
+    free = np.ones(len(gt_classes), dtype=bool)
+    for d in np.flatnonzero((ious >= IOU_THRESHOLDS[0]).any(axis=1)):
+        candidates = np.where(free, ious[d], -1)
+        g = int(candidates.argmax())
+        if candidates[g] >= IOU_THRESHOLDS[0]:
+            free[g] = False
+            if gt_classes[g] != classes[d]:
+                pairs.append((int(gt_classes[g]), int(classes[d])))
+    return pairs
 
 
 def _in_area_ranges(areas):
     """(N,) areas to (N, A) flags; both ends of a range belong to it."""
     return (areas[:, None] >= AREA_RANGES[:, 0]) & (areas[:, None] <= AREA_RANGES[:, 1])
-
-
-def _to_find(objects):
-    """(G, A) flags: what is to be found in an area range; other objects are ignored there."""
-    areas = np.array([a["area"] for a in objects], dtype=np.float64)
-    ignored = np.array([bool(a.get("ignore")) for a in objects], dtype=bool)
-    return _in_area_ranges(areas) & ~ignored[:, None]
 
 
 def _match(ious, to_find):
@@ -275,7 +211,7 @@ def _pairs(in_areas):
     return (in_areas * of_area).sum(axis=1, dtype=np.uint64)
 
 
-def _flags(pairs):
-    """uint64 (N,) pairs to (N, A, T) of 0 and 1."""
+def flags(pairs: np.ndarray) -> np.ndarray:
+    """uint64 (N,) pairs to (N, areas, IoU thresholds) of 0 and 1."""
     bits = pairs[:, None] >> np.arange(NUM_PAIRS, dtype=np.uint64) & np.uint64(1)
     return bits.astype(np.uint8).reshape(len(pairs), len(AREA_RANGES), NUM_IOUS)

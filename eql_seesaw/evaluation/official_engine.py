@@ -1,14 +1,16 @@
 """LVIS evaluation by the official ``lvis`` package, the reference, on any numpy."""
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .detections import REGIONS
 from .lvis_result import LVISResult
+
+REGIONS = {"bbox": "bbox", "segm": "segmentation"}
 
 
 def evaluate_officially(
@@ -16,63 +18,59 @@ def evaluate_officially(
 ) -> LVISResult:
     """
     Numbers of the official package, which holds all detections and takes minutes where
-    :class:`~eql_seesaw.evaluation.matching.Matching` takes seconds; 0 without any detection.
+    :class:`.LVISEvaluation` takes seconds.
 
     Args:
-        ground_truth, results, iou_type, max_detections: as for ``evaluate_lvis``, checked.
+        ground_truth: a complete LVIS annotation dict, as ``load_ground_truth`` returns it.
+        results: in LVIS's results format; at least one.
+        iou_type: "bbox" or "segm".
+        max_detections: that count per image, over all classes; -1 for all.
 
     Raises:
         ImportError: the package, or OpenCV, which it needs, cannot be imported.
     """
+    lvis = official_package()
+
+    class GroundTruth(lvis.LVIS):  # type: ignore[name-defined]
+        """On a dict in place of a file."""
+
+        def _load_json(self, dataset):
+            return dataset
+
     # Only this IoU type's region: beside a box, it takes the box's area for the mask's.
     keys = ("image_id", "category_id", "score", REGIONS[iou_type])
     results = [{key: result[key] for key in keys} for result in results]
-    images, categories = ground_truth["images"], ground_truth["categories"]
-    # Without the images' category lists, since the package copies what it is given.
-    sizes = [{key: image[key] for key in ("id", "height", "width")} for image in images]
-    without_objects = {"images": sizes, "annotations": [], "categories": categories}
-    with official_package() as lvis:
-        official = _index(
-            lvis.LVIS,
-            {
-                # Looked up for every detection.
-                "images": [
-                    {**image, "neg_category_ids": frozenset(image["neg_category_ids"])}
-                    for image in images
-                ],
-                # The official code writes into them.
-                "annotations": [dict(annotation) for annotation in ground_truth["annotations"]],
-                "categories": categories,
-            },
-        )
-        if results:
-            detections = lvis.LVISResults(
-                _index(lvis.LVIS, without_objects), results, max_dets=max_detections
-            )
-        else:  # which its constructor cannot take
-            detections = _index(lvis.LVISResults, without_objects)
-        evaluation = lvis.LVISEval(official, detections, iou_type)
-        evaluation.params.max_dets = max_detections
-        evaluation.evaluate()
-        evaluation.accumulate()
+    # It writes into annotations, and copies what comes with the results.
+    annotations = [dict(annotation) for annotation in ground_truth["annotations"]]
+    official = GroundTruth({**ground_truth, "annotations": annotations})
+    without_objects = GroundTruth({**ground_truth, "annotations": []})
+    detections = lvis.LVISResults(without_objects, results, max_dets=max_detections)
+    evaluation = lvis.LVISEval(official, detections, iou_type)
+    evaluation.params.max_dets = max_detections
+    evaluation.evaluate()
+    evaluation.accumulate()
     arrays = evaluation.eval
-    return LVISResult.from_arrays(arrays["precision"], arrays["recall"], categories)
+    return LVISResult.from_arrays(arrays["precision"], arrays["recall"], ground_truth["categories"])
 
 
-@contextmanager
-def official_package() -> Iterator:
+def best_of_each_class(results: Iterable[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """The results of each class with the highest scores, of tied ones the first."""
+    by_class = defaultdict(list)
+    for result in sorted(results, key=lambda result: -result["score"]):
+        by_class[result["category_id"]].append(result)
+    return [result for of_class in by_class.values() for result in of_class[:number]]
+
+
+def official_package() -> ModuleType:
     """
-    The ``lvis`` package, silent and with the ``numpy.float`` it asks for, which numpy 1.24 removed.
-
-    Both last for the ``with`` block only; a ``numpy.float`` that was there before stays.
+    The ``lvis`` package, silent, with the ``numpy.float`` it asks for, which numpy 1.24 removed.
 
     Raises:
         ImportError: the package, or OpenCV, which it needs, cannot be imported.
     """
-    root, logger = logging.getLogger(), logging.getLogger("lvis")
     # Importing lvis gives the root logger a handler if it has none, which would repeat our lines.
     placeholder = logging.NullHandler()
-    root.addHandler(placeholder)
+    logging.root.addHandler(placeholder)
     try:
         import lvis
     except ImportError as error:
@@ -81,24 +79,8 @@ def official_package() -> Iterator:
             "pip install lvis opencv-python-headless"
         ) from error
     finally:
-        root.removeHandler(placeholder)
-
-    level, lacks_float = logger.level, "float" not in vars(np)
-    logger.setLevel(logging.CRITICAL)
-    if lacks_float:
+        logging.root.removeHandler(placeholder)
+    logging.getLogger("lvis").setLevel(logging.CRITICAL)
+    if "float" not in vars(np):
         np.float = float  # type: ignore[attr-defined]
-    try:
-        yield lvis
-    finally:
-        logger.setLevel(level)
-        if lacks_float:
-            del np.float  # type: ignore[attr-defined]
-
-
-def _index(lvis_class, dataset):
-    """An LVIS or LVISResults object on a dict; their constructors read files."""
-    api = lvis_class.__new__(lvis_class)
-    api.logger = logging.getLogger("lvis")
-    api.dataset = dataset
-    api._create_index()
-    return api
+    return lvis

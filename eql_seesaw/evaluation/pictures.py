@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 from ..atomic_write import atomic_file
 from .drawing import draw_objects, label_font
 from .result import Result
-from .results_file import ResultsFile
 
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
 PANEL_SIDE = 384
@@ -52,7 +51,6 @@ def draw_pictures(
     )
     if not chosen:
         raise ValueError(f"Nothing to draw into {path}: num_images={num_images} of {len(objects)}.")
-    results = ResultsFile(result.results_file)
     names = [category["name"] for category in result.categories]
     pairs = []
     for image_id in chosen:
@@ -63,7 +61,7 @@ def draw_pictures(
         predictions = sorted(
             (
                 {**prediction, "category_id": classes[prediction["category_id"]]}
-                for prediction in results.detections(image_id).to_results()
+                for prediction in result.detections.detections(image_id).to_results()
                 if prediction["score"] >= score_threshold
             ),
             key=lambda prediction: prediction["score"],

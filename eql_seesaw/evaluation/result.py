@@ -5,34 +5,47 @@ import dataclasses
 import functools
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from tabulate import tabulate
 
 from ..atomic_write import atomic_file
+from ..config import AP_METRICS, OTHER_METRICS
 from ..data.frequency_groups import GROUP_NAMES
 from .ground_truth import load_ground_truth
 from .lvis_result import LVISResult
 from .matches import Matches
+from .results_file import CollectedResults, ResultsFile
 
 # Every detection in LVIS's results format.
 RESULTS = "lvis_instances_results.json"
 PER_CATEGORY = "per_category.csv"
-# A :class:`Summary`.
+# The numbers of a :class:`Result`.
 EVALUATION = "evaluation.json"
 # A :class:`Matches` for each IoU type.
 MATCHES = "matches_{}.npz"
-# Folders that an error names.
-MAX_NAMED = 3
+IOU_TYPES = ("bbox", "segm")
+ROW_NAMES = {
+    "bbox": "box",
+    "segm": "mask",
+    "bbox_fixed": "box, Fixed AP",
+    "segm_fixed": "mask, Fixed AP",
+    "boundary": "mask, Boundary AP",
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
+@dataclasses.dataclass
+class Result:
     """
-    Content of ``evaluation.json``.
+    Outcome of an evaluation, for tables, files, pictures and the report.
+
+    What is no number (:attr:`matches`, :attr:`detections`, :attr:`ground_truth`) is set by whoever
+    evaluates; of a folder it is read when it is asked for.
 
     Attributes:
         dataset, annotation_file: name of the dataset, and its ground truth.
@@ -46,6 +59,7 @@ class Summary:
             "train_images" (None if unknown), "num_objects" in this dataset, and for "bbox" and
             "segm" a dict of "AP", "AP50", "AR" in percent (None without ground truth).
         file_names: {image id as a string: picture} of the processed images.
+        folder: where its files are; "" if there are none.
     """
 
     dataset: str
@@ -58,82 +72,108 @@ class Summary:
     metrics: dict[str, dict[str, float]]
     categories: list[dict[str, Any]]
     file_names: dict[str, str | None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Result(Summary):
-    """
-    Outcome of an evaluation, for tables, files, pictures and the report.
-
-    Attributes, beside those of :class:`Summary`:
-        matches: detections and objects by IoU type, "bbox" and "segm".
-        results_file: all detections in LVIS's results format; "" if there is no such file.
-        given_ground_truth: what was evaluated against; None: :attr:`ground_truth` reads it.
-    """
-
-    matches: dict[str, Matches]
-    results_file: str = ""
-    given_ground_truth: dict | None = dataclasses.field(default=None, repr=False)
+    folder: str = ""
 
     @property
     def groups(self) -> list[str]:
         """ "r", "c" or "f" of each class."""
         return [category["group"] for category in self.categories]
 
+    @property
+    def results_file(self) -> str:
+        """All detections in LVIS's results format; "" if there is no such file."""
+        path = os.path.join(self.folder, RESULTS)
+        return path if self.folder and os.path.isfile(path) else ""
+
+    @functools.cached_property
+    def matches(self) -> dict[str, Matches]:
+        """
+        Detections and objects by IoU type, "bbox" and "segm".
+
+        Raises:
+            FileNotFoundError, ValueError: a file is not there, or broken.
+        """
+        matches = {}
+        for iou_type in [iou_type for iou_type in IOU_TYPES if iou_type in self.metrics]:
+            path = os.path.join(self.folder, MATCHES.format(iou_type))
+            try:
+                matches[iou_type] = Matches.load(path)
+            except FileNotFoundError:
+                name = os.path.basename(path)
+                raise FileNotFoundError(f"{self.folder}: no {name}; evaluate again.") from None
+            # numpy raises another kind for each place where the file may be broken.
+            except Exception as error:
+                raise ValueError(f"{path}: not readable ({error}); evaluate again.") from None
+        return matches
+
+    @functools.cached_property
+    def detections(self) -> CollectedResults | ResultsFile:
+        """
+        All detections, by image.
+
+        Raises:
+            FileNotFoundError, ValueError: as :class:`ResultsFile`.
+        """
+        return ResultsFile(os.path.join(self.folder, RESULTS))
+
     @functools.cached_property
     def ground_truth(self) -> dict:
         """
-        As ``load_ground_truth`` returns it; that of a loaded folder is read on first use.
+        As ``load_ground_truth`` returns it.
 
         Raises:
             FileNotFoundError, ValueError: as ``load_ground_truth``.
         """
-        if self.given_ground_truth is not None:
-            return self.given_ground_truth
         return load_ground_truth(self.annotation_file, self.groups)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Result":
         """
-        Read what :meth:`save` wrote.
+        The result whose files are in a folder.
 
         Raises:
-            FileNotFoundError: a file is not there, other than that of the detections.
-            ValueError: a file is not what an evaluation writes.
+            FileNotFoundError: it is not the folder of an evaluation.
+            ValueError: its file is not what an evaluation writes.
         """
-        summary = load_summary(folder)
-        iou_types = [iou_type for iou_type in ("bbox", "segm") if iou_type in summary.metrics]
-        matches: dict[str, Matches] = {
-            t: _load_matches(os.path.join(folder, MATCHES.format(t))) for t in iou_types
-        }
-        results_file = os.path.join(folder, RESULTS)
-        return cls(
-            **vars(summary),
-            matches=matches,
-            results_file=results_file if os.path.isfile(results_file) else "",
-        )
+        path = Path(folder, EVALUATION)
+        if not path.is_file():
+            # Of a run, or of a table's row.
+            below = [
+                p for depth in range(1, 6) for p in Path(folder).glob("*/" * depth + EVALUATION)
+            ]
+            hint = f"; did you mean {min(below).parent}?" if below else ""
+            raise FileNotFoundError(
+                f"{folder} is not the folder of an evaluation: no {EVALUATION}{hint}"
+            )
+        try:
+            result = msgspec.json.decode(path.read_bytes(), type=cls)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{path}: {error}") from None
+        result.folder = str(folder)
+        return result
 
-    def save(self, folder: str | os.PathLike) -> None:
+    def save(self, folder: str) -> None:
         """
         Write numbers, table of categories and matches into a folder. Matches of an earlier
         evaluation that this one lacks are removed.
         """
-        for iou_type in ("bbox", "segm"):
+        os.makedirs(folder, exist_ok=True)
+        for iou_type in IOU_TYPES:
             path = os.path.join(folder, MATCHES.format(iou_type))
             if iou_type in self.matches:
                 self.matches[iou_type].save(path)
             elif os.path.exists(path):
                 os.remove(path)
-        summary = {field.name: getattr(self, field.name) for field in dataclasses.fields(Summary)}
+        numbers = {key: value for key, value in dataclasses.asdict(self).items() if key != "folder"}
         with atomic_file(os.path.join(folder, EVALUATION), "wb") as f:
-            f.write(msgspec.json.format(msgspec.json.encode(summary)))
+            f.write(msgspec.json.format(msgspec.json.encode(numbers)))
         with atomic_file(os.path.join(folder, PER_CATEGORY)) as f:
             writer = csv.writer(f)
             writer.writerow(
                 ("category id", "name", "group", "train images", "objects", "AP box", "AP mask")
             )
             for category in self.categories:
-                ap = [category.get(iou_type, {}).get("AP") for iou_type in ("bbox", "segm")]
+                ap = [category.get(iou_type, {}).get("AP") for iou_type in IOU_TYPES]
                 writer.writerow(
                     (
                         category["id"],
@@ -144,54 +184,12 @@ class Result(Summary):
                         *("" if value is None else f"{value:.3f}" for value in ap),
                     )
                 )
+        self.folder = folder
 
 
 def as_text(name: str) -> str:
     """A cell of a CSV file that a spreadsheet does not take for a formula and compute."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
-
-
-def load_summary(folder: str | os.PathLike) -> Summary:
-    """
-    Read the numbers of an evaluation from its folder.
-
-    Raises:
-        FileNotFoundError: it is not the folder of an evaluation.
-        ValueError: its file is not what an evaluation writes.
-    """
-    path = os.path.join(folder, EVALUATION)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{folder} is not the folder of an evaluation: no {EVALUATION}{_below(folder)}"
-        )
-    with open(path, "rb") as f:
-        try:
-            return msgspec.json.decode(f.read(), type=Summary)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{path}: {error}") from None
-
-
-def _load_matches(path):
-    if not os.path.isfile(path):
-        folder, name = os.path.split(path)
-        raise FileNotFoundError(f"{folder}: no {name}; evaluate again.")
-    try:
-        return Matches.load(path)
-    # numpy raises another kind for each place where the file may be broken.
-    except Exception as error:
-        raise ValueError(f"{path}: not readable ({error}); evaluate again.") from None
-
-
-def _below(folder):
-    """The end of an error: folders of evaluations below this one, the highest first."""
-    # As deep as <table>/<config>/<seed>/inference/<dataset>; deeper may be millions of images.
-    for depth in range(1, 6):
-        paths = sorted(Path(folder).glob("*/" * depth + EVALUATION))
-        if paths:
-            names = ", ".join(str(path.parent) for path in paths[:MAX_NAMED])
-            more = f" or {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
-            return f"; did you mean {names}{more}?"
-    return ""
 
 
 def category_records(
@@ -209,9 +207,7 @@ def category_records(
         ``Result.categories``.
     """
     categories = ground_truth["categories"]
-    num_objects = dict.fromkeys((category["id"] for category in categories), 0)
-    for annotation in ground_truth["annotations"]:
-        num_objects[annotation["category_id"]] += 1
+    num_objects = Counter(annotation["category_id"] for annotation in ground_truth["annotations"])
     records = []
     for k, category in enumerate(categories):
         counts = category.get("image_count") if train_images is None else int(train_images[k])
@@ -230,3 +226,29 @@ def category_records(
             }
         records.append(record)
     return records
+
+
+def results_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """
+    Two tables, AP and the other metrics, with one decimal.
+
+    Args:
+        metrics: of a :class:`Result`. A metric that is absent is shown as n/a; whole rows may be
+            absent. Other keys are left out.
+    """
+    tables = []
+    for tasks, columns in ((ROW_NAMES, AP_METRICS), (IOU_TYPES, OTHER_METRICS)):
+        rows = [
+            [ROW_NAMES[task], *(_cell(metrics[task].get(metric)) for metric in columns)]
+            for task in tasks
+            if task in metrics
+        ]
+        alignment = ("left", *["right"] * len(columns))
+        tables.append(
+            tabulate(rows, ("", *columns), "pipe", disable_numparse=True, colalign=alignment)
+        )
+    return "\n\n".join(tables)
+
+
+def _cell(value):
+    return "n/a" if value is None else f"{value:.1f}"

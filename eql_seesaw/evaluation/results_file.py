@@ -1,174 +1,62 @@
-"""Files of detections in LVIS's results format."""
+"""Detections in LVIS's results format: those of a file, and those of an evaluation."""
 
-import contextlib
-import glob
 import itertools
 import mmap
 import os
 import re
-import tempfile
-import time
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import msgspec
 import numpy as np
 
+from ..data.annotation_entries import Id
 from ..data.annotation_file import paused_garbage_collector
 from .detections import Detections
-
-# Detections that are Python objects at a time.
-BLOCK = 2**16
-PREFIX, SUFFIX = "lvis_instances_results.", ".partial"
-
-
-class ResultsWriter:
-    """
-    Collects detections in a temporary file, one a line, which is a list in JSON once it is closed.
-
-    The file is gone with this object.
-
-    Attributes:
-        num_results: detections written.
-        num_bytes: size of the closed file.
-    """
-
-    def __init__(self, folder: str | None):
-        """
-        Args:
-            folder: folder for the file; None for the system's temporary one.
-        """
-        self._file = tempfile.NamedTemporaryFile(
-            dir=folder, prefix=PREFIX, suffix=SUFFIX, delete=False
-        )
-        # Unlike delete=True, this bears a folder that has been removed meanwhile.
-        weakref.finalize(self, _remove, self._file)
-        self._encode = msgspec.json.Encoder().encode
-        self.num_results = self.num_bytes = 0
-        self._file.write(b"[\n")
-
-    @property
-    def path(self) -> str:
-        return self._file.name
-
-    def write(self, detections: Detections) -> None:
-        """
-        Raises:
-            OSError: as of a full disk; names the file.
-        """
-        lines = [self._encode(result) for result in detections.to_results()]
-        if lines:
-            with self._named_errors():
-                self._file.write(b",\n" if self.num_results else b"")
-                self._file.write(b",\n".join(lines))
-            self.num_results += len(lines)
-
-    def close(self) -> None:
-        """
-        End the list, for other processes to read. Nothing can be written after this.
-
-        Raises:
-            OSError: as of a full disk; names the file.
-        """
-        with self._named_errors():
-            self._file.write(b"\n]\n")
-            self._file.flush()
-            # A network file system shows others what it has been told to keep.
-            os.fsync(self._file.fileno())
-            self.num_bytes = self._file.tell()
-            self._file.close()
-
-    @contextlib.contextmanager
-    def _named_errors(self):
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self.path) from None
-
-
-def _remove(file):
-    with contextlib.suppress(OSError):  # of a full disk
-        file.close()
-    with contextlib.suppress(OSError):
-        os.remove(file.name)
-
-
-def whole_files(written: Sequence[tuple[str, int]], seconds: float) -> list[str | None]:
-    """
-    Wait for what other machines have written, since a network file system may show it late.
-
-    Args:
-        written: path and size in bytes of closed files.
-        seconds: to wait at most.
-
-    Returns:
-        Their paths; None for one that is still not here, or not whole.
-    """
-    end = time.monotonic() + seconds
-    while True:
-        paths = [path if _size(path) == num_bytes else None for path, num_bytes in written]
-        if None not in paths or time.monotonic() > end:
-            return paths
-        time.sleep(0.1)
-
-
-def _size(path: str) -> int:
-    try:
-        # Opening a file asks the server for its size, looking at it does not.
-        with open(path, "rb") as f:
-            return os.fstat(f.fileno()).st_size
-    except OSError:
-        return -1
-
-
-def remove_stale(folder: str, seconds: float) -> None:
-    """
-    Delete what evaluations that were killed have left behind.
-
-    Args:
-        folder: of an evaluation; it need not exist.
-        seconds: since when nothing was written to such a file.
-    """
-    for path in glob.glob(os.path.join(glob.escape(folder), f"{PREFIX}*{SUFFIX}")):
-        with contextlib.suppress(OSError):
-            if time.time() - os.path.getmtime(path) >= seconds:
-                os.remove(path)
-
-
-def concatenate_results(paths: Iterable[str], output: IO[bytes]) -> None:
-    """Make one list of the closed files of several :class:`ResultsWriter`, without parsing them."""
-    output.write(b"[\n")
-    separator = b""
-    for path in paths:
-        # Between "[\n" and "\n]\n".
-        remaining = os.path.getsize(path) - 5
-        if remaining <= 0:
-            continue
-        output.write(separator)
-        separator = b",\n"
-        with open(path, "rb") as f:
-            f.seek(2)
-            while remaining > 0:
-                output.write(block := f.read(min(remaining, 2**24)))
-                remaining -= len(block)
-    output.write(b"\n]\n")
-
 
 ABSENT = msgspec.Raw()
 
 
 class _Result(msgspec.Struct, gc=False):
-    image_id: int
-    category_id: int
+    image_id: Id
+    category_id: Id
     score: float
     bbox: tuple[float, float, float, float] | None = None
     segmentation: msgspec.Raw = ABSENT
 
 
-_decode = msgspec.json.Decoder(_Result).decode
-_decode_mask = msgspec.json.Decoder().decode
+class CollectedResults:
+    """
+    Detections of images as they are written to a file, which takes a fraction of the memory of
+    Python objects.
+
+    Attributes:
+        of_images: JSON of each image's detections, one a line, with commas between.
+        iou_types: of "bbox" and "segm", what the detections have.
+    """
+
+    def __init__(self, iou_types: Sequence[str]) -> None:
+        self.of_images: dict[int, bytes] = {}
+        self.iou_types = iou_types
+        self._encode = msgspec.json.Encoder().encode
+
+    def add(self, detections: Detections) -> None:
+        lines = map(self._encode, detections.to_results())
+        self.of_images[detections.image_id] = b",\n".join(lines)
+
+    def detections(self, image_id: int) -> Detections:
+        """Detections of an image; none if it was not added."""
+        results = msgspec.json.decode(b"[" + self.of_images.get(image_id, b"") + b"]")
+        return Detections.from_results(image_id, results, self.iou_types)
+
+    def write(self, f: IO[bytes]) -> None:
+        """Write all detections as one list."""
+        f.write(b"[\n")
+        separator = b""
+        for lines in filter(None, self.of_images.values()):
+            f.write(separator + lines)
+            separator = b",\n"
+        f.write(b"\n]\n")
 
 
 class ResultsFile:
@@ -197,24 +85,35 @@ class ResultsFile:
             if os.path.getsize(path) == 0:
                 raise ValueError(f"{path}: the file is empty; expected a list of detections.")
             content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-        try:
-            # All of it as Python objects would take several times the memory.
-            with paused_garbage_collector():
-                self._results = msgspec.json.decode(content, type=list[msgspec.Raw])
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{path}: {_reason(error, content)}") from None
-        count = len(self._results)
-        self.image_ids = np.empty(count, np.int64)
-        self.category_ids = np.empty(count, np.int64)
-        self.scores = np.empty(count, np.float64)
-        self._boxes = np.empty((count, 4), np.float64)
-        self._has_boxes, self._has_masks = True, False
         with paused_garbage_collector():
-            for start in range(0, count, BLOCK):
-                self._read_block(start)
+            try:
+                results = msgspec.json.decode(content, type=list[_Result])
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{path}: {_reason(error, content)}") from None
+            self.image_ids = np.array([result.image_id for result in results], np.int64)
+            self.category_ids = np.array([result.category_id for result in results], np.int64)
+            self.scores = np.array([result.score for result in results], np.float64)
+            boxes = self._region("bbox", [result.bbox for result in results], None)
+            masks = self._region("segmentation", [r.segmentation for r in results], ABSENT)
+            self._boxes = None
+            if boxes is not None:
+                numbers = itertools.chain.from_iterable(boxes)
+                self._boxes = np.fromiter(numbers, np.float64, 4 * len(boxes)).reshape(-1, 4)
+        if boxes is masks is None:
+            raise ValueError(f"{path}: detection 0 has neither 'bbox' nor 'segmentation'.")
+        self._masks = masks or None  # of an empty list nothing is known
         # Stable, so that the detections of an image stay in the file's order.
         self._order = np.argsort(self.image_ids, kind="stable")
         self._sorted_image_ids = self.image_ids[self._order]
+
+    def _region(self, key, values, absent):
+        """Boxes or masks of all detections; None if the first has none."""
+        if values and values[0] is absent:
+            return None
+        if absent in values:
+            i = values.index(absent)
+            raise ValueError(f"{self.path}: detection {i} has no '{key}', but the first has.")
+        return values
 
     def check_ids(
         self, image_ids: Sequence[int], category_ids: Sequence[int], annotation_file: str
@@ -252,14 +151,12 @@ class ResultsFile:
                 f"scores go up to {self.scores.max():g}; if they are percent, divide by 100: AP "
                 "stays as it is, calibration errors and pictures do not"
             )
-        if self._has_boxes and len(self._boxes):
+        if self._boxes is not None and len(self._boxes):
             sizes = {image["id"]: (image["width"], image["height"]) for image in images}
-            size = np.array([sizes[image_id] for image_id in self.image_ids.tolist()])
+            size = np.array([sizes[image_id] for image_id in self.image_ids.tolist()]) + 1
             x_y, width_height = self._boxes[:, :2], self._boxes[:, 2:]
-            leads_out: np.ndarray = np.any(x_y + width_height > size + 1, axis=1)
-            is_corner: np.ndarray = np.all(
-                (width_height > x_y) & (width_height <= size + 1), axis=1
-            )
+            leads_out: np.ndarray = np.any(x_y + width_height > size, axis=1)
+            is_corner: np.ndarray = np.all((width_height > x_y) & (width_height <= size), axis=1)
             num_wrong = np.count_nonzero(leads_out)
             if num_wrong > len(leads_out) / 4 and is_corner[leads_out].mean() > 0.9:
                 doubts.append(
@@ -268,73 +165,15 @@ class ResultsFile:
                 )
         return doubts
 
-    def indices(self, image_id: int) -> np.ndarray:
-        """int64 (n,), positions of an image's detections in the file, ascending."""
-        bounds = np.searchsorted(self._sorted_image_ids, [image_id, image_id + 1])
-        return self._order[slice(*bounds)]
-
     def detections(self, image_id: int) -> Detections:
         """Detections of an image; none if there is nothing of it in the file."""
-        indices = self.indices(image_id)
-        return Detections(
-            image_id,
-            self.category_ids[indices],
-            self.scores[indices],
-            self._boxes[indices] if self._has_boxes else None,
-            _Masks([self._results[i] for i in indices]) if self._has_masks else None,
-        )
-
-    def _read_block(self, start):
-        block = slice(start, start + BLOCK)
-        try:
-            results = list(map(_decode, self._results[block]))
-        except msgspec.DecodeError:
-            results = [self._decode_or_name(i) for i in range(start, len(self._results))]
-        count = len(results)
-        for name, column in (
-            ("image_id", self.image_ids),
-            ("category_id", self.category_ids),
-            ("score", self.scores),
-        ):
-            try:
-                column[block] = np.fromiter(map(attrgetter(name), results), column.dtype, count)
-            except OverflowError:
-                raise ValueError(f"{self.path}: a detection has an impossible {name}.") from None
-        boxes = list(map(attrgetter("bbox"), results))
-        masks = list(map(attrgetter("segmentation"), results))
-        if start == 0:
-            self._has_boxes, self._has_masks = boxes[0] is not None, masks[0] is not ABSENT
-            if not self._has_boxes and not self._has_masks:
-                raise ValueError(f"{self.path}: detection 0 has neither 'bbox' nor 'segmentation'.")
-        for key, has_region, regions, absent in (
-            ("bbox", self._has_boxes, boxes, None),
-            ("segmentation", self._has_masks, masks, ABSENT),
-        ):
-            if has_region and absent in regions:
-                i = start + regions.index(absent)
-                raise ValueError(f"{self.path}: detection {i} has no '{key}', but the first has.")
-        if self._has_boxes:
-            numbers = itertools.chain.from_iterable(boxes)
-            self._boxes[block] = np.fromiter(numbers, np.float64, 4 * count).reshape(-1, 4)
-
-    def _decode_or_name(self, i):
-        try:
-            return _decode(self._results[i])
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{self.path}: detection {i}: {error}") from None
-
-
-class _Masks(Sequence):
-    """Masks that are decoded when they are asked for."""
-
-    def __init__(self, results: list[msgspec.Raw]):
-        self._results = results
-
-    def __len__(self):
-        return len(self._results)
-
-    def __getitem__(self, i):
-        return _decode_mask(_decode(self._results[i]).segmentation)
+        bounds = np.searchsorted(self._sorted_image_ids, [image_id, image_id + 1])
+        indices = self._order[slice(*bounds)]
+        masks = None
+        if self._masks is not None:
+            masks = [msgspec.json.decode(self._masks[i]) for i in indices]
+        boxes = None if self._boxes is None else self._boxes[indices]
+        return Detections(image_id, self.category_ids[indices], self.scores[indices], boxes, masks)
 
 
 def _reason(error, content):

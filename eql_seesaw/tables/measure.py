@@ -15,7 +15,7 @@ import numpy as np
 
 from ..classification.__main__ import parse_args, recipe_for
 from ..classification.results import read_result, seeds_with_result
-from ..evaluation.result import load_summary
+from ..evaluation.result import Result
 from .plan import rows_not_trained
 from .run import Run, row_runs
 from .table import AccuracyColumn, Row, Table
@@ -82,9 +82,9 @@ class MeasuredRow:
 
     @functools.cached_property
     def categories(self) -> list[list[dict]]:
-        """``Summary.categories`` of each run: numbers of the K classes."""
+        """``Result.categories`` of each run: numbers of the K classes."""
         return [
-            load_summary(os.path.join(run.folder, "inference", run.dataset)).categories
+            Result.load(os.path.join(run.folder, "inference", run.dataset)).categories
             for run in self.runs
         ]
 

@@ -15,7 +15,6 @@ from hotcoco import mask
 from eql_seesaw.command_line import argument_parser, one_line_errors
 from eql_seesaw.engine import launch
 from eql_seesaw.engine.stop_signals import StopSignals, TrainingStopped
-from eql_seesaw.evaluation.results_file import ResultsWriter
 from eql_seesaw.rank_barrier import wait_for_all
 
 # The process group of a machine with GPUs, but for NCCL.
@@ -114,12 +113,6 @@ def unprepared(args):
     say("ready")
     while True:
         time.sleep(0.01)
-
-
-def evaluate_alone(args):
-    """No signal is handled, and a file of detections is being written."""
-    writer = ResultsWriter(None)
-    unprepared(writer)
 
 
 def main(args):

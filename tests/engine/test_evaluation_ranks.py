@@ -46,7 +46,7 @@ def coco200_overrides(folder, output):
 def assert_same_bits(one, two):
     assert (one / RESULTS).read_bytes() == (two / RESULTS).read_bytes()
     first, second = Result.load(str(one)), Result.load(str(two))
-    changed = {"date": "", "matches": {}, "results_file": ""}
+    changed = {"date": "", "folder": ""}
     assert dataclasses.replace(first, **changed) == dataclasses.replace(second, **changed)
     for iou_type in ("bbox", "segm"):
         ours = Matches.load(str(one / MATCHES.format(iou_type)))
@@ -75,4 +75,3 @@ def test_two_ranks_are_one(request, train_net, overrides, tmp_path, dataset):
     assert_same_bits(*folders)
     assert json.loads((folders[0] / RESULTS).read_text())
     assert "rank 1 evaluated" in (two / "log.txt.rank1").read_text()
-    assert not list(folders[1].glob("*.partial"))

@@ -5,6 +5,10 @@ import json
 import numpy as np
 import pycocotools.mask as mask_utils
 
+from eql_seesaw.evaluation.detections import Detections
+from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
+from eql_seesaw.evaluation.official_engine import evaluate_officially
+
 CATEGORY_IDS = (2, 3, 5, 8, 13, 21)
 SIZE = HEIGHT, WIDTH = 120, 160
 
@@ -181,3 +185,27 @@ def official(folder, monkeypatch, ground_truth, results, iou_type, max_detection
         lvis_eval = (engine or LVISEval)(gt, dt, iou_type)
         lvis_eval.run()
     return lvis_eval
+
+
+def evaluated(ground_truth, results, iou_types, *arguments, num_processes=1):
+    """An evaluation of results in LVIS's format, with images spread over processes."""
+    evaluations = [
+        LVISEvaluation(ground_truth, iou_types, *arguments) for _ in range(num_processes)
+    ]
+    of_images = {image["id"]: [] for image in ground_truth["images"]}
+    for result in results:
+        of_images[result["image_id"]].append(result)
+    regions = ["bbox"] if iou_types == ["bbox"] else {"bbox", "segm"} & {"segm", *iou_types}
+    for i, (image_id, of_image) in enumerate(of_images.items()):
+        detections = Detections.from_results(image_id, of_image, regions)
+        evaluations[i % num_processes].add(detections)
+    merged = LVISEvaluation(ground_truth, iou_types, *arguments)
+    merged.merge([evaluation.state() for evaluation in evaluations])
+    merged.add_remaining()
+    return merged
+
+
+def evaluate_lvis(ground_truth, results, iou_type, max_detections=300, engine="hotcoco"):
+    if engine == "lvis":
+        return evaluate_officially(ground_truth, results, iou_type, max_detections)
+    return evaluated(ground_truth, results, [iou_type], max_detections).result(iou_type)

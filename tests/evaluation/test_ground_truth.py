@@ -7,8 +7,9 @@ from detectron2.data import MetadataCatalog
 from eql_seesaw.data.register import register_instances
 from eql_seesaw.evaluation.ground_truth import load_ground_truth
 from eql_seesaw.evaluation.ground_truth import test_images as images_to_test
-from eql_seesaw.evaluation.lvis_evaluation import evaluate_lvis
 from eql_seesaw.evaluation.official_engine import official_package
+
+from .cases import evaluate_lvis
 
 SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
 
@@ -214,9 +215,9 @@ def test_numbers_of_an_odd_file_are_the_official_ones(tmp_path):
         {"id": 5, "image_id": 7, "category_id": 7, **box, "bbox": [1, 0, 4, 5]},
     ]
     path = write(tmp_path, dataset)
-    with official_package() as lvis:
-        official = lvis.LVISEval(lvis.LVIS(path), [dict(x) for x in detections], "bbox")
-        official.run()
+    lvis = official_package()
+    official = lvis.LVISEval(lvis.LVIS(path), [dict(x) for x in detections], "bbox")
+    official.run()
     found = evaluate_lvis(load_ground_truth(path), detections, "bbox").metrics
     for name in ("AP", "AP50", "APr", "APc"):
         assert found[name] == pytest.approx(100 * official.results[name])

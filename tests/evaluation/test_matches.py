@@ -4,23 +4,19 @@ import hotcoco
 import numpy as np
 import pytest
 
-from eql_seesaw.evaluation import evaluate_lvis
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
-from eql_seesaw.evaluation.matches import Matches
+from eql_seesaw.evaluation.matches import (
+    Matches,
+    calibration_bins,
+    calibration_error,
+    calibration_errors,
+)
 
-from .cases import annotation, detection, image, random_case
+from .cases import annotation, detection, evaluate_lvis, evaluated, image, random_case
 
 
-def matched(ground_truth, results, iou_type="bbox", max_detections=300, num_processes=1):
-    parts = [LVISEvaluation(ground_truth, [iou_type], max_detections) for _ in range(num_processes)]
-    for i, entry in enumerate(ground_truth["images"]):
-        of_image = [result for result in results if result["image_id"] == entry["id"]]
-        detections = Detections.from_results(entry["id"], of_image, [iou_type])
-        parts[i % num_processes].add(detections)
-    merged = LVISEvaluation(ground_truth, [iou_type], max_detections)
-    merged.merge([part.state() for part in parts])
-    return merged.matchings[iou_type].matches()
+def matched(ground_truth, results, iou_type="bbox", max_detections=300, **kwargs):
+    return evaluated(ground_truth, results, [iou_type], max_detections, **kwargs).matches(iou_type)
 
 
 def small_case():
@@ -158,3 +154,38 @@ def test_any_number_of_processes_and_a_file(tmp_path):
     assert len(one.scores) > 10
     one.save(str(tmp_path / "matches.npz"))
     assert_equal(one, Matches.load(str(tmp_path / "matches.npz")))
+
+
+def test_calibration_bins():
+    scores = np.array([0.0, 0.09, 0.1, 0.55, 0.51, 1.0])
+    is_right = np.array([False, True, True, False, False, True])
+    counts, mean_scores, accuracies = calibration_bins(scores, is_right)
+    assert counts.tolist() == [2, 1, 0, 0, 0, 2, 0, 0, 0, 1]
+    assert mean_scores == pytest.approx(
+        [0.045, 0.1, *[np.nan] * 3, 0.53, *[np.nan] * 3, 1], nan_ok=True
+    )
+    assert accuracies == pytest.approx([0.5, 1, *[np.nan] * 3, 0, *[np.nan] * 3, 1], nan_ok=True)
+
+
+def test_calibration_error_is_the_weighted_gap():
+    scores = np.array([0.25, 0.25, 0.75, 0.75])
+    assert calibration_error(scores, np.array([True, False, True, True])) == pytest.approx(25)
+    assert calibration_error(scores[:0], np.array([], dtype=bool)) is None
+
+
+def test_calibration_of_groups():
+    nothing = np.empty(0)
+    matches = Matches(
+        image_ids=np.arange(4),
+        classes=np.array([0, 0, 1, 1], dtype=np.int32),
+        scores=np.array([0.5, 0.5, 1.0, 0.7]),
+        annotation_ids=np.array([1, 0, 0, 0]),
+        ignored=np.array([False, False, False, True]),
+        gt_image_ids=nothing,
+        gt_classes=nothing,
+        gt_annotation_ids=nothing,
+        gt_scores=nothing,
+        confusions=np.empty((0, 3), np.int64),
+    )
+    errors = calibration_errors(matches, ["r", "f"])
+    assert errors == {"ECE": pytest.approx(100 / 3), "ECEr": 0, "ECEc": None, "ECEf": 100}

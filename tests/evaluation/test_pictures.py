@@ -15,6 +15,7 @@ from eql_seesaw.evaluation.pictures import (
     choose_images,
 )
 from eql_seesaw.evaluation.result import Result
+from eql_seesaw.evaluation.results_file import ResultsFile
 
 NAMES = ("umbrella", "anchor", "die")
 IDS = (3, 5, 9)
@@ -57,10 +58,9 @@ def draw(tmp_path):
             {},
             [{"id": i, "name": n, "train_images": 5} for i, n in zip(IDS, NAMES, strict=True)],
             {str(100 + i): str(tmp_path / f"{i}.png") for i in range(num_there)},
-            {},
-            str(tmp_path / "results.json"),
-            {"images": [], "annotations": objects, "categories": []},
         )
+        result.detections = ResultsFile(str(tmp_path / "results.json"))
+        result.ground_truth = {"images": [], "annotations": objects, "categories": []}
         draw_pictures(result, str(path), **kwargs)
         assert [path.name for path in path.parent.iterdir()] == ["val.png"]
         with Image.open(path) as picture:

@@ -1,12 +1,11 @@
 import io
 import json
-import os
 
 import numpy as np
 import pytest
 
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.results_file import ResultsFile, ResultsWriter, concatenate_results
+from eql_seesaw.evaluation.results_file import CollectedResults, ResultsFile
 
 MASK = {"size": [4, 4], "counts": "04000"}
 RESULTS = [
@@ -28,7 +27,6 @@ def test_detections_by_image(tmp_path):
     assert results.category_ids.tolist() == [2, 1, 1]
     assert results.scores.tolist() == [0.25, 1, 0.5]
     assert results.detections(7).iou_types == ("bbox", "segm")
-    assert results.indices(7).tolist() == [0, 2]
     assert results.detections(7).to_results() == [RESULTS[0], RESULTS[2]]
     assert results.detections(3).to_results() == [RESULTS[1]]
     assert results.detections(4).to_results() == []
@@ -61,14 +59,6 @@ def test_region_that_some_detections_lack(tmp_path, key):
         ResultsFile(write(tmp_path, content))
 
 
-def test_more_detections_than_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("eql_seesaw.evaluation.results_file.BLOCK", 2)
-    results = ResultsFile(write(tmp_path, RESULTS))
-    assert results.detections(7).to_results() == [RESULTS[0], RESULTS[2]]
-    with pytest.raises(ValueError, match="detection 3: Expected `object`, got `int`"):
-        ResultsFile(write(tmp_path, [*RESULTS, 3]))
-
-
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -78,22 +68,25 @@ def test_more_detections_than_a_block(tmp_path, monkeypatch):
         (json.dumps({"annotations": []}), "not a list of detections .* Expected `array`"),
         (
             json.dumps([*RESULTS, 3]),
-            "detection 3: Expected `object`, got `int`",
+            r"not a list of detections .* Expected `object`, got `int` - at `\$\[3\]`",
         ),
         (
             json.dumps([RESULTS[0], {**RESULTS[1], "score": "high"}]),
-            r"detection 1: Expected `float`, got `str` - at `\$.score`",
+            r"not a list .* Expected `float`, got `str` - at `\$\[1\].score`",
         ),
         (
             json.dumps([{"category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]),
-            "detection 0: .* required field `image_id`",
+            r"not a list .* required field `image_id` - at `\$\[0\]`",
         ),
         (
-            json.dumps([{**RESULTS[1], "bbox": [1, 2, 3]}]),
-            "detection 0: Expected `array` of length 4",
+            json.dumps([RESULTS[0], {**RESULTS[1], "bbox": [1, 2, 3]}]),
+            r"not a list .* Expected `array` of length 4 - at `\$\[1\].bbox`",
         ),
         (json.dumps([{"image_id": 1, "category_id": 1, "score": 1}]), "detection 0 has neither"),
-        (json.dumps([{**RESULTS[0], "image_id": 2**63}]), "a detection has an impossible image_id"),
+        (
+            json.dumps([{**RESULTS[0], "image_id": 2**63}]),
+            "not a list .* Expected `int` <= .*image_id`",
+        ),
         ("not JSON", "not a whole JSON file"),
     ],
 )
@@ -126,27 +119,17 @@ def detections(image_id, scores):
     return Detections(image_id, np.ones(count, np.int64), np.array(scores), boxes, [MASK] * count)
 
 
-def test_writers_make_one_list(tmp_path):
-    written = [[detections(1, [0.5, 0.1]), detections(2, [])], [], [detections(3, [0.7])]]
-    writers = []
-    for parts in written:
-        writers.append(ResultsWriter(str(tmp_path)))
-        for part in parts:
-            writers[-1].write(part)
-        writers[-1].close()
-        with open(writers[-1].path) as f:
-            assert json.load(f) == [result for part in parts for result in part.to_results()]
-    assert [writer.num_results for writer in writers] == [2, 0, 1]
-    together = io.BytesIO()
-    concatenate_results([writer.path for writer in writers], together)
-    expected = [result for parts in written for part in parts for result in part.to_results()]
-    assert json.loads(together.getvalue()) == expected
-    assert together.getvalue().count(b"\n") == 5  # a detection a line
-
-
-def test_file_of_a_writer_goes_with_it(tmp_path):
-    writer = ResultsWriter(str(tmp_path))
-    writer.write(detections(1, [0.5]))
-    assert len(os.listdir(tmp_path)) == 1
-    del writer
-    assert os.listdir(tmp_path) == []
+def test_collected_results_are_one_list():
+    collected = CollectedResults(("bbox", "segm"))
+    parts = [detections(1, [0.5, 0.1]), detections(2, []), detections(3, [0.7])]
+    for part in parts:
+        collected.add(part)
+        assert collected.detections(part.image_id).to_results() == part.to_results()
+    assert collected.detections(4).to_results() == []
+    file = io.BytesIO()
+    collected.write(file)
+    assert json.loads(file.getvalue()) == [r for part in parts for r in part.to_results()]
+    assert file.getvalue().count(b"\n") == 5  # a detection a line
+    empty = io.BytesIO()
+    CollectedResults(("bbox",)).write(empty)
+    assert json.loads(empty.getvalue()) == []

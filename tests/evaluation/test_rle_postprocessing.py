@@ -2,9 +2,12 @@
 
 import copy
 
+import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import GeneralizedRCNN, build_model, detector_postprocess
 from detectron2.structures import Boxes, Instances, ROIMasks
 from hypothesis import given, settings
@@ -12,8 +15,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import eql_seesaw.modeling  # noqa: F401 (registers the heads)
+from eql_seesaw.evaluation import rle_postprocessing
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.rle_postprocessing import RLEModel, rle_postprocess, with_rles
+from eql_seesaw.evaluation.rle_postprocessing import (
+    RLEModel,
+    paste_and_encode,
+    rle_postprocess,
+    with_rles,
+)
 from tests.modeling.tiny_model import tiny_config
 
 SIDES = st.integers(1, 50)
@@ -37,7 +46,7 @@ def assert_same_results(raw, height, width):
     expected = instances_to_coco_json(expected, 7)
     detections = rle_postprocess(copy.deepcopy(raw), height, width)
     assert not detections.has("pred_masks")
-    assert Detections.from_instances(7, detections, int).to_results() == expected
+    assert Detections.from_instances(7, detections, np.arange(80)).to_results() == expected
     return expected
 
 
@@ -82,7 +91,7 @@ def images():
 def test_model(model):
     outputs = with_rles(model)(images())
     for output, expected in zip(outputs, model(images()), strict=True):
-        results = Detections.from_instances(1, output["instances"], int).to_results()
+        results = Detections.from_instances(1, output["instances"], np.arange(80)).to_results()
         assert results == instances_to_coco_json(expected["instances"], 1)
         assert len(results) > 0 and "segmentation" in results[0]
 
@@ -108,3 +117,72 @@ def test_which_models(model):
     other = OtherPostprocessing.__new__(OtherPostprocessing)
     nn.Module.__init__(other)
     assert with_rles(other) is other
+
+
+def coco_rles(masks):
+    encoded = [mask_util.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks]
+    return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in encoded]
+
+
+@pytest.fixture(params=[1, 3], ids=["one at a time", "three at a time"])
+def at_a_time(request, monkeypatch):
+    """Three, as on a GPU."""
+
+    def parts(num_masks, num_pixels, device):
+        return [slice(i, i + request.param) for i in range(0, num_masks, request.param)]
+
+    monkeypatch.setattr(rle_postprocessing, "_parts", parts)
+
+
+def assert_as_pasted(probs, boxes, image_size):
+    pasted = paste_masks_in_image(probs, boxes, image_size)
+    assert paste_and_encode(probs, boxes, image_size) == coco_rles(pasted.numpy())
+    return pasted
+
+
+@pytest.mark.parametrize("image_size", [(1, 1), (1, 40), (37, 1), (61, 83)])
+@pytest.mark.parametrize("mask_side", [1, 2, 28])
+def test_boxes_of_all_sizes(image_size, mask_side, at_a_time):
+    height, width = image_size
+    sides = torch.tensor([width, height] * 2)
+    corners = torch.rand(60, 2, 2).sort(dim=1).values.flatten(1) * sides
+    # The whole image; half pixels; thin; tiny.
+    corners[0] = torch.tensor([0, 0, width, height])
+    corners[1:20] = (2 * corners[1:20]).round() / 2
+    corners[20:30, 2] = corners[20:30, 0] + 1e-3
+    corners[30:35, 2:] = corners[30:35, :2] + 1e-6
+    corners = corners.clamp(max=sides)
+    boxes = corners[(corners[:, 2:] > corners[:, :2]).all(dim=1)]
+    probs = torch.rand(len(boxes), mask_side, mask_side)
+    probs[::3] = 1
+    probs[1] = 0
+    pasted = assert_as_pasted(probs, boxes, image_size)
+    assert pasted.any()
+
+
+def test_boxes_beyond_the_image(at_a_time):
+    """Detectron2 clips them before."""
+    centers = torch.rand(50, 2) * torch.tensor([40, 30])
+    sides = 5 + torch.rand(50, 2) * 60
+    boxes = torch.cat([centers - sides / 2, centers + sides / 2], dim=1)
+    assert_as_pasted(torch.ones(50, 28, 28), boxes, (30, 40))
+    outside = torch.tensor([[-9.0, 3, -4, 8], [3, -9, 8, -4], [44, 3, 60, 8], [3, 33, 8, 60]])
+    for box in outside.split(1):
+        assert paste_and_encode(torch.ones(1, 28, 28), box, (30, 40)) == coco_rles(
+            np.zeros((1, 30, 40))
+        )
+
+
+def test_probabilities_at_the_threshold(at_a_time):
+    boxes = torch.tensor([[2.0, 3.0, 30.0, 31.0], [2.5, 3.0, 16.5, 45.0], [0.0, 0.0, 60.0, 50.0]])
+    probs = torch.rand(3, 28, 28).round(decimals=1)
+    probs[:, ::2] = 0.5
+    assert_as_pasted(probs, boxes, (50, 60))
+    assert_as_pasted(torch.full_like(probs, 0.5), boxes, (50, 60))
+    assert_as_pasted(torch.full_like(probs, torch.nan), boxes, (50, 60))
+
+
+def test_no_masks_and_long_runs():
+    assert paste_and_encode(torch.zeros(0, 28, 28), torch.zeros(0, 4), (5, 6)) == []
+    boxes = torch.tensor([[1000.0, 1000, 2000, 1001]])
+    assert_as_pasted(torch.ones(1, 28, 28), boxes, (3000, 2000))

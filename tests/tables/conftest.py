@@ -209,7 +209,7 @@ def finish(run, batch=None, changes=(), classes=((5, 20.0),), gradients=None, **
     for dataset in cfg.DATASETS.TEST:
         folder = Path(run.folder, "inference", dataset)
         folder.mkdir(parents=True, exist_ok=True)
-        Result(dataset, "val.json", "e", 300, 1, 1, "", {}, categories, {}, {}).save(folder)
+        Result(dataset, "val.json", "e", 300, 1, 1, "", {}, categories, {}).save(folder)
     if gradients:
         content = dict(zip(("positive", "negative"), gradients, strict=True))
         Path(run.folder, "gradient_statistics.json").write_text(json.dumps(content))

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from ...data.annotation_entries import compressed_rle
 from ..result import Result
-from ..results_file import ResultsFile
 from .numbers import Numbers
 
 EXAMPLES = 4
@@ -124,7 +123,6 @@ class _Drawer:
         self._annotations = defaultdict(list)
         for annotation in result.ground_truth["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
-        self._results = ResultsFile(result.results_file)
 
     def draw(self, image_id: int, examples: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
         """Fill in what is drawn on the picture of an image for each of these classes."""
@@ -158,7 +156,7 @@ class _Drawer:
     def _detections(self, image, annotations):
         """Those that count and reach the threshold, the highest score first."""
         matches, image_id = self._matches, image["id"]
-        found = self._results.detections(image_id)
+        found = self._result.detections.detections(image_id)
         # Of a file without detections it is not known whether they have masks.
         if len(found.scores):
             found = found.counted(self._iou_type, self._result.max_detections, image, annotations)
@@ -171,8 +169,8 @@ class _Drawer:
         rows = rows[np.argsort(matches.classes[rows], kind="stable")]
         if not np.array_equal(matches.scores[rows], found.scores):
             raise ValueError(
-                f"{self._results.path}: detections of image {image_id} are not those that were "
-                "evaluated; evaluate again."
+                f"{self._result.results_file}: detections of image {image_id} are not those that "
+                "were evaluated; evaluate again."
             )
         detections = found.to_results()
         for row, detection in zip(rows.tolist(), detections, strict=True):

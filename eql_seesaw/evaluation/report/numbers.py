@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...data.frequency_groups import COMMON_MAX_IMAGES, GROUP_NAMES, RARE_MAX_IMAGES
-from ..calibration import calibration_bins
-from ..matches import CONFUSION_SCORE, Matches
+from ..matches import CONFUSION_SCORE, Matches, calibration_bins
 from ..result import Result
 
 # In the order in which they are shown.
