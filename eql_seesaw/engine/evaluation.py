@@ -13,8 +13,8 @@ from torch import nn
 from ..data.dataset_mapper import NamedImageDatasetMapper
 from ..data.worker_signals import leave_signals_to_parent
 from ..evaluation import LongTailLVISEvaluator
+from ..evaluation.pictures import show_evaluation
 from ..evaluation.rle_postprocessing import with_rles
-from ..evaluation.show import show_evaluation
 from ..rank_barrier import wait_for_all
 from .setup import Setup
 

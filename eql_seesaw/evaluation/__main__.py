@@ -23,9 +23,9 @@ from ..data.annotation_file import image_file_name
 from ..data.register import find_dataset, register_datasets, register_instances
 from ..data.training_set import class_statistics
 from .lvis_evaluator import LongTailLVISEvaluator
+from .pictures import show_evaluation
 from .result import Result
 from .results_file import ResultsFile
-from .show import show_evaluation
 
 # Not __name__, which is "__main__" here.
 logger = logging.getLogger("eql_seesaw.evaluation")

@@ -15,6 +15,8 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.annotation_entries import compressed_rle
+
 logger = logging.getLogger(__name__)
 
 # Okabe and Ito, "Color Universal Design": told apart also by colour-blind readers.
@@ -141,12 +143,9 @@ def _xyxy(obj):
 
 def _mask_image(segmentation, height, width):
     """Polygons or RLE to an image of 0 and 1."""
-    if isinstance(segmentation, list):
-        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = mask_util.frPyObjects(segmentation, height, width)
+    mask = mask_util.decode(compressed_rle(segmentation, height, width))
     # Decoded column by column; Pillow transposes faster than NumPy does.
-    columns = Image.fromarray(mask_util.decode(segmentation).T)
+    columns = Image.fromarray(mask.T)
     return columns.transpose(Image.Transpose.TRANSPOSE)
 
 

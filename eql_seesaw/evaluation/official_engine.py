@@ -68,9 +68,6 @@ def official_package() -> ModuleType:
     Raises:
         ImportError: the package, or OpenCV, which it needs, cannot be imported.
     """
-    # Importing lvis gives the root logger a handler if it has none, which would repeat our lines.
-    placeholder = logging.NullHandler()
-    logging.root.addHandler(placeholder)
     try:
         import lvis
     except ImportError as error:
@@ -78,8 +75,6 @@ def official_package() -> ModuleType:
             f"TEST.LVIS_ENGINE lvis needs the lvis package and OpenCV ({error}); "
             "pip install lvis opencv-python-headless"
         ) from error
-    finally:
-        logging.root.removeHandler(placeholder)
     logging.getLogger("lvis").setLevel(logging.CRITICAL)
     if "float" not in vars(np):
         np.float = float  # type: ignore[attr-defined]

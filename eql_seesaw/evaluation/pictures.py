@@ -1,17 +1,22 @@
-"""A picture of ground truth beside predictions, for a look at what the model does."""
+"""Pictures of ground truth beside predictions, for a look at what the model does; and the report."""
 
+import contextlib
+import logging
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from PIL import Image, ImageDraw
 
 from ..atomic_write import atomic_file
 from .drawing import draw_objects, label_font
 from .result import Result
+
+logger = logging.getLogger(__name__)
 
 # Pixels. Images are scaled, up or down, so that their longest side is PANEL_SIDE.
 PANEL_SIDE = 384
@@ -136,3 +141,34 @@ def _arrange(pairs, captions):
             picture.paste(pair, (GAP + column * stride, y))
         y += max(pair.height for pair in row) + GAP
     return picture
+
+
+def show_evaluation(cfg: CfgNode, result: Result, folder: str) -> None:
+    """
+    Draw TEST.NUM_PICTURES images and write the report (TEST.REPORT) of an evaluation, into its
+    folder. What goes wrong is logged and not raised: pictures are no reason to lose an evaluation,
+    or to stop a training.
+    """
+    picture = os.path.join(folder, "predictions.png")
+    if cfg.TEST.NUM_PICTURES > 0:
+        with _logged_failure(picture):
+            draw_pictures(result, picture, cfg.TEST.NUM_PICTURES, cfg.TEST.PICTURE_SCORE_THRESH)
+    if cfg.TEST.REPORT:
+        # A training need not wait for Matplotlib before it begins.
+        from .report import write_report
+
+        with _logged_failure(f"the report of {folder}"):
+            report = os.path.join(folder, "report")
+            report = write_report(result, report, cfg.TEST.PICTURE_SCORE_THRESH)
+            logger.info(f"Report: {report}")
+
+
+@contextlib.contextmanager
+def _logged_failure(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        reason = f"no such file: {error.filename}" if error.filename else error
+        logger.warning(f"Could not draw {what}: {reason}")
+    except Exception:
+        logger.warning(f"Could not draw {what}:", exc_info=True)

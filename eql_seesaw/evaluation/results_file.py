@@ -25,6 +25,9 @@ class _Result(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = ABSENT
 
 
+_encode = msgspec.json.Encoder().encode
+
+
 class CollectedResults:
     """
     Detections of images as they are written to a file, which takes a fraction of the memory of
@@ -38,11 +41,9 @@ class CollectedResults:
     def __init__(self, iou_types: Sequence[str]) -> None:
         self.of_images: dict[int, bytes] = {}
         self.iou_types = iou_types
-        self._encode = msgspec.json.Encoder().encode
 
     def add(self, detections: Detections) -> None:
-        lines = map(self._encode, detections.to_results())
-        self.of_images[detections.image_id] = b",\n".join(lines)
+        self.of_images[detections.image_id] = b",\n".join(map(_encode, detections.to_results()))
 
     def detections(self, image_id: int) -> Detections:
         """Detections of an image; none if it was not added."""
