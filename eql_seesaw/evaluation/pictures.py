@@ -1,4 +1,4 @@
-"""Pictures of ground truth beside predictions, for a look at what the model does; and the report."""
+"""Pictures of ground truth beside predictions, and what else shows an evaluation."""
 
 import contextlib
 import logging

@@ -1,5 +1,4 @@
 import copy
-import logging
 
 import numpy as np
 import pytest

@@ -257,7 +257,7 @@ def test_broken_input_is_one_line(damage, message, folder):
     [
         ({"dataset": "another"}, "shapes_val and another"),
         ({"categories": []}, "the categories of shapes_val have changed"),
-        ({"matches": {"bbox": None}}, "only one has masks"),
+        ({"metrics": {"bbox": {}}}, "only one has masks"),
     ],
 )
 def test_runs_that_cannot_be_compared(values, message, folder, tmp_path):
