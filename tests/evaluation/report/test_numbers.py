@@ -35,8 +35,8 @@ def matches(detections=(), objects=(), confusions=()):
 def numbers(matches, groups):
     """Numbers of masks, of a class for each of the groups."""
     categories = [{"group": group, "train_images": None} for group in groups]
-    metrics, matched = {"segm": {}}, {"segm": matches}
-    result = Result("", "", "", 300, 1, 1, "", metrics, categories, {}, matched)
+    result = Result("", "", "", 300, 1, 1, "", {"segm": {}}, categories, {})
+    result.matches = {"segm": matches}
     return Numbers(result, None, "segm", 0.3)
 
 
