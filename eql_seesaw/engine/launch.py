@@ -29,6 +29,10 @@ _SECONDS_FOR_CAUSE = 5.0
 # For torch. Tensors on a CPU and Python objects, Detectron2's too, go over gloo in the same group,
 # so that --timeout holds for both.
 _BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
+_HINTS = {
+    "SIGKILL": ", often for want of memory",
+    "SIGABRT": ", as by NCCL when another rank does not answer in time (--timeout MINUTES)",
+}
 
 
 def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> None:
@@ -101,8 +105,7 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
             raise SystemExit(128 + abs(status) % 128) from None
         how = f"ended with status {status}"
         if error.signal_name is not None:
-            hint = ", often for want of memory" if error.signal_name == "SIGKILL" else ""
-            how = f"was killed by {error.signal_name}{hint}"
+            how = f"was killed by {error.signal_name}{_HINTS.get(error.signal_name, '')}"
         raise ProcessFailed(f"rank {rank} (process {error.error_pid}) {how}") from None
     finally:
         for signum, handler in previous.items():
