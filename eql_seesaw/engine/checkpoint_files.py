@@ -108,7 +108,8 @@ def newest_checkpoint(folder: str) -> str:
     Raises:
         CheckpointError: there are checkpoints, and none can be read.
     """
-    names, errors = _newest_first(folder), []
+    errors: list[CheckpointError] = []
+    names = _newest_first(folder)
     if names and not _read_tag(folder):
         logger.warning(f"{folder}/{TAG} is missing or damaged; taking the newest checkpoint")
     for path in [os.path.join(folder, name) for name in names]:
@@ -154,9 +155,10 @@ def remove_partial_files(folder: str) -> None:
 def _newest_first(folder: str) -> list[str]:
     """Names of the checkpoints to take, the newest first."""
     tagged = _read_tag(folder)
-    if tagged:
-        return [tagged, *_before(folder, tagged)]
-    return [*[FINAL] * (FINAL in _listing(folder)), *_before(folder, FINAL)]
+    names = _before(folder, tagged or FINAL)
+    if tagged or FINAL in _listing(folder):
+        names.insert(0, tagged or FINAL)
+    return names
 
 
 def _before(folder: str, name: str) -> list[str]:
