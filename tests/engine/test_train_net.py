@@ -16,8 +16,16 @@ from eql_seesaw.losses import LOSSES
 from tests.engine.conftest import ROOT, last_metrics
 from tests.ranks import Script, train_net_on_ranks
 
+slow = pytest.mark.slow
 
-@pytest.mark.parametrize("loss", LOSSES)
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, marks=[] if loss in ("softmax_ce", "eql", "seesaw") else slow)
+        for loss in LOSSES
+    ],
+)
 def test_every_loss_trains_and_evaluates_by_one_key(train_net, overrides, tmp_path, loss):
     error = train_net("quickstart/seesaw.yaml", *overrides, "MODEL.ROI_BOX_HEAD.CLS_LOSS", loss)
     assert error is None
