@@ -12,8 +12,7 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.structures import BoxMode
 
-from eql_seesaw.data.annotation_columns import annotation_columns
-from eql_seesaw.data.class_statistics import count_classes
+from eql_seesaw.data.class_statistics import annotation_columns, count_classes
 from eql_seesaw.data.train_sampler import repeat_factors
 
 from .lvis_like_training_set import draw_annotations, long_tail

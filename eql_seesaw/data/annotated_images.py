@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode
 
-from .annotation_columns import AnnotationColumns, joined_columns
 from .annotation_entries import CATEGORY_LISTS, Annotation, Form, Image, compressed_rle, decode
 from .annotation_file import (
     NO_NEEDS,
@@ -19,18 +18,9 @@ from .annotation_file import (
     image_file_name,
     paused_garbage_collector,
 )
+from .class_statistics import AnnotationColumns, joined_columns
 
 logger = logging.getLogger(__name__)
-
-
-class DecodedImage(dict):
-    """
-    An image in Detectron2's standard format, decoded for one mapping: Detectron2's mapper, which
-    changes the annotations of its copy, need not copy them.
-    """
-
-    def __deepcopy__(self, memo: dict) -> dict[str, Any]:
-        return dict(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +62,7 @@ class AnnotatedImages(Sequence):
         return self.columns.num_images
 
     def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
-        image: Any = self._decode(self.image_spans[index], Image)
+        image: Any = self.image(index)
         height, width = image["height"], image["width"]
         file_name = image_file_name(image, self.from_coco_url)
         record: dict[str, Any] = {
@@ -85,17 +75,24 @@ class AnnotatedImages(Sequence):
         for key in CATEGORY_LISTS:
             if key in image:
                 record[key] = [to_class[i] for i in image[key] if i in to_class]
-        spans = self.annotation_spans[slice(*self.annotation_ranges[index])]
-        annotations = [self._decode(span, Annotation) for span in spans]
-        record["annotations"] = [self._instance(x, height, width) for x in annotations]
+        record["annotations"] = [
+            self._instance(annotation, height, width) for annotation in self.annotations(index)
+        ]
         return record
+
+    def image(self, index: int) -> Image:
+        """An image as it is in the file."""
+        return self._decode(self.image_spans[index], Image)
+
+    def annotations(self, index: int) -> list[Annotation]:
+        """The annotations of an image as they are in the file."""
+        spans = self.annotation_spans[slice(*self.annotation_ranges[index])]
+        return [self._decode(span, Annotation) for span in spans]
 
     def with_annotations(self) -> "AnnotatedImages":
         """Only the images with an annotation that is no crowd; the text is shared."""
         keep = np.zeros(len(self), dtype=bool)
-        keep[self.columns.images[~self.columns.is_crowd]] = True
-        if keep.all():
-            return self
+        keep[self.columns.without_crowds().images] = True
         return dataclasses.replace(
             self,
             image_spans=self.image_spans[keep],
@@ -171,9 +168,9 @@ def read_annotated_images(
             id, and how many have the same problem.
     """
     file = AnnotationFile(json_file, needs._replace(file_names=True))
-    image_ids = np.array(sorted(file.images), dtype=np.int64)
+    image_ids = sorted(file.images)
     contiguous_ids = {category_id: k for k, category_id in enumerate(file.categories)}
-    index_of = {image_id: index for index, image_id in enumerate(image_ids.tolist())}
+    index_of = {image_id: index for index, image_id in enumerate(image_ids)}
     places, images, classes, is_crowd = array("q"), array("q"), array("q"), array("b")
     for place, annotation in file.annotations():
         places.append(place)
@@ -190,15 +187,14 @@ def read_annotated_images(
         num_images=len(image_ids),
     )
     ends = np.cumsum(np.bincount(columns.images, minlength=len(image_ids)))
-    in_order = [file.images[image_id] for image_id in image_ids.tolist()]
-    image_places = [file.image_places[image_id] for image_id in image_ids.tolist()]
+    in_order = [file.images[image_id] for image_id in image_ids]
     return AnnotatedImages(
         image_root=image_root,
         from_coco_url=needs.from_coco_url,
         class_names=[category["name"] for category in file.categories.values()],
         contiguous_ids=contiguous_ids,
         text=file.text,
-        image_spans=file.spans("images")[image_places],
+        image_spans=file.spans("images")[[file.image_places[i] for i in image_ids]],
         annotation_ranges=np.stack([np.array([0, *ends[:-1]]), ends], axis=1),
         annotation_spans=file.spans("annotations")[np.array(places, dtype=np.int64)[order]],
         is_wide=np.array([image["width"] > image["height"] for image in in_order]),

@@ -1,7 +1,6 @@
 """Entries of annotation files in COCO or LVIS format: their form, and what is wrong with one."""
 
 import json
-import math
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 import pycocotools.mask as mask_util
 
-from .findings import MAX_LENGTH, shorten
+from .findings import shorten
 
 # Beyond this, a coordinate is junk, which the code of masks would take gigabytes for.
 MAX_COORDINATE = 10**6
@@ -75,19 +74,6 @@ class Annotation(msgspec.Struct, gc=False):
 
 
 CATEGORY_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
-EXPECTED = {
-    "id": "an integer below 2^63",
-    "image_id": "an integer below 2^63",
-    "category_id": "an integer below 2^63",
-    "height": "a positive integer",
-    "width": "a positive integer",
-    "neg_category_ids": "a list of category ids",
-    "not_exhaustive_category_ids": "a list of category ids",
-    "frequency": "r, c or f",
-    "bbox": "[x, y, width, height]",
-    "segmentation": "polygons of at least three points, or an RLE",
-    "area": "a number of pixels",
-}
 
 Form = TypeVar("Form", Category, Image, Annotation)
 DECODERS: dict[Any, msgspec.json.Decoder] = {
@@ -107,8 +93,8 @@ def decode(text: bytes, form: type[Form]) -> Form:
     """An entry that was read without an error before, from its text."""
     try:
         return DECODERS[form].decode(text)
-    except (ValueError, RecursionError):
-        return decode_unusual(text, form, lambda *oddity: None)
+    except ValueError:
+        return decode_unusual(text, form, lambda kind, oddity: None)
 
 
 def decode_unusual(
@@ -131,10 +117,6 @@ def decode_unusual(
     entry = {key: _whole(value) for key, value in entry.items()}
     if form is Annotation:
         _mend_annotation(entry, note)
-    elif form is Image:
-        for key in CATEGORY_LISTS:
-            if isinstance(entry.get(key), list):
-                keep_known(entry, key, lambda value: type(value) is int, note)
     try:
         return msgspec.convert(entry, form)
     except (ValueError, OverflowError) as error:
@@ -142,26 +124,8 @@ def decode_unusual(
 
 
 def load(text: msgspec.Raw | bytes) -> Any:
-    """Value of JSON text, with what Python's own module knows beyond JSON, as 1e999."""
-    try:
-        return msgspec.json.decode(text)
-    except (ValueError, RecursionError):
-        return json.loads(bytes(text), parse_constant=str, parse_int=_int_or_text)
-
-
-def _int_or_text(digits: str) -> int | str:
-    return int(digits) if len(digits) < 1000 else digits  # Python refuses very long ones
-
-
-def keep_known(
-    image: Any, key: str, is_known: Callable[[Any], bool], note: Callable[[str, str], None]
-) -> None:
-    """Leave out, in place, what of a list of category ids is in no category: it changes nothing."""
-    known = [value for value in image[key] if is_known(value)]
-    if len(known) < len(image[key]):
-        unknown = next(value for value in image[key] if not is_known(value))
-        note(f"images with unknown {key}", f"{key} holds {shorten(unknown)}, in no category")
-        image[key] = known
+    """Value of JSON text, also where it has what Python's own module knows alone, as 1e999."""
+    return json.loads(bytes(text))
 
 
 def entry_id(text: msgspec.Raw | bytes) -> int | None:
@@ -176,9 +140,7 @@ def _whole(value: Any) -> Any:
 
 
 def _mend_annotation(entry: dict[str, Any], note: Callable[[str, str], None]) -> None:
-    if not entry.get("segmentation"):
-        entry["segmentation"] = None
-    if entry.get("area") in ("NaN", "Infinity", "-Infinity", math.inf, -math.inf):
+    if entry.get("area") in ("NaN", "Infinity", "-Infinity"):
         note("odd areas", f"area is {shorten(entry['area'])}; that of mask or box is taken")
         entry["area"] = None
     is_crowd = entry.get("iscrowd", 0)
@@ -188,21 +150,11 @@ def _mend_annotation(entry: dict[str, Any], note: Callable[[str, str], None]) ->
 
 
 def _broken_entry(error: Exception, entry: dict[str, Any]) -> BrokenEntry:
-    """msgspec says of what type a value is, and where; a user wants to see the value."""
-    message, _, path = str(error).partition(" - at `$")
-    steps = re.findall(r"\.(\w+)|\[(\d+)\]", path)
-    missing = re.search(r"missing required field `(\w+)`", message)
-    if missing:
-        steps.append((missing[1], ""))
-    key, place = steps[0][0], ""
-    value: Any = entry
-    for name, index in steps:
-        value = value[int(index)] if index else value.get(name)
-        place += f"[{index}]" if index else f".{name}"
-        if len(shorten(value)) < MAX_LENGTH:  # all of it can be shown
-            break
-    seen = "missing" if missing and value is None else shorten(value)
-    return BrokenEntry(key, f"{place[1:]} is {seen}, expected {EXPECTED[key]}")
+    """msgspec says what is expected, and where; a user wants to see the value, too."""
+    key = re.findall(r"`\$\.(\w+)|field `(\w+)`", str(error))[-1]
+    name = key[0] or key[1]
+    seen = shorten(entry[name]) if name in entry else "missing"
+    return BrokenEntry(name, f"{name} is {seen}: {error}")
 
 
 def segmentation_error(segmentation: list | Rle, height: int, width: int) -> str | None:
@@ -220,7 +172,7 @@ def segmentation_error(segmentation: list | Rle, height: int, width: int) -> str
     return None
 
 
-def rle_error(rle: Rle) -> str | None:
+def rle_error(rle: Any) -> str | None:
     """Line about compressed counts that do not make up the image; None if they do."""
     try:
         # Of a mask that ends early, pycocotools fills the rest with whatever is in memory.

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import json
-import math
 import os
 from array import array
 from collections.abc import Iterator, Mapping
@@ -25,14 +24,13 @@ from .annotation_entries import (
     Image,
     decode_unusual,
     entry_id,
-    keep_known,
     load,
     rle_error,
     segmentation_error,
 )
 from .findings import Findings, one_line, shorten
 
-SECTIONS = ("images", "annotations", "categories")
+SECTIONS = {"images": "image", "annotations": "annotation", "categories": "category"}
 # First bytes of files that are called .json, too.
 DISGUISES = {
     b"PK\x03\x04": "a ZIP archive; unpack it, and name the JSON file that is in it",
@@ -52,7 +50,6 @@ class Needs(NamedTuple):
         masks: every object has a mask.
         polygons: masks are polygons.
         whole_rles: compressed masks are looked into, which takes time.
-        max_size: pixels to which the longer side of an image is reduced; 0 for no limit.
         max_pixels: of an image; 0 for no limit.
     """
 
@@ -61,7 +58,6 @@ class Needs(NamedTuple):
     masks: bool = False
     polygons: bool = False
     whole_rles: bool = False
-    max_size: int = 0
     max_pixels: int = 0
 
     @classmethod
@@ -70,13 +66,10 @@ class Needs(NamedTuple):
         names = cls(file_names=True, from_coco_url=from_coco_url)
         if is_train and cfg.DATALOADER.UNREADABLE_IMAGES == "skip":
             return names
-        sides = cfg.INPUT.MIN_SIZE_TRAIN if is_train else (cfg.INPUT.MIN_SIZE_TEST,)
-        max_size = cfg.INPUT.MAX_SIZE_TRAIN if is_train else cfg.INPUT.MAX_SIZE_TEST
         return names._replace(
-            max_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
             masks=cfg.MODEL.MASK_ON,
             polygons=is_train and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon",
-            max_size=max_size if any(sides) else 0,
+            max_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
         )
 
 
@@ -118,7 +111,6 @@ class AnnotationFile:
         except (ValueError, RecursionError):
             self.text = _in_strict_json(self.text, json_file)
             self._sections = _split(self.text)
-        self._broken_ids: set[tuple[str, Any]] = set()
         self.categories = self._read_categories()
         self.images, self.image_places = self._read_images()
 
@@ -129,10 +121,13 @@ class AnnotationFile:
         """
         ids, places = array("q"), array("q")
         images, categories = self.images, self.categories
+        # Else their own entries may be broken, which is among the findings.
+        are_all_known = not self.findings.of("error")
         for place, annotation in self._entries("annotations", Annotation):
             image = images.get(annotation.image_id)
             if image is None or annotation.category_id not in categories:
-                self._note_unknown(place, annotation.image_id, annotation.category_id)
+                if are_all_known:
+                    self._note_unknown(place, annotation)
                 continue
             ids.append(annotation.id)
             places.append(place)
@@ -174,14 +169,10 @@ class AnnotationFile:
             name = entry.get("name")
             if category_id in categories:
                 note("categories with repeated ids", "the id is repeated; the last one counts")
-            if not isinstance(name, str):
-                text = f"name is {shorten(name)}, so that it is called {category_id}"
-                note("categories without a name", text)
-                entry["name"] = str(category_id)
-            elif (clean := one_line(name)) != name:
-                text = f"name is {shorten(name)}, so that it is called {clean}"
-                note("categories with an odd name", text)
-                entry["name"] = clean
+            entry["name"] = one_line(name) if isinstance(name, str) else str(category_id)
+            if entry["name"] != name:
+                text = f"name is {shorten(name)}, so that it is called {entry['name']}"
+                note("categories without a usable name", text)
             categories[category_id] = entry
         return dict(sorted(categories.items()))
 
@@ -195,7 +186,9 @@ class AnnotationFile:
                 note("images with repeated ids", "the id is repeated; the last one counts")
             for key in CATEGORY_LISTS:
                 if key in image and not self.categories.keys() >= set(image[key]):
-                    keep_known(image, key, self.categories.__contains__, note)
+                    unknown = next(k for k in image[key] if k not in self.categories)
+                    note(f"images with unknown {key}", f"{key} holds {unknown}, in no category")
+                    image[key] = [k for k in image[key] if k in self.categories]
             error = self._image_error(image)
             if error is not None:
                 note(*error, "error")
@@ -209,18 +202,11 @@ class AnnotationFile:
                 image_file_name(image, self._needs.from_coco_url)
             except ValueError as error:
                 return "images without a usable file name", str(error)
-        short, long = sorted((image["height"], image["width"]))
         max_pixels = self._needs.max_pixels
-        if max_pixels and short * long > max_pixels:
+        if max_pixels and image["width"] * image["height"] > max_pixels:
             return "images that are too large", (
                 f"{image['width']} x {image['height']} pixels, more than INPUT.MAX_IMAGE_PIXELS, "
                 f"{max_pixels}"
-            )
-        max_size = self._needs.max_size
-        if max_size and 2 * max_size * short < long:
-            return "images that are too narrow", (
-                f"{image['width']} x {image['height']} pixels, of which nothing is left when the "
-                f"longer side becomes {max_size} (INPUT.MAX_SIZE_TRAIN or INPUT.MAX_SIZE_TEST)"
             )
         return None
 
@@ -251,11 +237,12 @@ class AnnotationFile:
         for place, raw in enumerate(raw_entries or ()):
             try:
                 entry = decode(raw)
-            except (ValueError, RecursionError):
+            except ValueError:
+                note = partial(self._note, section, place)
                 try:
-                    entry = decode_unusual(raw, form, partial(self._note, section, place))
+                    entry = decode_unusual(raw, form, note)
                 except BrokenEntry as error:
-                    self._note_broken(section, place, error)
+                    note(f"{section} with a broken {error.key}", str(error), "error")
                     continue
             yield place, entry
 
@@ -266,31 +253,15 @@ class AnnotationFile:
         self, section: str, place: int, kind: str, text: str, severity: str = "warning"
     ) -> None:
         number = entry_id(self._raw(section, place))
-        name = {"images": "image", "annotations": "annotation", "categories": "category"}[section]
-        where = f"{section}[{place}]" if number is None else f"{name} {number}"
+        where = f"{section}[{place}]" if number is None else f"{SECTIONS[section]} {number}"
         self.findings.add(severity, kind, f"{where}: {text}")
 
-    def _note_broken(self, section: str, place: int, error: BrokenEntry) -> None:
-        entry = load(self._raw(section, place))
-        if section == "annotations" and isinstance(entry, dict):
-            if self._note_unknown(place, entry.get("image_id"), entry.get("category_id")):
-                return
-        self._broken_ids.add((section, entry_id(self._raw(section, place))))
-        self._note(section, place, f"{section} with a broken {error.key}", str(error), "error")
-
-    def _note_unknown(self, place: int, image_id: Any, category_id: Any) -> bool:
-        """Note an image or a category that is not in the file, unless its own entry is broken."""
-        for key, section, value in (
-            ("image_id", "images", image_id),
-            ("category_id", "categories", category_id),
-        ):
-            if isinstance(value, int | float) and value not in getattr(self, section):
-                if (section, value) not in self._broken_ids:
-                    text = f"{key} {value} is not in {section}; it is left out"
-                    kind = f"annotations of unknown {section}"
-                    self._note("annotations", place, kind, text)
-                return True
-        return False
+    def _note_unknown(self, place: int, annotation: Annotation) -> None:
+        key, section, value = "category_id", "categories", annotation.category_id
+        if annotation.image_id not in self.images:
+            key, section, value = "image_id", "images", annotation.image_id
+        text = f"{key} {value} is not in {section}; it is left out"
+        self._note("annotations", place, f"annotations of unknown {section}", text)
 
 
 def image_file_name(image: Mapping[str, Any], from_coco_url: bool = False) -> str:
@@ -352,7 +323,7 @@ def _in_strict_json(text: bytes, json_file: str) -> bytes:
         ValueError: Python's own module cannot read it either, or it holds no object. One line.
     """
     try:
-        content = json.loads(text, parse_constant=str, parse_float=_finite_or_text)
+        content = json.loads(text, parse_constant=str)
     except (ValueError, RecursionError) as error:
         reason = next((DISGUISES[start] for start in DISGUISES if text.startswith(start)), "")
         if isinstance(error, UnicodeDecodeError) and not reason:
@@ -367,8 +338,3 @@ def _in_strict_json(text: bytes, json_file: str) -> bytes:
         if key in content
     }
     return json.dumps(lists, ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
-def _finite_or_text(number: str) -> float | str:
-    value = float(number)
-    return value if math.isfinite(value) else number

@@ -10,6 +10,8 @@ would end with; what is merely suspicious is a warning. The exit status is 1 if 
 import argparse
 import sys
 
+from ..command_line import one_line_errors
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
@@ -20,17 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(arguments)
-    # Not at the top: they take seconds, for which --help need not wait.
-    from ..config import load_config
-    from .check_datasets import check_datasets
+    with one_line_errors():
+        # Not at the top: they take seconds, for which --help need not wait.
+        from ..config import load_config
+        from .check_datasets import check_datasets
 
-    try:
         # A key of training, which may be meant for another machine than the one with the data.
         cfg = load_config(args.config_file, [*args.opts, "SOLVER.AMP.ENABLED", "False"])
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    report = check_datasets(cfg)
+        report = check_datasets(cfg)
     print(report)
     return 1 if report.num_errors else 0
 

@@ -4,7 +4,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -13,11 +13,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from .annotation_file import AnnotationFile, Needs, image_file_name
-from .dataset_checks import CHECKS, SHARE_REFUSED, Columns, read_columns
+from .dataset_checks import CHECKS, SHARE_REFUSED, Columns, make_columns
 from .findings import NUM_EXAMPLES, Findings
 from .pictures import DEEP, TURNED, allow_pixels, did_you_mean, oddity, read_size, reading_error
 from .register import find_dataset, names_from_coco_url
-from .training_set import check_num_classes, check_same_categories, check_same_classes
+from .training_set import check_num_classes, check_same_classes
 
 
 class Report:
@@ -26,27 +26,19 @@ class Report:
 
     Attributes:
         findings, notes: by dataset, or by key where it names none.
-        class_names, category_ids: of each dataset that could be read.
-        objects: of each class, in each of them: all, and those that are no crowds.
+        columns: of each dataset that could be read.
         paths: of the images of each of them, by image id.
     """
 
     def __init__(self) -> None:
         self.findings: dict[str, Findings] = {}
         self.notes: defaultdict[str, list[str]] = defaultdict(list)
-        self.class_names: dict[str, list[str]] = {}
-        self.category_ids: dict[str, list[int]] = {}
-        self.objects: dict[str, tuple[np.ndarray, ...]] = {}
+        self.columns: dict[str, Columns] = {}
         self.paths: dict[str, dict[int, str]] = {}
 
     def add(self, source: str, severity: str, kind: str, example: str) -> None:
         """Add a finding about a dataset or key."""
         self.findings.setdefault(source, Findings(source)).add(severity, kind, example)
-
-    def num_examples(self, source: str, severity: str, kind: str) -> int:
-        """Number of examples of a kind so far."""
-        finding = self.findings[source].found.get((severity, kind))
-        return len(finding.examples) if finding else 0
 
     @property
     def num_errors(self) -> int:
@@ -77,50 +69,16 @@ def check_datasets(cfg: CfgNode) -> Report:
         cfg: a config with this project's keys. Nothing needs to be registered.
     """
     allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
-    report, train, test = Report(), cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
-    if not train:
-        report.add("DATASETS.TRAIN", "error", "no dataset", "DATASETS.TRAIN is empty")
-    if not test:
-        report.add("DATASETS.TEST", "warning", "no dataset", "DATASETS.TEST is empty")
-    for name in dict.fromkeys([*train, *test]):
+    report = Report()
+    for key, severity in (("TRAIN", "error"), ("TEST", "warning")):
+        if not cfg.DATASETS[key]:
+            report.add(f"DATASETS.{key}", severity, "no dataset", f"DATASETS.{key} is empty")
+    for name in dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]):
         _check_dataset(cfg, name, report)
-    classes = {
-        name: MetadataCatalog.get(name).get("thing_classes") or names
-        for name, names in report.class_names.items()
-    }
-    for name, names in classes.items():
-        _try(report, name, check_num_classes, name, names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    in_train = [name for name in train if name in classes]
-    for name in in_train[1:]:
-        _try(report, name, check_same_classes, {n: classes[n] for n in (in_train[0], name)})
-    for name in test:
-        if in_train and name in classes:
-            first = in_train[0]
-            _try(report, name, check_same_categories, first, classes[first], {name: classes[name]})
-    _check_learnable(in_train, report)
+    _check_classes(cfg, report)
+    _check_learnable(cfg, report)
     _check_shared_images(cfg, report)
     return report
-
-
-def _check_learnable(names: list[str], report: Report) -> None:
-    """Find classes of which no training set has an object: the model can never learn them."""
-    objects = [report.objects[name] for name in names]
-    if not names or len({len(counts) for counts, _ in objects}) > 1:
-        return  # other classes, as was said
-    name = names[0]
-    counts, learnt = (np.sum(columns, axis=0) for columns in zip(*objects, strict=True))
-    for k in np.flatnonzero(learnt == 0).tolist():
-        what = "crowds only" if counts[k] else "no annotation"
-        text = f"category {report.category_ids[name][k]}: {report.class_names[name][k]} has {what}"
-        report.add(name, "warning", "categories that cannot be learnt", text)
-
-
-def _try(report: Report, name: str, check: Callable, *arguments: Any) -> None:
-    """Do a check of a training, whose error becomes a finding."""
-    try:
-        check(*arguments)
-    except ValueError as error:
-        report.add(name, "error", "other classes", str(error))
 
 
 def _check_dataset(cfg: CfgNode, name: str, report: Report) -> None:
@@ -144,12 +102,12 @@ def _check_dataset(cfg: CfgNode, name: str, report: Report) -> None:
         report.add(name, "error", "unreadable annotation file", f"{error}{hint}")
         return
     report.findings[name] = file.findings
-    columns = read_columns(file, is_train)
-    report.class_names[name] = columns.class_names
-    report.category_ids[name] = columns.category_ids
-    report.objects[name] = tuple(
-        np.bincount(classes, minlength=len(columns.class_names))
-        for classes in (columns.classes, columns.classes[~columns.is_crowd])
+    index_of = {image_id: index for index, image_id in enumerate(file.images)}
+    report.columns[name] = columns = make_columns(
+        is_train,
+        images=list(file.images.values()),
+        class_names={k: category["name"] for k, category in file.categories.items()},
+        annotations=((index_of[x.image_id], x) for _, x in file.annotations()),
     )
     report.notes[name].append(
         f"{json_file}: {len(columns.image_ids)} images, {len(columns.ids)} annotations, "
@@ -166,8 +124,7 @@ def _check_dataset(cfg: CfgNode, name: str, report: Report) -> None:
             report.add(name, "error" if is_refused else "warning", kind, text)
     report.paths[name] = _image_paths(file, image_root, needs.from_coco_url)
     is_skipped = cfg.DATALOADER.UNREADABLE_IMAGES == "skip" and name not in cfg.DATASETS.TEST
-    severity = "warning" if is_skipped else "error"
-    _check_image_files(name, columns, report, severity)
+    _check_image_files(name, report, "warning" if is_skipped else "error")
 
 
 def _needs(cfg: CfgNode, name: str) -> Needs:
@@ -175,9 +132,7 @@ def _needs(cfg: CfgNode, name: str) -> Needs:
     from_coco_url = name not in cfg.DATASETS.REGISTER and names_from_coco_url(name)
     keys = [key for key in ("TRAIN", "TEST") if name in cfg.DATASETS[key]]
     each = [Needs.of(cfg, key == "TRAIN", from_coco_url) for key in keys]
-    sizes = [needs.max_size for needs in each if needs.max_size]
-    together = Needs(*map(max, zip(*each, strict=True)))
-    return together._replace(max_size=min(sizes, default=0), whole_rles=True)
+    return Needs(*map(max, zip(*each, strict=True)))._replace(whole_rles=True)
 
 
 def _image_paths(file: AnnotationFile, image_root: str, from_coco_url: bool) -> dict[int, str]:
@@ -190,9 +145,39 @@ def _image_paths(file: AnnotationFile, image_root: str, from_coco_url: bool) -> 
     return paths
 
 
-def _check_image_files(name: str, columns: Columns, report: Report, severity: str) -> None:
+class Look(NamedTuple):
+    """
+    Look at an image file, decoded as Detectron2 does.
+
+    Attributes:
+        error, text: kind of error and a line about it; "" for an image that can be read.
+        size: width and height after EXIF has turned it; None for one that cannot.
+        odd_kind, odd: kind of oddity and a line about it, where it is read differently than it
+            looks; "" for others.
+    """
+
+    error: str = ""
+    text: str = ""
+    size: tuple[int, int] | None = None
+    odd_kind: str = ""
+    odd: str = ""
+
+
+def _look_at(path: str, width: int, height: int) -> Look:
+    if not os.path.isfile(path):
+        return Look("missing images", path)
+    try:
+        with Image.open(path) as picture:
+            odd_kind, odd = oddity(picture, width, height)
+            picture.convert("RGB")
+            return Look("", "", read_size(picture), odd_kind, odd)
+    except Exception as error:  # Pillow's decoders raise many kinds
+        return Look("unreadable images", f"{path}: {reading_error(error)}")
+
+
+def _check_image_files(name: str, report: Report, severity: str) -> None:
     """Read every image file, and note the folders that hold them."""
-    paths = report.paths[name]
+    columns, paths = report.columns[name], report.paths[name]
     folders = Counter(os.path.dirname(path) for path in paths.values())
     for folder, count in folders.most_common(NUM_EXAMPLES):
         report.notes[name].append(f"{count} images needed from {folder}")
@@ -205,52 +190,68 @@ def _check_image_files(name: str, columns: Columns, report: Report, severity: st
         text = f"{folder}, for {folders[folder]} images{did_you_mean(first)}"
         report.add(name, severity, "missing image folders", text)
     sizes = dict(zip(columns.image_ids.tolist(), columns.sizes.tolist(), strict=True))
-    files = {
-        path: (path, *sizes[image_id])
-        for image_id, path in paths.items()
-        if os.path.dirname(path) not in missing
-    }
+    wanted = {k: path for k, path in paths.items() if os.path.dirname(path) not in missing}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
-        looks = pool.map(_look_at, *zip(*files.values(), strict=True)) if files else ()
-        seen = dict(zip(files, tqdm(looks, name, len(files), unit="image", disable=None)))
-    num_deep = sum(odd_kind == DEEP for _, _, _, (odd_kind, _) in seen.values())
-    for image_id, (width, height) in sizes.items():
-        path = paths.get(image_id)
-        if path not in seen:
-            continue
-        kind, text, size, (odd_kind, odd) = seen[path]
+        looks = pool.map(lambda k: _look_at(wanted[k], *sizes[k]), wanted)
+        seen = dict(zip(wanted, tqdm(looks, name, len(wanted), unit="image", disable=None)))
+    num_deep = sum(look.odd_kind == DEEP for look in seen.values())
+    are_deep_refused = columns.is_train and num_deep >= SHARE_REFUSED * len(seen)
+    num_missing = 0
+    for image_id, (error, text, size, odd_kind, odd) in seen.items():
+        path, (width, height) = wanted[image_id], sizes[image_id]
         if size is not None and size != (width, height):
-            kind = "images of another size"
-            text = f"{path} is {size[0]} x {size[1]}, annotated as {width} x {height}"
-        if kind == "missing images" and report.num_examples(name, severity, kind) < NUM_EXAMPLES:
-            text += did_you_mean(path)
-        if kind:
+            error = "images of another size"
             reason = f"; EXIF: {odd}" if odd_kind == TURNED else ""
-            report.add(name, severity, kind, f"image {image_id}: {text}{reason}")
+            text = f"{path} is {size[0]} x {size[1]}, annotated as {width} x {height}{reason}"
+        if error == "missing images" and num_missing < NUM_EXAMPLES:
+            num_missing += 1
+            text += did_you_mean(path)
+        if error:
+            report.add(name, severity, error, f"image {image_id}: {text}")
         elif odd:
-            is_refused = (
-                columns.is_train and odd_kind == DEEP and num_deep >= SHARE_REFUSED * len(seen)
-            )
-            odd_severity = "error" if is_refused else "warning"
+            odd_severity = "error" if odd_kind == DEEP and are_deep_refused else "warning"
             report.add(name, odd_severity, odd_kind, f"image {image_id}: {path}: {odd}")
 
 
-def _look_at(
-    path: str, width: int, height: int
-) -> tuple[str, str, tuple[int, int] | None, tuple[str, str]]:
-    """
-    Kind of error and its text, or the size of an image, decoded as Detectron2 does, and a line
-    where it is read differently than it looks.
-    """
-    if not os.path.isfile(path):
-        return "missing images", path, None, ("", "")
-    try:
-        with Image.open(path) as picture:
-            odd = oddity(picture, width, height)
-            picture.convert("RGB")
-            return "", "", read_size(picture), odd
-    except Exception as error:  # Pillow's decoders raise many kinds
-        return "unreadable images", f"{path}: {reading_error(error)}", None, ("", "")
+def _check_classes(cfg: CfgNode, report: Report) -> None:
+    """Do the checks of a training, whose errors become findings."""
+
+    def check(name: str, check: Callable, *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except ValueError as error:
+            report.add(name, "error", "other classes", str(error))
+
+    classes = {
+        # Detectron2 has names of its own for LVIS, in which training and test sets agree.
+        name: MetadataCatalog.get(name).get("thing_classes") or list(columns.class_names.values())
+        for name, columns in report.columns.items()
+    }
+    for name, names in classes.items():
+        check(name, check_num_classes, name, names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    in_train = [name for name in cfg.DATASETS.TRAIN if name in classes]
+    in_test = [name for name in cfg.DATASETS.TEST if name in classes]
+    for key, names in (("DATASETS.TRAIN", in_train[1:]), ("DATASETS.TEST", in_test)):
+        for name in names if in_train else ():
+            first = in_train[0]
+            check(name, check_same_classes, key, name, classes[name], first, classes[first])
+
+
+def _check_learnable(cfg: CfgNode, report: Report) -> None:
+    """Find classes of which no training set has an object: the model can never learn them."""
+    names = [name for name in cfg.DATASETS.TRAIN if name in report.columns]
+    columns = [report.columns[name] for name in names]
+    if len({len(each.class_names) for each in columns}) != 1:
+        return  # there are none, or with other classes, as was said
+    num_classes = len(columns[0].class_names)
+    counts, learnt = np.zeros((2, num_classes), dtype=np.int64)
+    for each in columns:
+        counts += np.bincount(each.classes, minlength=num_classes)
+        learnt += np.bincount(each.classes[~each.is_crowd], minlength=num_classes)
+    for k in np.flatnonzero(learnt == 0).tolist():
+        what = "crowds only" if counts[k] else "no annotation"
+        text = f"{columns[0].describe_class(k)} has {what}"
+        report.add(names[0], "warning", "categories that cannot be learnt", text)
 
 
 def _check_shared_images(cfg: CfgNode, report: Report) -> None:

@@ -8,15 +8,15 @@ import logging
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pycocotools.mask as mask_util
 
-from .annotation_entries import compressed_rle
-from .annotation_file import AnnotationFile
+from .annotated_images import AnnotatedImages
+from .annotation_entries import Annotation, Image, compressed_rle
 from .findings import shorten
 from .pictures import DEEP, TURNED, oddity_of_file
 
@@ -32,12 +32,12 @@ SHARE_MENTIONED, SHARE_REFUSED = 0.05, 0.9
 @dataclass(frozen=True, eq=False)
 class Columns:
     """
-    Columns of an annotation file, or of a sample of images: A annotations and N images in its
-    order, K categories in ascending order of id.
+    Columns of an annotation file, or of a sample of its images: A annotations, N images, and K
+    categories in ascending order of id.
 
     Attributes:
         is_train: whether the dataset is trained on.
-        ids: (A,) int64, of the annotations; in a sample, their places in the image.
+        ids: (A,) int64, of the annotations.
         images: (A,) int64, index of each annotation's image.
         classes: (A,) int64, contiguous class ids.
         is_crowd: (A,) bool.
@@ -47,8 +47,7 @@ class Columns:
         image_ids: (N,) int64.
         sizes: (N, 2) int64, width and height.
         file_names: N names.
-        category_ids: K ids.
-        class_names: K names.
+        class_names: K names, by category id.
     """
 
     is_train: bool
@@ -62,8 +61,7 @@ class Columns:
     image_ids: np.ndarray
     sizes: np.ndarray
     file_names: list[Any]
-    category_ids: list[int]
-    class_names: list[str]
+    class_names: dict[int, str]
 
     def describe(self, row: int) -> str:
         """Name of an annotation, for a person."""
@@ -74,6 +72,61 @@ class Columns:
     def describe_box(self, row: int) -> str:
         """The same, with its box."""
         return f"{self.describe(row)}: bbox {np.round(self.boxes[row], 4).tolist()}"
+
+    def describe_class(self, k: int) -> str:
+        """Id and name of a category."""
+        category_id, name = list(self.class_names.items())[k]
+        return f"category {category_id}: {shorten(name)}"
+
+
+def make_columns(
+    is_train: bool,
+    images: Sequence[Image],
+    class_names: dict[int, str],
+    annotations: Iterable[tuple[int, Annotation]],
+) -> Columns:
+    """Columns of annotations, each given with the index of its image."""
+    class_of = {category_id: k for k, category_id in enumerate(class_names)}
+    ids, image_indices, classes, is_crowd = array("q"), array("q"), array("q"), array("b")
+    boxes, extents, areas = array("d"), array("d"), array("d")
+    for index, annotation in annotations:
+        ids.append(annotation.id)
+        image_indices.append(index)
+        classes.append(class_of[annotation.category_id])
+        is_crowd.append(annotation.iscrowd)
+        boxes.extend(annotation.box(images[index]["height"], images[index]["width"]))
+        extents.extend(_extent(annotation.segmentation))
+        areas.append(np.nan if annotation.area is None else annotation.area)
+    sizes = [(image["width"], image["height"]) for image in images]
+    return Columns(
+        is_train=is_train,
+        # Not copied: there may be millions.
+        ids=np.frombuffer(ids, dtype=np.int64),
+        images=np.frombuffer(image_indices, dtype=np.int64),
+        classes=np.frombuffer(classes, dtype=np.int64),
+        is_crowd=np.frombuffer(is_crowd, dtype=np.int8).astype(bool),
+        boxes=np.frombuffer(boxes).reshape(-1, 4),
+        extents=np.frombuffer(extents).reshape(-1, 4),
+        areas=np.frombuffer(areas),
+        image_ids=np.array([image["id"] for image in images], dtype=np.int64),
+        sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        file_names=[image.get("file_name") or image.get("coco_url") for image in images],
+        class_names=class_names,
+    )
+
+
+def _extent(segmentation: Any) -> Iterable[float]:
+    """Smallest x and y, largest x and y of a mask; NaN without."""
+    if not segmentation:
+        return [np.nan] * 4
+    if isinstance(segmentation, list):
+        x = [x for polygon in segmentation for x in polygon[::2]]
+        y = [y for polygon in segmentation for y in polygon[1::2]]
+        return min(x), min(y), max(x), max(y)
+    x, y, width, height = mask_util.toBbox(
+        compressed_rle(segmentation, *segmentation["size"])
+    ).tolist()
+    return x, y, x + width, y + height
 
 
 class Suspects(NamedTuple):
@@ -91,11 +144,8 @@ class Suspects(NamedTuple):
 
 def empty_boxes(columns: Columns) -> Suspects:
     """Boxes without width or height, which Detectron2 leaves out in training."""
-    return Suspects(
-        "empty boxes",
-        columns.boxes[:, 2:].min(axis=1) <= 0,
-        columns.describe_box,
-    )
+    is_empty = columns.boxes[:, 2:].min(axis=1) <= 0
+    return Suspects("empty boxes", is_empty, columns.describe_box)
 
 
 def boxes_outside(columns: Columns) -> Suspects:
@@ -205,25 +255,25 @@ def repeated_images(columns: Columns) -> Suspects:
 
 def background_classes(columns: Columns) -> Suspects:
     """Categories that are meant to be no object, which would be learnt like one."""
-    names = [name.strip("_ ").lower() for name in columns.class_names]
+    names = [name.strip("_ ").lower() for name in columns.class_names.values()]
     return Suspects(
         "categories of the background",
         np.array([name in ("background", "bg") for name in names], bool),
-        lambda k: f"category {columns.category_ids[k]}: {shorten(columns.class_names[k])}",
+        columns.describe_class,
     )
 
 
 def repeated_class_names(columns: Columns) -> Suspects:
     """Names that several categories have."""
-    counts = Counter(columns.class_names)
+    counts = Counter(columns.class_names.values())
     return Suspects(
         "repeated category names",
-        np.array([counts[name] > 1 for name in columns.class_names], bool),
-        lambda k: f"category {columns.category_ids[k]}: {shorten(columns.class_names[k])}",
+        np.array([counts[name] > 1 for name in columns.class_names.values()], bool),
+        columns.describe_class,
     )
 
 
-# Checks of annotations, without areas and categories: a sample has none.
+# Those that a sample of images is enough for.
 ANNOTATION_CHECKS = (
     empty_boxes,
     fractions,
@@ -235,124 +285,30 @@ ANNOTATION_CHECKS = (
     crowds,
     repeated_objects,
 )
-CHECKS = (
-    *ANNOTATION_CHECKS,
-    repeated_images,
-    background_classes,
-    repeated_class_names,
-)
+CHECKS = (*ANNOTATION_CHECKS, repeated_images, background_classes, repeated_class_names)
 
 
-class _ColumnsBuilder:
-    """Columns of annotations, one after the other."""
-
-    def __init__(self) -> None:
-        self.ids, self.images, self.classes = array("q"), array("q"), array("q")
-        self.is_crowd, self.boxes, self.extents = array("b"), array("d"), array("d")
-        self.areas = array("d")
-
-    def add(
-        self,
-        annotation_id: int,
-        image: int,
-        class_id: int,
-        is_crowd: int,
-        box: Sequence[float],
-        segmentation: Any,
-        area: float | None,
-    ) -> None:
-        self.ids.append(annotation_id)
-        self.images.append(image)
-        self.classes.append(class_id)
-        self.is_crowd.append(is_crowd)
-        self.boxes.extend(box)
-        self.areas.append(np.nan if area is None else area)
-        if not segmentation:
-            self.extents.extend([np.nan] * 4)
-        elif isinstance(segmentation, list):
-            x = [x for polygon in segmentation for x in polygon[::2]]
-            y = [y for polygon in segmentation for y in polygon[1::2]]
-            self.extents.extend((min(x), min(y), max(x), max(y)))
-        else:
-            rle = compressed_rle(segmentation, *segmentation["size"])
-            x, y, width, height = mask_util.toBbox(rle).tolist()
-            self.extents.extend((x, y, x + width, y + height))
-
-    def build(
-        self,
-        is_train: bool,
-        images: Sequence[Mapping[str, Any]],
-        category_ids: list[int],
-        class_names: list[str],
-    ) -> Columns:
-        sizes = [(image["width"], image["height"]) for image in images]
-        return Columns(
-            is_train=is_train,
-            # Not copied: there may be millions.
-            ids=np.frombuffer(self.ids, dtype=np.int64),
-            images=np.frombuffer(self.images, dtype=np.int64),
-            classes=np.frombuffer(self.classes, dtype=np.int64),
-            is_crowd=np.frombuffer(self.is_crowd, dtype=np.int8).astype(bool),
-            boxes=np.frombuffer(self.boxes).reshape(-1, 4),
-            extents=np.frombuffer(self.extents).reshape(-1, 4),
-            areas=np.frombuffer(self.areas),
-            image_ids=np.array([image["id"] for image in images], dtype=np.int64),
-            sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
-            file_names=[image.get("file_name") or image.get("coco_url") for image in images],
-            category_ids=category_ids,
-            class_names=class_names,
-        )
-
-
-def read_columns(file: AnnotationFile, is_train: bool) -> Columns:
-    """Columns of the annotations that are well-formed; the others become the file's findings."""
-    index_of = {image_id: index for index, image_id in enumerate(file.images)}
-    class_of = {category_id: k for k, category_id in enumerate(file.categories)}
-    columns = _ColumnsBuilder()
-    for _, annotation in file.annotations():
-        image = file.images[annotation.image_id]
-        columns.add(
-            annotation.id,
-            index_of[annotation.image_id],
-            class_of[annotation.category_id],
-            annotation.iscrowd,
-            annotation.box(image["height"], image["width"]),
-            annotation.segmentation,
-            annotation.area,
-        )
-    class_names = [category["name"] for category in file.categories.values()]
-    return columns.build(is_train, list(file.images.values()), list(file.categories), class_names)
-
-
-def check_sample(name: str, images: Sequence[Mapping[str, Any]], logger: logging.Logger) -> None:
+def check_sample(name: str, images: AnnotatedImages, logger: logging.Logger) -> None:
     """
     Look at a sample of a training set's images, and log in one line what is suspicious.
 
     Args:
         name: of the dataset.
-        images: in Detectron2's standard format, boxes as XYWH.
+        images: of the dataset.
 
     Raises:
         ValueError: of nearly all of them, a model could learn nothing that is meant. One line.
     """
     generator = random.Random(0)
-    indices = sorted(generator.sample(range(len(images)), min(len(images), NUM_SAMPLED_IMAGES)))
-    sample = [images[index] for index in indices]
-    columns = _ColumnsBuilder()
-    for index, image in enumerate(sample):
-        for place, annotation in enumerate(image["annotations"]):
-            columns.add(
-                place,
-                index,
-                annotation["category_id"],
-                annotation.get("iscrowd", 0),
-                annotation["bbox"],
-                annotation.get("segmentation"),
-                None,
-            )
-    found = columns.build(True, [{**image, "id": image["image_id"]} for image in sample], [], [])
-    outcomes = [check(found) for check in ANNOTATION_CHECKS]
-    files = generator.sample(sample, min(len(sample), NUM_SAMPLED_FILES))
+    sample = sorted(generator.sample(range(len(images)), min(len(images), NUM_SAMPLED_IMAGES)))
+    columns = make_columns(
+        is_train=True,
+        images=[images.image(i) for i in sample],
+        class_names=dict(zip(images.contiguous_ids, images.class_names)),
+        annotations=((row, x) for row, i in enumerate(sample) for x in images.annotations(i)),
+    )
+    outcomes = [check(columns) for check in ANNOTATION_CHECKS]
+    files = [images[i] for i in generator.sample(sample, min(len(sample), NUM_SAMPLED_FILES))]
     oddities = [oddity_of_file(image) for image in files]
     for kind in (DEEP, TURNED):
         outcomes.append(
@@ -365,12 +321,11 @@ def check_sample(name: str, images: Sequence[Mapping[str, Any]], logger: logging
         )
     lines = []
     for kind, is_suspect, describe, cannot_be_meant in outcomes:
-        share = is_suspect.mean() if len(is_suspect) else 0.0
-        if share < SHARE_MENTIONED:
-            continue
         rows = np.flatnonzero(is_suspect)
+        if not len(rows) or len(rows) < SHARE_MENTIONED * len(is_suspect):
+            continue
         line = f"{len(rows)} of {len(is_suspect)} are {kind}, such as {describe(int(rows[0]))}"
-        if cannot_be_meant and share >= SHARE_REFUSED:
+        if cannot_be_meant and len(rows) >= SHARE_REFUSED * len(is_suspect):
             raise ValueError(f"DATASETS.TRAIN: dataset '{name}': {line}")
         lines.append(line)
     if lines:

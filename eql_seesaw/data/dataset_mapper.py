@@ -1,25 +1,27 @@
 """Detectron2's dataset mapper, whose errors say which image they are about."""
 
-from collections.abc import Sequence
+import logging
 from typing import Any
 
-import numpy as np
 import pycocotools.mask as mask_util
-from detectron2.config import CfgNode
+import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from .findings import one_line, shorten
+from .annotation_entries import rle_error
+from .findings import one_line
 from .pictures import did_you_mean, reading_error
+
+logger = logging.getLogger(__name__)
 
 
 class NamedImageDatasetMapper(DatasetMapper):
     """
-    Detectron2's mapper; what it cannot read is named. In training it looks at the boxes and masks
-    that it uses, since a polygon with NaN or an incomplete RLE is only found out in the model, if
-    at all.
+    Detectron2's mapper; what it cannot read is named. It also looks at what Detectron2 would pass
+    over: PNG files that end early, and compressed masks that do.
 
     Raises (when called):
         ValueError: the image is missing, unreadable or of another size than the annotation file
@@ -45,9 +47,9 @@ class NamedImageDatasetMapper(DatasetMapper):
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         try:
-            _check_file(dataset_dict)
-            if self.is_train:
-                self._check_annotations(dataset_dict)
+            _check_png(dataset_dict["file_name"])
+            if self.is_train and self.use_instance_mask:
+                _check_rles(dataset_dict)
                 # Where images are cropped: Detectron2 would crop polygons with shapely.
                 if self.recompute_boxes and self.instance_mask_format == "bitmask":
                     dataset_dict = _with_rle(dataset_dict)
@@ -58,14 +60,70 @@ class NamedImageDatasetMapper(DatasetMapper):
         except Exception as error:
             raise ValueError(unreadable_message(dataset_dict, error)) from error
 
-    def _check_annotations(self, dataset_dict: dict[str, Any]) -> None:
-        for annotation in dataset_dict.get("annotations", ()):
-            if annotation.get("iscrowd", 0):
-                continue  # not used
-            if not _are_finite(annotation["bbox"]):
-                raise ValueError(f"a box is {shorten(annotation['bbox'])}")
-            if self.use_instance_mask:
-                _check_segmentation(annotation.get("segmentation"), dataset_dict)
+
+class AnnotatedClassesMapper(NamedImageDatasetMapper):
+    """
+    Detectron2's mapper, which also says which classes were verified in the image.
+
+    The training "instances" get a field ``gt_annotated_classes``, (N, K) bool, with the same row
+    for each of the N instances. A class is True if the image has a non-crowd annotation of it,
+    before any cropping, or its contiguous id is in "neg_category_ids". An image without
+    "neg_category_ids" is exhaustively annotated, as in COCO: all of its classes are verified, and
+    the row is True. The first such image is named in a warning, since the loss then suppresses
+    nothing.
+    """
+
+    @configurable
+    def __init__(self, is_train: bool, *, num_classes: int, **kwargs: Any) -> None:
+        """
+        Args:
+            is_train: whether it is used in training.
+            num_classes: number of foreground classes K.
+            kwargs: the arguments of Detectron2's ``DatasetMapper``.
+        """
+        super().__init__(is_train, **kwargs)
+        self.num_classes = num_classes
+        self._has_warned = False
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        arguments = super().from_config(cfg, is_train)
+        arguments["num_classes"] = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        return arguments
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        mapped = super().__call__(dataset_dict)
+        if "instances" in mapped:
+            instances = mapped["instances"]
+            row = self._annotated_classes(dataset_dict)
+            instances.gt_annotated_classes = row.expand(len(instances), -1)
+        return mapped
+
+    def _annotated_classes(self, dataset_dict: dict[str, Any]) -> torch.Tensor:
+        negatives = dataset_dict.get("neg_category_ids")
+        if negatives is None:
+            self._warn_of_exhaustive_image(dataset_dict)
+            return torch.ones(self.num_classes, dtype=torch.bool)
+        positives = [
+            annotation["category_id"]
+            for annotation in dataset_dict["annotations"]
+            if not annotation.get("iscrowd", 0)
+        ]
+        annotated = torch.zeros(self.num_classes, dtype=torch.bool)
+        annotated[torch.tensor([*positives, *negatives], dtype=torch.int64)] = True
+        return annotated
+
+    def _warn_of_exhaustive_image(self, dataset_dict: dict[str, Any]) -> None:
+        worker = torch.utils.data.get_worker_info()
+        if self._has_warned or (worker is not None and worker.id > 0):
+            return
+        self._has_warned = True
+        logger.warning(
+            "MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED: image %s has no neg_category_ids, so it counts "
+            "as annotated for every class and EQL is plain sigmoid cross-entropy in it and in all "
+            "images like it; set KEEP_ANNOTATED to False for a dataset without neg_category_ids",
+            dataset_dict.get("image_id"),
+        )
 
 
 def unreadable_message(dataset_dict: dict[str, Any], error: Exception) -> str:
@@ -82,36 +140,20 @@ def unreadable_message(dataset_dict: dict[str, Any], error: Exception) -> str:
     return reason if reason.startswith(name) else name + reason
 
 
-def _check_file(dataset_dict: dict[str, Any]) -> None:
+def _check_png(file_name: str) -> None:
     # Where a PNG breaks while its EXIF data are read, Detectron2 goes on with a black picture.
-    with PathManager.open(dataset_dict["file_name"], "rb") as f, Image.open(f) as image:
-        width, height = image.size
+    with PathManager.open(file_name, "rb") as f, Image.open(f) as image:
         if image.format == "PNG":
             image.verify()
-    expected = dataset_dict.get("width", width), dataset_dict.get("height", height)
-    # Before masks are decoded at the size that was annotated; EXIF, which may turn the picture, is
-    # Detectron2's matter.
-    if sorted(expected) != sorted((width, height)):
-        raise ValueError(f"{width} x {height} pixels, annotated as {expected[0]} x {expected[1]}")
 
 
-def _check_segmentation(segmentation: Any, dataset_dict: dict[str, Any]) -> None:
-    if not segmentation:
-        raise ValueError("an annotation has no segmentation, but MODEL.MASK_ON is True")
-    if isinstance(segmentation, dict):
-        size = [dataset_dict["height"], dataset_dict["width"]]
-        if list(segmentation["size"]) != size:
-            raise ValueError(f"an RLE is of size {segmentation['size']}, the image of {size}")
-        # Of a mask that ends early, pycocotools fills the rest with whatever is in memory.
-        decoded = mask_util.decode(segmentation)
-        if np.count_nonzero(decoded) != mask_util.area(segmentation):
-            raise ValueError(f"an RLE is broken: {shorten(segmentation['counts'])}")
-    else:
-        for polygon in segmentation:
-            if len(polygon) < 6 or len(polygon) % 2:
-                raise ValueError(f"a polygon has {len(polygon)} numbers")
-            if not _are_finite(polygon):
-                raise ValueError(f"a polygon is {shorten(polygon)}")
+def _check_rles(dataset_dict: dict[str, Any]) -> None:
+    for annotation in dataset_dict.get("annotations", ()):
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, dict) and not annotation.get("iscrowd", 0):
+            error = rle_error(segmentation)
+            if error is not None:
+                raise ValueError(error)
 
 
 def _with_rle(dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +167,3 @@ def _with_rle(dataset_dict: dict[str, Any]) -> dict[str, Any]:
             annotation = {**annotation, "segmentation": mask_util.merge(parts)}
         annotations.append(annotation)
     return {**dataset_dict, "annotations": annotations}
-
-
-def _are_finite(values: Sequence[float]) -> bool:
-    return bool(np.isfinite(np.asarray(values, dtype=np.float64)).all())

@@ -3,9 +3,9 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from detectron2.utils.file_io import PathManager
 from PIL import Image
@@ -76,38 +76,21 @@ def oddity_of_file(image: Mapping[str, Any]) -> tuple[str, str]:
 
 def did_you_mean(path: str) -> str:
     """
-    End of a message on a picture that is not there: the file that is most likely meant, in the last
-    of its folders that is there, or "".
+    End of a message on a picture that is not there: the file of this name in the last of its
+    folders that is there, whatever the case, ending and form of Unicode; or "".
     """
-    root = os.path.dirname(path)
-    while not os.path.isdir(root) and root != os.path.dirname(root):
-        root = os.path.dirname(root)
-    for candidate in _other_names(os.path.relpath(path, root)):
-        folder = os.path.join(root, os.path.dirname(candidate))
-        wanted = _plain(os.path.basename(candidate))
-        try:
-            entries = os.listdir(folder)
-        except OSError:
-            continue
-        for entry in sorted(entries):
-            if wanted in (_plain(entry), os.path.splitext(_plain(entry))[0]):
-                found = os.path.normpath(os.path.join(folder, entry))
-                form = ""
-                if found != path and _plain(found) == _plain(path):
-                    form = " (the same letters, in another form of Unicode or case)"
-                return f"; did you mean {found}{form}?"
+    path = path.replace("\\", "/")
+    folder, wanted = os.path.dirname(path), _plain(os.path.basename(path))
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    for name in sorted(os.listdir(folder) if os.path.isdir(folder) else ()):
+        if wanted in (_plain(name), os.path.splitext(_plain(name))[0]):
+            found = os.path.join(folder, name)
+            form = " (the same name, written otherwise)" if _plain(found) == _plain(path) else ""
+            return f"; did you mean {found}{form}?"
     return ""
 
 
-def _other_names(name: str) -> Iterator[str]:
-    """As other systems, browsers and servers write them, with ever fewer of their folders."""
-    url = urlsplit(name.replace("\\", "/"))
-    for text in dict.fromkeys([url.path, url.query.partition("=")[2]]):
-        parts = [part for part in unquote(text).split("/") if part not in ("", ".", "..")]
-        yield from ("/".join(parts[start:]) for start in range(len(parts)))
-    yield name  # with ? and # in it
-
-
 def _plain(name: str) -> str:
-    """A name without differences of case and of Unicode's forms."""
-    return unicodedata.normalize("NFC", name).casefold().strip()
+    """A name as browsers, servers and other systems may have written it, in one form."""
+    return unicodedata.normalize("NFC", unquote(name)).casefold()

@@ -4,9 +4,9 @@ import difflib
 import functools
 import logging
 import os
-from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_lvis_json
@@ -23,32 +23,23 @@ def register_datasets(cfg: CfgNode) -> None:
     Register the datasets of ``DATASETS.REGISTER``, and check the names in ``DATASETS.TRAIN`` and
     ``DATASETS.TEST``. Annotation files are read later, when Detectron2 asks for the dataset.
 
-    A name that this function registered before is replaced. LVIS, as Detectron2 registers it, is
-    from now on read by :func:`read_dataset` as well. Other datasets in TRAIN and TEST that have an
-    annotation file and an image folder are refused, when they are loaded, if a file name leads out
-    of that folder.
+    A dataset of the same name is replaced. LVIS, as Detectron2 registers it, is from now on read by
+    :func:`read_dataset` as well.
 
     Raises:
-        ValueError: an entry of ``DATASETS.REGISTER`` is malformed or takes the name of a dataset
-            that something else registered, or a name in TRAIN or TEST is not registered.
+        ValueError: an entry of ``DATASETS.REGISTER`` is malformed, or a name in TRAIN or TEST is
+            not registered.
         FileNotFoundError: the annotation file or image folder of a dataset in TRAIN or TEST
             does not exist.
     """
-    own = {name: _own_paths(cfg, name) for name in cfg.DATASETS.REGISTER}
-    for name, (json_file, image_root) in own.items():
-        _check_name_is_free(name, json_file, image_root)
-    for name, (json_file, image_root) in own.items():
-        register_instances(name, json_file, image_root)
-
+    for name in cfg.DATASETS.REGISTER:
+        register_instances(name, *_own_paths(cfg, name))
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             _check_files(cfg, f"DATASETS.{key}", name)
             if getattr(DatasetCatalog[name], "__module__", None) == load_lvis_json.__module__:
                 DatasetCatalog.remove(name)
-                loader = functools.partial(load_instances_json, name)
-                DatasetCatalog.register(name, loader)
-            elif not is_own_dataset(name):
-                _stay_in_image_folder(name)
+                DatasetCatalog.register(name, functools.partial(load_instances_json, name))
 
 
 def register_instances(name: str, json_file: str, image_root: str) -> None:
@@ -64,30 +55,6 @@ def register_instances(name: str, json_file: str, image_root: str) -> None:
     MetadataCatalog.get(name).set(
         json_file=json_file, image_root=image_root, evaluator_type="lvis", from_coco_url=False
     )
-
-
-def _stay_in_image_folder(name: str) -> None:
-    """Detectron2's loaders join folder and file name unseen; :func:`read_dataset` looks."""
-    metadata, loader = MetadataCatalog.get(name), DatasetCatalog[name]
-    is_checked = isinstance(loader, functools.partial) and loader.func is _load_in_image_folder
-    if is_checked or not (metadata.get("json_file") and metadata.get("image_root")):
-        return
-    DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, functools.partial(_load_in_image_folder, loader, name))
-
-
-def _load_in_image_folder(load: Callable[[], list[dict[str, Any]]], name: str) -> list[dict]:
-    dataset_dicts = load()
-    metadata = MetadataCatalog.get(name)
-    folder = os.path.join(os.path.abspath(metadata.image_root), "")
-    for image in dataset_dicts:
-        # As written: links within the folder may well lead elsewhere.
-        if not os.path.abspath(image["file_name"]).startswith(folder):
-            raise ValueError(
-                f"{metadata.json_file}: image {image.get('image_id')}: '{image['file_name']}' "
-                f"leads out of the image folder {metadata.image_root}"
-            )
-    return dataset_dicts
 
 
 def is_own_dataset(name: str) -> bool:
@@ -197,30 +164,18 @@ def find_dataset(cfg: CfgNode, key: str, name: str) -> tuple[str, str] | None:
     return (json_file, metadata.get("image_root") or "") if json_file else None
 
 
+class _Paths(msgspec.Struct, forbid_unknown_fields=True):
+    JSON: str
+    IMAGES: str
+
+
 def _own_paths(cfg: CfgNode, name: str) -> tuple[str, str]:
-    key, entry = f"DATASETS.REGISTER.{name}", cfg.DATASETS.REGISTER[name]
-    allowed = "{JSON: annotation file, IMAGES: image folder}"
-    if not isinstance(entry, dict):
-        raise ValueError(f"{key} is {entry!r}, expected {allowed}")
-    for entry_key in entry:
-        if entry_key not in ("JSON", "IMAGES"):
-            raise ValueError(f"{key}.{entry_key}: no such key; the keys are JSON and IMAGES")
-    for entry_key in ("JSON", "IMAGES"):
-        value = entry.get(entry_key)
-        if not isinstance(value, str) or not value:
-            raise ValueError(f"{key}.{entry_key} is {value!r}, expected a path; give {allowed}")
-    return os.path.expanduser(entry["JSON"]), os.path.expanduser(entry["IMAGES"])
-
-
-def _check_name_is_free(name: str, json_file: str, image_root: str) -> None:
-    if name not in DatasetCatalog or is_own_dataset(name):
-        return
-    metadata = MetadataCatalog.get(name)
-    if (metadata.get("json_file"), metadata.get("image_root")) != (json_file, image_root):
-        raise ValueError(
-            f"DATASETS.REGISTER.{name}: Detectron2 or another library already has a dataset of "
-            f"this name ({metadata.get('json_file', 'no annotation file')}); choose another name"
-        )
+    try:
+        paths = msgspec.convert(cfg.DATASETS.REGISTER[name], _Paths)
+    except msgspec.ValidationError as error:
+        expected = "{JSON: annotation file, IMAGES: image folder}"
+        raise ValueError(f"DATASETS.REGISTER.{name}: {error}; give {expected}") from None
+    return os.path.expanduser(paths.JSON), os.path.expanduser(paths.IMAGES)
 
 
 def _check_files(cfg: CfgNode, key: str, name: str) -> None:
@@ -228,14 +183,12 @@ def _check_files(cfg: CfgNode, key: str, name: str) -> None:
     if paths is None:
         return
     json_file, image_root = paths
-    missing = None
     if not PathManager.isfile(json_file):
-        missing = "JSON", f"no such file: {json_file}"
+        entry_key, text = "JSON", f"no such file: {json_file}"
     elif image_root and not PathManager.isdir(image_root):
-        missing = "IMAGES", f"no such folder: {image_root}"
-    if missing is None:
+        entry_key, text = "IMAGES", f"no such folder: {image_root}"
+    else:
         return
-    entry_key, text = missing
     if name in cfg.DATASETS.REGISTER:
         raise FileNotFoundError(f"DATASETS.REGISTER.{name}.{entry_key}: {text}")
     raise FileNotFoundError(

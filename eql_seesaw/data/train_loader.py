@@ -1,26 +1,38 @@
 """The training data: a stream of images in which every place depends on the seed alone."""
 
+import contextlib
+import dataclasses
 import itertools
+import multiprocessing
+import os
+import random
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .annotated_images import AnnotatedImages, JoinedImages
-from .dataset_mapper import NamedImageDatasetMapper
-from .stream_dataset import StreamDataset
+from .dataset_mapper import NamedImageDatasetMapper, unreadable_message
 from .train_sampler import build_train_sampler, sampler_settings
-from .worker_signals import held_signals, leave_signals_to_parent
+
+# A mapper that fails for so many images in a row fails for all of them.
+MAX_FAILURES = 20
+# Sent by a scheduler, Ctrl-C or a closed terminal to a whole process group.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 # Place of an image: its position in the stream of all processes, and its index in the dataset.
 Place = tuple[int, int]
 
 
+@dataclasses.dataclass(eq=False)
 class TrainLoader:
     """
     Iterating gives the images of one pass of this process, mapped, without end.
@@ -29,7 +41,7 @@ class TrainLoader:
     takes ``rank, rank + world size, ...``. An image's augmentations depend on seed and position,
     not on workers, processes or what was loaded before.
 
-    Args:
+    Attributes:
         dataset: images in Detectron2's standard format.
         mapper: maps one of them.
         build_sampler: from a seed to the sampler of this process, of
@@ -39,31 +51,18 @@ class TrainLoader:
         stream: plain values that decide the stream; of them, "seed" and "images_per_pass" are read.
         num_workers: processes that load; 0 to load in this one.
         skip_unreadable: let other images take the place of those that cannot be read, as
-            :class:`~eql_seesaw.data.stream_dataset.StreamDataset` says.
-
-    Attributes:
-        stream (dict): plain values that decide the stream.
+            :class:`StreamDataset` says.
+        num_passes: passes of this process that the next ``iter()`` leaves out.
     """
 
-    def __init__(
-        self,
-        dataset: Sequence[dict[str, Any]],
-        mapper: Callable[[dict[str, Any]], dict[str, Any]],
-        build_sampler: Callable[[int], Sampler],
-        *,
-        is_wide: bytes | None,
-        stream: dict[str, Any],
-        num_workers: int = 0,
-        skip_unreadable: bool = False,
-    ):
-        self.dataset = dataset
-        self.mapper = mapper
-        self.build_sampler = build_sampler
-        self.is_wide = is_wide
-        self.stream = stream
-        self.num_workers = num_workers
-        self.skip_unreadable = skip_unreadable
-        self.num_passes = 0
+    dataset: Sequence[dict[str, Any]]
+    mapper: Callable[[dict[str, Any]], dict[str, Any]]
+    build_sampler: Callable[[int], Sampler]
+    is_wide: bytes | None
+    stream: dict[str, Any]
+    num_workers: int
+    skip_unreadable: bool
+    num_passes: int = 0
 
     def start_at(self, num_passes: int) -> None:
         """The next ``iter()`` goes on after so many passes of this process; it reads no images."""
@@ -89,8 +88,12 @@ class TrainLoader:
             # Of its own, since workers' seeds are drawn from it.
             generator=torch.Generator(),
         )
-        with held_signals():
+        # So that none of the signals finds workers unprepared.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
             passes = iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return _with_clear_errors(passes)
 
     def _passes(self, seed: int) -> Iterator[list[Place]]:
@@ -118,12 +121,17 @@ def build_train_loader(
     images_per_pass = images_of_pass(cfg)
     build_sampler = build_train_sampler(cfg, images)
     grouping = cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    is_shared = isinstance(images, AnnotatedImages | JoinedImages)
+    if isinstance(images, AnnotatedImages | JoinedImages):
+        dataset: Any = images  # whose workers share its text
+        is_wide = images.is_wide.tobytes() if grouping else None
+    else:
+        dataset = DatasetFromList(images, copy=False)
+        is_wide = bytes(x["width"] > x["height"] for x in images) if grouping else None
     return TrainLoader(
-        images if is_shared else DatasetFromList(images, copy=False),
+        dataset,
         NamedImageDatasetMapper(cfg, is_train=True) if mapper is None else mapper,
         build_sampler,
-        is_wide=_are_wide(images) if grouping else None,
+        is_wide=is_wide,
         stream={
             "seed": cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
             **sampler_settings(cfg),
@@ -170,20 +178,89 @@ def group_places(
             group.clear()
 
 
-def _are_wide(images: Sequence[dict[str, Any]]) -> bytes:
-    if isinstance(images, AnnotatedImages | JoinedImages):
-        return images.is_wide.tobytes()
-    return bytes(map(_is_wide, images))
+@dataclasses.dataclass(eq=False)
+class StreamDataset(Dataset):
+    """
+    Images by position in the training stream. What the mapper draws from the generators of
+    Python's ``random``, NumPy and torch (CPU) depends on seed and position alone.
+
+    Attributes:
+        dataset: images in Detectron2's standard format.
+        mapper: maps one of them; it returns a dict.
+        seed: of the stream, at least 0.
+        skip_unreadable: where the mapper fails, let another image of the dataset, drawn from the
+            position's own random numbers, take the place.
+    """
+
+    dataset: Sequence[dict[str, Any]]
+    mapper: Callable[[dict[str, Any]], dict[str, Any]]
+    seed: int
+    skip_unreadable: bool
+
+    def __getitem__(self, place: Place) -> dict[str, Any]:
+        """
+        Args:
+            place: position in the stream, and index of the image there.
+
+        Returns:
+            The mapped image; where others were skipped in its favour, "unreadable" holds a line
+            for each.
+
+        Raises:
+            ValueError: the image, or too many in a row, could not be mapped. One line with the
+                last one's id and file.
+        """
+        position, index = place
+        max_failures = MAX_FAILURES if self.skip_unreadable else 1
+        replacements = np.random.default_rng(_random_words(self.seed, position, 0))
+        unreadable: list[str] = []
+        while True:
+            dataset_dict = self.dataset[index]
+            try:
+                with seeded_generators(_random_words(self.seed, position, 1 + len(unreadable))):
+                    mapped = self.mapper(dataset_dict)
+                if mapped is None:  # as mappers for Detectron2's loader may return
+                    raise ValueError("the mapper left it out")
+                break
+            except MemoryError:
+                raise
+            # Whatever a user's mapper raises; the limit finds those that always fail.
+            except Exception as error:
+                unreadable.append(unreadable_message(dataset_dict, error))
+                if len(unreadable) == max_failures:
+                    many = f"{len(unreadable)} images in a row are unreadable, the last: "
+                    message = unreadable[-1]
+                    raise ValueError(many + message if len(unreadable) > 1 else message) from error
+            index = int(replacements.integers(len(self.dataset)))
+        if unreadable:
+            mapped["unreadable"] = unreadable
+        return mapped
 
 
-def _is_wide(dataset_dict: dict[str, Any]) -> bool:
+@contextlib.contextmanager
+def seeded_generators(words: np.ndarray) -> Iterator[None]:
+    """
+    Seed Python's ``random``, NumPy and torch (CPU), and put their states back in the end.
+
+    Args:
+        words: (4,) uint32, random.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    entropy = int.from_bytes(words.tobytes(), "little")
     try:
-        return dataset_dict["width"] > dataset_dict["height"]
-    except KeyError as error:
-        raise ValueError(
-            f"image {dataset_dict.get('image_id')}, {dataset_dict.get('file_name')}: no {error}, "
-            "which DATALOADER.ASPECT_RATIO_GROUPING needs; set that to False"
-        ) from None
+        random.seed(entropy)
+        np.random.seed(words)
+        # Not torch.manual_seed, which would also seed the GPUs.
+        torch.default_generator.manual_seed(entropy % 2**63)
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def _random_words(seed: int, *key: int) -> np.ndarray:
+    return np.random.SeedSequence(seed, spawn_key=key).generate_state(4)
 
 
 def _with_clear_errors(passes: Iterator[list[dict]]) -> Iterator[list[dict]]:
@@ -203,3 +280,30 @@ def _with_clear_errors(passes: Iterator[list[dict]]) -> Iterator[list[dict]]:
                 f"DATALOADER.NUM_WORKERS needs less: {' '.join(lines)}"
             ) from error
         raise
+
+
+def leave_signals_to_parent(worker_id: int) -> None:
+    """
+    The ``worker_init_fn`` of a torch ``DataLoader`` on Linux. The worker ignores SIGINT, SIGUSR1,
+    SIGHUP, and SIGTERM of others than its parent; it ends at once where its parent terminates it
+    or dies.
+    """
+    # Not os.getppid(): a parent killed before this line has left its worker to another process.
+    parent_process = multiprocessing.parent_process()
+    assert parent_process is not None and parent_process.pid is not None
+    for signum in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    if not hasattr(signal, "sigtimedwait"):  # macOS; torch's handler of SIGTERM does without
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return
+    # Blocked, SIGTERM waits for the thread below, which alone can see who sent it.
+    signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, args=(parent_process.pid,), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        received = signal.sigtimedwait({signal.SIGTERM}, 1.0)
+        if received is not None and received.si_pid == parent:
+            break
+    os._exit(0)

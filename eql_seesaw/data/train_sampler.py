@@ -16,7 +16,7 @@ from detectron2.data.samplers import (
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-from .annotation_columns import AnnotationColumns, annotation_columns
+from .class_statistics import AnnotationColumns, annotation_columns
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,6 @@ def build_train_sampler(
             f"{training}, {drawn / size:.3g} times the {size:,} images"
         )
         return lambda seed: ClassAwareTrainingSampler(class_images, seed)
-    if name != "RepeatFactorTrainingSampler":
-        raise ValueError(f"DATALOADER.SAMPLER_TRAIN is {name!r}, and there is no such sampler")
     threshold = cfg.DATALOADER.REPEAT_THRESHOLD
     factors = repeat_factors(
         annotation_columns(dataset_dicts),
@@ -159,12 +157,12 @@ class ClassAwareTrainingSampler(Sampler):
 
     Args:
         class_images: the indices of each class's images, of :meth:`images_of_classes`.
-        seed: the same in all processes; None for a random one that they agree on.
+        seed: the same in all processes.
     """
 
-    def __init__(self, class_images: Sequence[torch.Tensor], seed: int | None = None):
+    def __init__(self, class_images: Sequence[torch.Tensor], seed: int):
         self.class_images = class_images
-        self.seed = comm.shared_random_seed() if seed is None else seed
+        self.seed = seed
         self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
 
     @staticmethod

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.dataset_mapper import NamedImageDatasetMapper
-from ..data.worker_signals import leave_signals_to_parent
+from ..data.train_loader import leave_signals_to_parent
 from ..evaluation import LongTailLVISEvaluator
 from ..evaluation.pictures import show_evaluation
 from ..evaluation.rle_postprocessing import with_rles

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -28,7 +28,7 @@ from ..data.register import (
     register_datasets,
 )
 from ..data.train_loader import images_of_pass
-from ..data.training_set import TrainingSet, check_same_categories, load_training_set
+from ..data.training_set import TrainingSet, check_same_classes, load_training_set
 from ..evaluation.ground_truth import load_ground_truth, test_images
 from ..schedule import describe_scaling, describe_step, doubts
 from .checkpoint_files import has_checkpoint
@@ -108,8 +108,12 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
         ground_truths[name], images[name] = read_test_set(cfg, "DATASETS.TEST", name, groups)
         categories = ground_truths[name]["categories"]
         classes[name] = [str(c.get("name", c["id"])) for c in categories]
-    if training_set is not None and training_set.names:
-        check_same_categories(training_set.names[0], training_set.class_names, classes)
+    if training_set is not None and training_set.class_names:
+        train = training_set.names[0], training_set.class_names
+        for name, names in classes.items():
+            # Detectron2 has names of its own for LVIS, in which training and test sets agree.
+            known = MetadataCatalog.get(name).get("thing_classes") or names
+            check_same_classes("DATASETS.TEST", name, known, *train)
     return Setup(cfg, training_set, ground_truths, images, classes, log)
 
 

@@ -17,8 +17,7 @@ from torch import nn
 
 from ..atomic_write import atomic_file
 from ..config import loss_arguments, mixed_precision
-from ..data.annotated_classes import AnnotatedClassesMapper
-from ..data.dataset_mapper import NamedImageDatasetMapper
+from ..data.dataset_mapper import AnnotatedClassesMapper, NamedImageDatasetMapper
 from ..data.train_loader import TrainLoader, build_train_loader
 from ..modeling import freeze_all_but_classifiers, model_summary, protection_doubts
 from ..modeling.classification_accuracy import PERIOD

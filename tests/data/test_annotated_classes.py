@@ -10,7 +10,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from eql_seesaw.config import add_long_tail_config
-from eql_seesaw.data.annotated_classes import AnnotatedClassesMapper
+from eql_seesaw.data.dataset_mapper import AnnotatedClassesMapper
 
 
 @pytest.fixture

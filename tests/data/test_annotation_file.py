@@ -65,54 +65,53 @@ ELSEWHERE = {
     "images of another size",
     "missing image folders",
 }
-POLYGONS = "expected polygons of at least three points, or an RLE"
 
 
 @pytest.mark.parametrize(
     ("section", "change", "expected"),
     [
-        ("images", {"id": "1"}, 'images[0]: id is "1", expected an integer'),
-        ("images", {"id": True}, "images[0]: id is true, expected an integer"),
-        ("images", {"id": 2**63}, f"image {2**63}: id is {2**63}, expected an integer"),
-        ("images", {"height": "20"}, 'image 1: height is "20", expected a positive integer'),
-        ("images", {"height": True}, "image 1: height is true, expected a positive integer"),
-        ("images", {"width": 0}, "image 1: width is 0, expected a positive integer"),
-        ("images", {"width": NAN}, "image 1: width is NaN, expected a positive integer"),
-        ("images", {"neg_category_ids": 3}, "image 1: neg_category_ids is 3, expected a list"),
-        (
-            "images",
-            {"neg_category_ids": None},
-            "image 1: neg_category_ids is null, expected a",
-        ),
+        ("images", {"id": "1"}, 'images[0]: id is "1": Expected `int`, got `str` - at `$.id`'),
+        ("images", {"id": True}, "images[0]: id is true: Expected `int`"),
+        ("images", {"id": 2**63}, f"image {2**63}: id is {2**63}: Expected `int` <="),
+        ("images", {"height": "20"}, 'image 1: height is "20": Expected `int`'),
+        ("images", {"height": True}, "image 1: height is true: Expected `int`"),
+        ("images", {"width": 0}, "image 1: width is 0: Expected `int` >= 1"),
+        ("images", {"width": NAN}, "image 1: width is NaN: Expected `int`"),
+        ("images", {"neg_category_ids": 3}, "image 1: neg_category_ids is 3: Expected `array`"),
+        ("images", {"neg_category_ids": None}, "image 1: neg_category_ids is null: Expected `arr"),
+        ("images", {"neg_category_ids": ["a"]}, 'neg_category_ids is ["a"]: Expected `int`'),
         ("images", {"file_name": "../1.png"}, "image 1: '../1.png' leads out of the image folder"),
         ("images", {"file_name": "/1.png"}, "image 1: '/1.png' leads out of the image folder"),
         ("images", {"file_name": "a\\..\\1.png"}, "leads out of the image folder"),
         ("images", {"file_name": 5}, 'image 1: no "file_name" and no "coco_url"'),
-        ("images", {"height": 1, "width": 3000}, "image 1: 3000 x 1 pixels, of which nothing is"),
-        ("annotations", {"id": None}, "annotations[0]: id is null, expected an integer"),
-        ("annotations", {"image_id": "1"}, 'annotation 11: image_id is "1", expected an integer'),
-        ("annotations", {"category_id": [2]}, "annotation 11: category_id is [2], expected an int"),
-        ("annotations", {"bbox": [1, 2, 3]}, "annotation 11: bbox is [1, 2, 3], expected [x, y, w"),
+        ("annotations", {"id": None}, "annotations[0]: id is null: Expected `int`"),
+        ("annotations", {"image_id": "1"}, 'annotation 11: image_id is "1": Expected `int`'),
+        ("annotations", {"category_id": [2]}, "annotation 11: category_id is [2]: Expected `int`"),
+        ("annotations", {"bbox": [1, 2, 3]}, "11: bbox is [1, 2, 3]: Expected `array` of length 4"),
+        ("annotations", {"bbox": [1, 2, NAN, 4]}, "annotation 11: bbox is [1, 2, NaN, 4]: Expec"),
+        ("annotations", {"bbox": [1, 2, math.inf, 4]}, "bbox is [1, 2, Infinity, 4]: Expected"),
+        ("annotations", {"bbox": [1, 2, 3, True]}, "bbox is [1, 2, 3, true]: Expected"),
+        ("annotations", {"bbox": [1, 2, 3, 10**400]}, "annotation 11: bbox is [1, 2, 3, 1000000"),
+        ("annotations", {"bbox": None, "segmentation": None}, "annotation 11: bbox is missing"),
+        ("annotations", {"area": "big"}, 'annotation 11: area is "big": Expected `int | float'),
+        ("annotations", {"segmentation": None}, "11: segmentation is missing, but MODEL.MASK_ON"),
+        ("annotations", {"segmentation": "x"}, '11: segmentation is "x": Expected `object | array'),
+        ("annotations", {"segmentation": [5]}, "11: segmentation is [5]: Expected `array`"),
         (
             "annotations",
-            {"bbox": [1, 2, NAN, 4]},
-            "annotation 11: bbox is [1, 2, NaN, 4], exp",
+            {"segmentation": [[1, 2, 3, 4]]},
+            "is [[1, 2, 3, 4]]: Expected `array` of",
         ),
-        ("annotations", {"bbox": [1, 2, math.inf, 4]}, "bbox is [1, 2, Infinity, 4], expected"),
-        ("annotations", {"bbox": [1, 2, 3, True]}, "bbox is [1, 2, 3, true], expected"),
-        ("annotations", {"bbox": [1, 2, 3, 10**400]}, "annotation 11: bbox[3] is 1000000000000"),
-        ("annotations", {"bbox": None, "segmentation": None}, "annotation 11: bbox is missing"),
-        ("annotations", {"area": "big"}, 'annotation 11: area is "big", expected a number of pix'),
-        ("annotations", {"segmentation": None}, "11: segmentation is missing, but MODEL.MASK_ON"),
-        ("annotations", {"segmentation": "x"}, f'11: segmentation is "x", {POLYGONS}'),
-        ("annotations", {"segmentation": [5]}, f"11: segmentation is [5], {POLYGONS}"),
-        ("annotations", {"segmentation": [[1, 2, 3, 4]]}, "segmentation is [[1, 2, 3, 4]], exp"),
         ("annotations", {"segmentation": [[1] * 7]}, "11: segmentation[0] has 7 numbers, expec"),
-        ("annotations", {"segmentation": [[1] * 99 + [NAN]]}, "segmentation[0][99] is NaN, expec"),
+        (
+            "annotations",
+            {"segmentation": [[1] * 99 + [NAN]]},
+            "at `$.segmentation[0][99]`",
+        ),
         (
             "annotations",
             {"segmentation": {"size": [20, 30]}},
-            'is {"size": [20, 30]}, expected',
+            'segmentation is {"size": [20, 30]}: Object missing required field `counts`',
         ),
         (
             "annotations",
@@ -124,11 +123,11 @@ POLYGONS = "expected polygons of at least three points, or an RLE"
             {"segmentation": {"size": [20, 30], "counts": [0, 24]}},
             "11: segmentation.counts are 24 pixels, but the image has 600",
         ),
-        ("categories", {"id": None}, "categories[0]: id is null, expected an integer"),
+        ("categories", {"id": None}, "categories[0]: id is null: Expected `int`"),
         (
             "categories",
             {"frequency": "rare"},
-            'category 1: frequency is "rare", expected r, c',
+            "category 1: frequency is \"rare\": Invalid enum value 'rare'",
         ),
     ],
 )
@@ -145,12 +144,10 @@ def test_refused(project, caplog, section, change, expected):
     ("section", "change", "expected"),
     [
         ("images", {"neg_category_ids": [2, 7]}, "image 1: neg_category_ids holds 7, in no cat"),
-        ("images", {"neg_category_ids": ["a", 2]}, 'image 1: neg_category_ids holds "a", in no'),
         ("images", {"not_exhaustive_category_ids": [7]}, "not_exhaustive_category_ids holds 7"),
         ("images", {"id": 2}, "image 2: the id is repeated; the last one counts"),
         ("annotations", {"image_id": 9}, "annotation 11: image_id 9 is not in images; it is"),
         ("annotations", {"category_id": 9}, "11: category_id 9 is not in categories; it is left"),
-        ("annotations", {"image_id": 9, "bbox": "junk"}, "annotation 11: image_id 9 is not in im"),
         ("annotations", {"id": 12}, "annotation 12: the id is repeated"),
         ("annotations", {"iscrowd": None}, "annotation 11: iscrowd is null, not 0 or 1"),
         ("annotations", {"iscrowd": "0"}, 'annotation 11: iscrowd is "0", not 0 or 1'),
@@ -217,23 +214,9 @@ def test_needs_of_the_config(project, caplog):
     assert three_ways(project, caplog) == [[], [], []]
 
     project.train["annotations"][0]["segmentation"] = None
-    project.train["images"][0].update(width=3000, height=1)
     assert all(said.startswith("error") for said in three_ways(project, caplog))
     project.cfg.MODEL.MASK_ON = False
-    project.cfg.INPUT.MIN_SIZE_TRAIN, project.cfg.INPUT.MIN_SIZE_TEST = (0,), 0  # no resizing
-    training, evaluation, _ = three_ways(project, caplog)
-    assert training == evaluation == []
-
-
-def test_number_that_python_refuses(project):
-    project.write()
-    path = project.folder / "train.json"
-    path.write_text(path.read_text().replace('"id": 11', f'"note": {"1" * 5000}, "id": 11.5'))
-    with pytest.raises(ValueError, match=r"train.json: annotations.0.: id is 11.5, expected an"):
-        read_annotated_images(str(path), "")
-    path.write_text(path.read_text().replace("11.5", "1" * 5000))
-    with pytest.raises(ValueError, match='train.json: annotations.0.: id is "1111.*, expected an'):
-        read_annotated_images(str(path), "")
+    assert three_ways(project, caplog) == [[], [], []]
 
 
 def test_counts_what_is_of_one_kind(project, caplog):
@@ -242,7 +225,7 @@ def test_counts_what_is_of_one_kind(project, caplog):
     training, evaluation, check = three_ways(project, caplog)
     assert training == evaluation == check
     assert training.endswith(
-        'train.json: annotation 11: bbox is "x", expected [x, y, width, height] '
+        'train.json: annotation 11: bbox is "x": Expected `array | null`, got `str` - at `$.bbox` '
         "(the first of 2 annotations with a broken bbox)"
     )
 

@@ -24,7 +24,7 @@ def test_other_classes_are_refused_as_by_training(project):
     project.val["categories"][1]["name"] = "swan"
     report = project.check()
     assert found(report) == {("val", "error", "other classes"): 1}
-    assert "class 1 is 'swan' in dataset 'val', but 'owl' in 'train'" in str(report)
+    assert "class 1 is 'swan' in 'val', but 'owl' in 'train'" in str(report)
     project.cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
     report = project.check()
     assert report.num_errors == 3
@@ -32,7 +32,7 @@ def test_other_classes_are_refused_as_by_training(project):
     project.cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
     project.cfg.DATASETS.TRAIN, project.cfg.DATASETS.TEST = ("train", "val"), ()
     report = project.check()
-    assert report.num_errors == 1 and "'train' and 'val' have different categories" in str(report)
+    assert report.num_errors == 1 and "'swan' in 'val', but 'owl' in 'train'" in str(report)
 
 
 def test_images_shared_with_training(project):
@@ -142,9 +142,9 @@ def test_command_line(project, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith("\n1 problem\n")
 
 
-def test_command_line_with_a_bad_config(capsys):
-    assert main(["--config-file", "no.yaml"]) == 1
-    assert "error: " in capsys.readouterr().err
+def test_command_line_with_a_bad_config():
+    with pytest.raises(SystemExit, match="^error: .*no.yaml"):
+        main(["--config-file", "no.yaml"])
 
 
 def test_real_photographs(project, coco200):

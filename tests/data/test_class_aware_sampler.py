@@ -46,12 +46,6 @@ def test_ranks_share_one_stream(monkeypatch, world_size):
         assert own == stream[rank::world_size]
 
 
-def test_random_seed_comes_from_all_ranks(monkeypatch):
-    monkeypatch.setattr(comm, "shared_random_seed", lambda: 7)
-    sampler = ClassAwareTrainingSampler(ClassAwareTrainingSampler.images_of_classes(DATASET))
-    assert list(itertools.islice(sampler, 30)) == draw(30, seed=7)
-
-
 @pytest.mark.parametrize("dataset", [[], [image()], [image(0, iscrowd=1)]])
 def test_nothing_to_draw(dataset):
     with pytest.raises(ValueError, match="no annotations"):

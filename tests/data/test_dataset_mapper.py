@@ -105,20 +105,14 @@ def rle(size=(16, 24), counts=None):
     return mask_util.encode(np.asfortranarray(np.ones(size, np.uint8)))
 
 
-NAN, INFINITY = float("nan"), float("inf")
+NAN = float("nan")
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"bbox": [1, 2, NAN, 4]}, "a box is [1, 2, NaN, 4]"),
-        ({"bbox": [1, 2, INFINITY, 4]}, "a box is [1, 2, Infinity, 4]"),
-        ({"bbox": "box"}, "could not convert string"),
-        ({"segmentation": [[1, 2, NAN, 4, 5, 6]]}, "a polygon is [1, 2, NaN, 4, 5, 6]"),
-        ({"segmentation": [[1, 2, "3", 4, None, 6]]}, 'a polygon is [1, 2, "3", 4, null, 6]'),
-        ({"segmentation": [[1, 2, 3, 4, 5]]}, "a polygon has 5 numbers"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "a polygon has 4 numbers"),
-        ({"segmentation": []}, "has no segmentation, but MODEL.MASK_ON"),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "cannot reshape array of size 5"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "Failed to use mask_format=='polygon'"),
         ({"segmentation": rle()}, "mask_format=='polygon'"),
         ({"category_id": "cat"}, "invalid literal for int()"),
         ({"bbox_mode": None}, "NotImplementedError: Conversion from BoxMode None"),
@@ -132,7 +126,7 @@ def test_broken_annotations(image, change, expected):
 @pytest.mark.parametrize(
     ("segmentation", "expected"),
     [
-        (rle((16, 25)), "an RLE is of size [16, 25], the image of [16, 24]"),
+        (rle((16, 25)), "AssertionError"),
         (rle(counts=mask_util.encode(np.ones((16, 20), np.uint8, "F"))["counts"]), "RLE"),
         (rle(counts=mask_util.encode(np.ones((16, 30), np.uint8, "F"))["counts"]), "RLE"),
         (rle(counts=5), "TypeError"),

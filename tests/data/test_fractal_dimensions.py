@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from detectron2.structures import BoxMode
 
-from eql_seesaw.data.fractal_dimensions import fractal_dimensions
+from eql_seesaw.data.class_statistics import fractal_dimensions
 
 
 def image(*objects, width=200, height=100):

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.lvis import register_lvis_instances
 
 from eql_seesaw.config import add_long_tail_config
@@ -60,20 +59,16 @@ def test_register_is_lazy_and_repeatable(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        (
-            {"JSN": "x", "IMAGES": "y"},
-            "DATASETS.REGISTER.birds.JSN: no such key; the keys are JSON",
-        ),
-        ({"JSON": "x"}, "DATASETS.REGISTER.birds.IMAGES is None"),
-        ({"JSON": "", "IMAGES": "y"}, "DATASETS.REGISTER.birds.JSON is ''"),
-        ({"JSON": 5, "IMAGES": "y"}, "DATASETS.REGISTER.birds.JSON is 5"),
-        ("x.json", "DATASETS.REGISTER.birds is 'x.json'"),
+        ({"JSN": "x", "JSON": "x", "IMAGES": "y"}, "contains unknown field `JSN`; give {JSON:"),
+        ({"JSON": "x"}, "missing required field `IMAGES`"),
+        ({"JSON": 5, "IMAGES": "y"}, "Expected `str`, got `int` - at `$.JSON`"),
+        ("x.json", "Expected `object`, got `str`"),
     ],
 )
 def test_malformed_entry(entry, expected):
     with pytest.raises(ValueError) as info:
         register_datasets(make_cfg({"birds": entry}))
-    assert expected in str(info.value)
+    assert str(info.value).startswith("DATASETS.REGISTER.birds: ") and expected in str(info.value)
     assert "birds" not in DatasetCatalog
 
 
@@ -87,10 +82,8 @@ def test_missing_paths_of_used_datasets(tmp_path):
         register_datasets(cfg)
 
 
-def test_taken_and_unknown_names():
+def test_unknown_name():
     entry = {"JSON": "x.json", "IMAGES": "y"}
-    with pytest.raises(ValueError, match=r"REGISTER\.lvis_v1_val: .* choose another name"):
-        register_datasets(make_cfg({"lvis_v1_val": entry}))
     cfg = make_cfg({"birds_train": entry}, test=("bird_train",))
     with pytest.raises(ValueError, match=r"DATASETS\.TEST: .*'bird_train'; .* birds_train"):
         register_datasets(cfg)
@@ -144,19 +137,6 @@ def test_lvis_of_detectron2_stays_in_the_image_folder(tmp_path, coco_url, is_ref
     assert str(info.value).endswith("leads out of the image folder")
 
 
-@pytest.mark.parametrize("file_name", ["/etc/passwd", "../passwd", "a/../../passwd"])
-def test_detectron2s_coco_loader_stays_in_the_image_folder(tmp_path, file_name):
-    json_file = tmp_path / "coco.json"
-    write_json(tmp_path, ["tit"])
-    content = json.loads((tmp_path / "x.json").read_text())
-    content["images"][0]["file_name"] = file_name
-    json_file.write_text(json.dumps(content))
-    register_coco_instances("small", {}, str(json_file), str(tmp_path))
-    register_datasets(make_cfg({}, train=("small",)))
-    with pytest.raises(ValueError, match="image 1: '.*passwd' leads out of the image folder"):
-        DatasetCatalog.get("small")
-
-
 def test_datasets_by_code_are_left_alone(tmp_path):
     image = {"file_name": "anywhere.jpg", "image_id": 1}
     DatasetCatalog.register("by_code", lambda: [image])
@@ -185,5 +165,5 @@ def test_classes_of_a_dataset(tmp_path):
     assert class_metadata("by_code") is class_metadata("missing") is None
     json_file.write_text('{"categories": [{"id": "2"}]}')
     register_instances("birds", str(json_file), str(tmp_path))
-    with pytest.raises(ValueError, match='x.json: categories.0.: id is "2", expected an integer'):
+    with pytest.raises(ValueError, match='x.json: categories.0.: id is "2": Expected `int`'):
         class_metadata("birds")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 
-from eql_seesaw.data.annotation_columns import annotation_columns
+from eql_seesaw.data.class_statistics import annotation_columns
 from eql_seesaw.data.train_sampler import repeat_factors
 
 

@@ -227,14 +227,6 @@ def test_batch_that_cannot_be_divided(monkeypatch, batch, steps):
         build_train_loader(cfg, [])
 
 
-def test_grouping_needs_sizes(dataset_dicts):
-    without = [{k: v for k, v in dataset_dicts[0].items() if k not in ("width", "height")}]
-    with pytest.raises(ValueError, match=r"image 100, .*0\.jpg: no 'width', .* to False"):
-        build_train_loader(config(), without)
-    loader = build_train_loader(config(ASPECT_RATIO_GROUPING=False), without)
-    assert ids(take(loader, 1)) == [[100, 100]]
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_process_is_not_disturbed(dataset_dicts, num_workers):
     def states():

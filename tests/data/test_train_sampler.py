@@ -136,11 +136,6 @@ def test_seed(name):
     assert draw(cfg, 40, 5) == draw(cfg, 40, 5) != draw(cfg, 40, 6)
 
 
-def test_unknown_sampler():
-    with pytest.raises(ValueError, match="SAMPLER_TRAIN is 'Best'"):
-        build_train_sampler(config("Best"), dataset())
-
-
 def test_settings_are_those_that_matter():
     assert sampler_settings(config("TrainingSampler", REPEAT_THRESHOLD=0.3)) == {
         "sampler": "TrainingSampler"

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from eql_seesaw.data.train_loader import build_train_loader
-from eql_seesaw.data.worker_signals import leave_signals_to_parent
+from eql_seesaw.data.train_loader import build_train_loader, leave_signals_to_parent
 from tests.data.small_images import make_cfg, write_images
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)

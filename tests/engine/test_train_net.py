@@ -246,7 +246,7 @@ def test_validation_set_of_other_classes(train_net, overrides, symbols, tmp_path
     (tmp_path / "val.json").write_text(json.dumps(content))
     extra = ["DATASETS.REGISTER.symbols_val.JSON", str(tmp_path / "val.json")]
     error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
-    check_error(error, "DATASETS.TEST: class 0 is '.* of others' in dataset 'symbols_val'")
+    check_error(error, "DATASETS.TEST: class 0 is '.* of others' in 'symbols_val'")
     assert not (tmp_path / "output").exists()
 
 
