@@ -41,10 +41,10 @@ class AnnotatedImages(Sequence):
         contiguous_ids: class of each category id, in ascending order of both.
         text: of the annotation file.
         image_spans: (N, 2) int64, start and end of each image in ``text``.
-        annotation_ranges: (N, 2) int64, first and one past the last of its ``annotation_spans``.
-        annotation_spans: (A, 2) int64, start and end of each annotation in ``text``.
+        annotation_spans: (A, 2) int64, start and end of each annotation in ``text``, image after
+            image.
         is_wide: (N,) bool, True for images that are wider than high.
-        columns: of the annotations of these images.
+        columns: of these annotations.
     """
 
     image_root: str
@@ -53,7 +53,6 @@ class AnnotatedImages(Sequence):
     contiguous_ids: dict[int, int]
     text: bytes
     image_spans: np.ndarray
-    annotation_ranges: np.ndarray
     annotation_spans: np.ndarray
     is_wide: np.ndarray
     columns: AnnotationColumns
@@ -86,8 +85,8 @@ class AnnotatedImages(Sequence):
 
     def annotations(self, index: int) -> list[Annotation]:
         """The annotations of an image as they are in the file."""
-        spans = self.annotation_spans[slice(*self.annotation_ranges[index])]
-        return [self._decode(span, Annotation) for span in spans]
+        start, end = np.searchsorted(self.columns.images, (index, index + 1))
+        return [self._decode(span, Annotation) for span in self.annotation_spans[start:end]]
 
     def with_annotations(self) -> "AnnotatedImages":
         """Only the images with an annotation that is no crowd; the text is shared."""
@@ -96,7 +95,7 @@ class AnnotatedImages(Sequence):
         return dataclasses.replace(
             self,
             image_spans=self.image_spans[keep],
-            annotation_ranges=self.annotation_ranges[keep],
+            annotation_spans=self.annotation_spans[keep[self.columns.images]],
             is_wide=self.is_wide[keep],
             columns=self.columns.of_images(keep),
         )
@@ -186,7 +185,6 @@ def read_annotated_images(
         is_crowd=np.array(is_crowd, dtype=bool)[order],
         num_images=len(image_ids),
     )
-    ends = np.cumsum(np.bincount(columns.images, minlength=len(image_ids)))
     in_order = [file.images[image_id] for image_id in image_ids]
     return AnnotatedImages(
         image_root=image_root,
@@ -195,7 +193,6 @@ def read_annotated_images(
         contiguous_ids=contiguous_ids,
         text=file.text,
         image_spans=file.spans("images")[[file.image_places[i] for i in image_ids]],
-        annotation_ranges=np.stack([np.array([0, *ends[:-1]]), ends], axis=1),
         annotation_spans=file.spans("annotations")[np.array(places, dtype=np.int64)[order]],
         is_wide=np.array([image["width"] > image["height"] for image in in_order]),
         columns=columns,

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import pycocotools.mask as mask_util
+from typing_extensions import NotRequired, TypedDict
 
 from .findings import shorten
 
@@ -24,28 +25,23 @@ Number = (
 Polygon = Annotated[list[Number], msgspec.Meta(min_length=6)]
 
 
-class _Identified(TypedDict):
-    id: Id
-
-
-class Category(_Identified, total=False):
+class Category(TypedDict):
     """Category. Its other keys are kept as they are."""
 
-    frequency: Literal["r", "c", "f"] | None
+    id: Id
+    frequency: NotRequired[Literal["r", "c", "f"] | None]
 
 
-class _Sized(_Identified):
-    height: Side
-    width: Side
-
-
-class Image(_Sized, total=False):
+class Image(TypedDict):
     """Image. Without "neg_category_ids", every category counts as annotated in it."""
 
-    file_name: Any
-    coco_url: Any
-    neg_category_ids: list[int]
-    not_exhaustive_category_ids: list[int]
+    id: Id
+    height: Side
+    width: Side
+    file_name: NotRequired[Any]
+    coco_url: NotRequired[Any]
+    neg_category_ids: NotRequired[list[int]]
+    not_exhaustive_category_ids: NotRequired[list[int]]
 
 
 class Rle(TypedDict):

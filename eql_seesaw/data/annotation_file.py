@@ -143,22 +143,18 @@ class AnnotationFile:
 
     def spans(self, section: str) -> np.ndarray:
         """(N, 2) int64, start and end in ``text`` of each entry of "images" or "annotations"."""
-        raw_entries = getattr(self._sections, section) or []
-        spans = np.empty((len(raw_entries), 2), dtype=np.int64)
+        raw_entries = getattr(self._sections, section)
         if not raw_entries:
-            return spans
+            return np.empty((0, 2), dtype=np.int64)
         first, text = (np.frombuffer(x, dtype=np.uint8) for x in (raw_entries[0], self.text))
-        end, starts, lengths = first.ctypes.data - text.ctypes.data, [], []
+        spans, end = array("q"), first.ctypes.data - text.ctypes.data
         for raw in raw_entries:
-            entry = memoryview(raw)
             # Between two entries there is nothing but a comma and white space.
-            start = self.text.find(entry[0], end)
-            end = start + len(entry)
-            starts.append(start)
-            lengths.append(len(entry))
-        spans[:, 0] = starts
-        spans[:, 1] = spans[:, 0] + lengths
-        return spans
+            start = self.text.index(b"{", end)
+            end = start + len(memoryview(raw))
+            spans.append(start)
+            spans.append(end)
+        return np.frombuffer(spans, dtype=np.int64).reshape(-1, 2)
 
     def _read_categories(self) -> dict[int, dict[str, Any]]:
         categories: dict[int, dict[str, Any]] = {}

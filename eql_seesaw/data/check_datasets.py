@@ -4,7 +4,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -48,8 +48,6 @@ class Report:
     def __str__(self) -> str:
         lines = []
         for source, findings in self.findings.items():
-            if not findings.found and not self.notes[source]:
-                continue
             lines += [source, *(f"  {text}" for text in self.notes[source])]
             for finding in findings.found.values():
                 lines.append(f"  {finding.severity}: {finding.kind}: {finding.count}")
@@ -145,36 +143,6 @@ def _image_paths(file: AnnotationFile, image_root: str, from_coco_url: bool) -> 
     return paths
 
 
-class Look(NamedTuple):
-    """
-    Look at an image file, decoded as Detectron2 does.
-
-    Attributes:
-        error, text: kind of error and a line about it; "" for an image that can be read.
-        size: width and height after EXIF has turned it; None for one that cannot.
-        odd_kind, odd: kind of oddity and a line about it, where it is read differently than it
-            looks; "" for others.
-    """
-
-    error: str = ""
-    text: str = ""
-    size: tuple[int, int] | None = None
-    odd_kind: str = ""
-    odd: str = ""
-
-
-def _look_at(path: str, width: int, height: int) -> Look:
-    if not os.path.isfile(path):
-        return Look("missing images", path)
-    try:
-        with Image.open(path) as picture:
-            odd_kind, odd = oddity(picture, width, height)
-            picture.convert("RGB")
-            return Look("", "", read_size(picture), odd_kind, odd)
-    except Exception as error:  # Pillow's decoders raise many kinds
-        return Look("unreadable images", f"{path}: {reading_error(error)}")
-
-
 def _check_image_files(name: str, report: Report, severity: str) -> None:
     """Read every image file, and note the folders that hold them."""
     columns, paths = report.columns[name], report.paths[name]
@@ -194,23 +162,37 @@ def _check_image_files(name: str, report: Report, severity: str) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
         looks = pool.map(lambda k: _look_at(wanted[k], *sizes[k]), wanted)
         seen = dict(zip(wanted, tqdm(looks, name, len(wanted), unit="image", disable=None)))
-    num_deep = sum(look.odd_kind == DEEP for look in seen.values())
-    are_deep_refused = columns.is_train and num_deep >= SHARE_REFUSED * len(seen)
+    kinds = Counter(kind for kind, _ in seen.values())
+    are_deep_refused = columns.is_train and kinds[DEEP] >= SHARE_REFUSED * len(seen)
+    severities = {TURNED: "warning", DEEP: "error" if are_deep_refused else "warning"}
     num_missing = 0
-    for image_id, (error, text, size, odd_kind, odd) in seen.items():
-        path, (width, height) = wanted[image_id], sizes[image_id]
-        if size is not None and size != (width, height):
-            error = "images of another size"
-            reason = f"; EXIF: {odd}" if odd_kind == TURNED else ""
-            text = f"{path} is {size[0]} x {size[1]}, annotated as {width} x {height}{reason}"
-        if error == "missing images" and num_missing < NUM_EXAMPLES:
+    for image_id, (kind, text) in seen.items():
+        if kind == "missing images" and num_missing < NUM_EXAMPLES:
             num_missing += 1
-            text += did_you_mean(path)
-        if error:
-            report.add(name, severity, error, f"image {image_id}: {text}")
-        elif odd:
-            odd_severity = "error" if odd_kind == DEEP and are_deep_refused else "warning"
-            report.add(name, odd_severity, odd_kind, f"image {image_id}: {path}: {odd}")
+            text += did_you_mean(wanted[image_id])
+        if kind:
+            report.add(name, severities.get(kind, severity), kind, f"image {image_id}: {text}")
+
+
+def _look_at(path: str, width: int, height: int) -> tuple[str, str]:
+    """
+    Kind of what is wrong with an image, decoded as Detectron2 does, and a line about it; ("", "")
+    where it is as it is annotated.
+    """
+    if not os.path.isfile(path):
+        return "missing images", path
+    try:
+        with Image.open(path) as picture:
+            kind, odd = oddity(picture, width, height)
+            picture.convert("RGB")
+            size = read_size(picture)
+    except Exception as error:  # Pillow's decoders raise many kinds
+        return "unreadable images", f"{path}: {reading_error(error)}"
+    if size != (width, height):
+        reason = f"; EXIF: {odd}" if kind == TURNED else ""
+        text = f"{path} is {size[0]} x {size[1]}, annotated as {width} x {height}{reason}"
+        return "images of another size", text
+    return kind, f"{path}: {odd}"
 
 
 def _check_classes(cfg: CfgNode, report: Report) -> None:

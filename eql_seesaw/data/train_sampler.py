@@ -46,7 +46,12 @@ def build_train_sampler(
         logger.info(f"{name}: {training}, {drawn / size:.3g} times the {size:,} images")
         return lambda seed: TrainingSampler(size, seed=seed)
     if name == "RandomSubsetTrainingSampler":
-        ratio, subset = cfg.DATALOADER.RANDOM_SUBSET_RATIO, _subset_size(cfg, size)
+        ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
+        subset = int(ratio * size)
+        if not 0 < subset <= size:
+            raise ValueError(
+                f"DATALOADER.RANDOM_SUBSET_RATIO is {ratio:g}: {subset} of {size} images are left"
+            )
         logger.info(
             f"{name}: {training}, {drawn / subset:.3g} times {subset:,} of the {size:,} images"
         )
@@ -92,17 +97,6 @@ def sampler_settings(cfg: CfgNode) -> dict[str, Any]:
     return settings
 
 
-def _subset_size(cfg: CfgNode, num_images: int) -> int:
-    ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
-    size = int(num_images * ratio)
-    if not 0 < size <= num_images:
-        raise ValueError(
-            f"DATALOADER.RANDOM_SUBSET_RATIO is {ratio:g}, which leaves {size} of {num_images} "
-            "images; it must be at most 1, and leave at least one"
-        )
-    return size
-
-
 def repeat_factors(
     columns: AnnotationColumns,
     threshold: float,
@@ -125,13 +119,8 @@ def repeat_factors(
 
     Returns:
         (N,) float32, at least 1: for each image the largest factor of its classes.
-
-    Raises:
-        ValueError: a class id is negative.
     """
     images, classes = columns.classes_of_images()
-    if len(classes) and classes[0] < 0:
-        raise ValueError(f"image {images[0]} of the training set has class id {classes[0]}")
     image_counts = np.bincount(classes)
     frequencies = np.maximum(image_counts, 1) / max(columns.num_images, 1)
     if instance_aware:

@@ -63,8 +63,3 @@ def test_nothing_to_repeat():
     empty = annotation_columns([])
     assert repeat_factors(empty, 0.5, instance_aware=True, round_up=True).tolist() == []
 
-
-def test_negative_class():
-    dataset_dicts = [{"annotations": [{"category_id": 3}]}, {"annotations": [{"category_id": -1}]}]
-    with pytest.raises(ValueError, match="image 1 of the training set has class id -1"):
-        repeat_factors(annotation_columns(dataset_dicts), 0.5)

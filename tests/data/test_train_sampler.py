@@ -126,7 +126,7 @@ def test_random_subset(caplog):
 @pytest.mark.parametrize("ratio", [0.1, 0.0, 1.2])
 def test_impossible_subset(ratio):
     cfg = config("RandomSubsetTrainingSampler", RANDOM_SUBSET_RATIO=ratio)
-    with pytest.raises(ValueError, match=f"RANDOM_SUBSET_RATIO is {ratio:g}, .* of 9 images"):
+    with pytest.raises(ValueError, match=f"RANDOM_SUBSET_RATIO is {ratio:g}: .* of 9 images"):
         build_train_sampler(cfg, dataset())
 
 
