@@ -62,4 +62,3 @@ def test_nothing_to_repeat():
     assert repeat_factors(annotation_columns([{"annotations": []}] * 3), 0.5).tolist() == [1, 1, 1]
     empty = annotation_columns([])
     assert repeat_factors(empty, 0.5, instance_aware=True, round_up=True).tolist() == []
-

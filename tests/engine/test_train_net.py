@@ -270,7 +270,8 @@ def test_statistics_of_another_dataset(train_net, overrides, tmp_path):
     json.dump(statistics, open(tmp_path / "statistics.json", "w"))
     extra = ["DATASETS.CLASS_STATISTICS", str(tmp_path / "statistics.json")]
     check_error(
-        train_net("quickstart/eql.yaml", *overrides, *extra), "statistics of 5 classes.*is 6"
+        train_net("quickstart/eql.yaml", *overrides, *extra),
+        "image_counts are those of 5 classes.*is 6",
     )
 
 
