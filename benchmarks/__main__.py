@@ -26,22 +26,17 @@ FOLDER = Path("output/benchmarks")
 def main() -> None:
     args = arguments(__doc__)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    suffix = "" if args.device == "cpu" else f"_{args.device}"
-    path = FOLDER / f"benchmarks{suffix}.md"
+    path = FOLDER / f"benchmarks{'' if args.device == 'cpu' else '_cuda'}.md"
+    path.write_text("# Benchmarks\n\n")
     failed = []
-    with open(path, "w") as f:
-        f.write("# Benchmarks\n\n")
-        for name in ON_ANY_DEVICE + (ON_CPU if args.device == "cpu" else ()):
-            command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}"]
-            process = subprocess.Popen(
-                [*command, *sys.argv[1:]], stdout=subprocess.PIPE, text=True, bufsize=1
-            )
-            assert process.stdout is not None, "it was asked for"
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                f.write(line)
-            if process.wait() != 0:
-                failed.append(name)
+    for name in ON_ANY_DEVICE + (ON_CPU if args.device == "cpu" else ()):
+        command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}", *sys.argv[1:]]
+        process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        print(process.stdout, flush=True)
+        with open(path, "a") as f:
+            f.write(process.stdout)
+        if process.returncode:
+            failed.append(name)
     print(f"The tables are in {path}")
     if failed:
         sys.exit(f"error: these ended before their end, see above: {', '.join(failed)}")

@@ -18,12 +18,10 @@ from torch import nn
 from eql_seesaw.losses import build_loss
 from eql_seesaw.modeling import LongTailFastRCNNOutputLayers
 
-from .measure import arguments, chosen, compare, print_table
+from .measure import arguments, compare, print_table
 
 IMAGE_SHAPE = (800, 1200)
-# Classes, rounds.
-CASES = ((80, 7), (1203, 7), (13_000, 3))
-QUICK_CASES = ((20, 1),)
+NUM_CLASSES, QUICK_NUM_CLASSES = (80, 1203, 13_000), (20,)
 # Of the classifier: a few candidates a proposal, as late in training.
 CLASSIFIER_STD = 0.15
 
@@ -76,7 +74,7 @@ def detect(predictor: nn.Module, x: torch.Tensor, proposals: Instances) -> torch
 def main() -> None:
     args = arguments(__doc__)
     rows = []
-    for num_classes, rounds in chosen(args, CASES, QUICK_CASES):
+    for num_classes in QUICK_NUM_CLASSES if args.quick else NUM_CLASSES:
         pair = predictors(num_classes, args.device)
         for name, function, number in (("box loss", train, 512), ("detections", detect, 1000)):
             x = torch.randn(number, 1024, device=args.device)
@@ -85,8 +83,7 @@ def main() -> None:
             torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-6)
             size = f"{number} proposals, {num_classes} classes"
             work = f"box predictor, {name}"
-            row = compare(work, "Detectron2's", size, ours, theirs, rounds, args.device)
-            rows.append(row)
+            rows.append(compare(work, "Detectron2's", size, ours, theirs, args))
     print_table("Box predictor", rows)
 
 

@@ -15,11 +15,13 @@ from detectron2.structures import BoxMode
 from eql_seesaw.data.class_statistics import annotation_columns, count_classes
 from eql_seesaw.data.train_sampler import repeat_factors
 
-from .lvis_like_training_set import draw_annotations, long_tail
-from .lvis_like_validation_set import NUM_TRAIN_IMAGES
-from .measure import arguments, compare, print_table
+from .losses import image_counts
+from .lvis_like_validation_set import NUM_TRAIN_ANNOTATIONS, NUM_TRAIN_IMAGES
+from .measure import arguments, print_table, row, seconds_of
 
 THRESHOLD = 0.001
+# Images, classes.
+SIZES = ((1_000, 1203), *((NUM_TRAIN_IMAGES, k) for k in (80, 1203, 13_000)))
 
 
 class Loaded(list):
@@ -33,23 +35,24 @@ class Loaded(list):
 def lvis_like_dicts(num_images: int, num_classes: int) -> list[dict[str, Any]]:
     """Dataset dicts as ``load_lvis_json`` returns them; all have the same box and mask."""
     rng = np.random.default_rng(0)
-    images, classes = draw_annotations(long_tail(num_images, num_classes), num_images, rng)
     shared = {
         "bbox": [10.0, 10.0, 20.0, 20.0],
         "bbox_mode": BoxMode.XYWH_ABS,
         "segmentation": [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0]],
     }
-    dicts: list[dict[str, Any]] = [{"image_id": i, "annotations": []} for i in range(num_images)]
-    for image, k in zip(images.tolist(), classes.tolist(), strict=True):
-        dicts[image]["annotations"].append({**shared, "category_id": k})
-    return dicts
+    counts = image_counts(num_classes).numpy()
+    numbers = rng.poisson(NUM_TRAIN_ANNOTATIONS / NUM_TRAIN_IMAGES, num_images)
+    classes = rng.choice(num_classes, numbers.sum(), p=counts / counts.sum())
+    return [
+        {"image_id": i, "annotations": [{**shared, "category_id": k} for k in of_image.tolist()]}
+        for i, of_image in enumerate(np.split(classes, np.cumsum(numbers)[:-1]))
+    ]
 
 
 def main() -> None:
     args = arguments(__doc__)
     rows = []
-    sizes = [(1_000, 1203), *((NUM_TRAIN_IMAGES, k) for k in (80, 1203, 13_000))]
-    for num_images, num_classes in [(50, 80)] if args.quick else sizes:
+    for num_images, num_classes in [(50, 80)] if args.quick else SIZES:
         dicts = lvis_like_dicts(num_images, num_classes)
         loaded = Loaded(dicts)
 
@@ -71,21 +74,15 @@ def main() -> None:
             return image_counts, instance_counts, factors
 
         statistics, factors = ours()
-        image_counts, instance_counts, expected = theirs()
-        assert statistics.image_counts.tolist() == image_counts
+        image_counts_found, instance_counts, expected = theirs()
+        assert statistics.image_counts.tolist() == image_counts_found
         assert statistics.instance_counts.tolist() == instance_counts
         assert torch.equal(factors, expected)
-        row = compare(
-            "class statistics and repeat factors",
-            "plain loops, Detectron2's loops",
-            f"{num_images:,} images, {sum(instance_counts):,} annotations, {num_classes:,} classes",
-            ours,
-            theirs,
-            rounds=1 if args.quick else 5,
-            with_memory=False,
-            note="identical",
+        work, against = "class statistics and repeat factors", "plain loops, Detectron2's loops"
+        size = (
+            f"{num_images:,} images, {sum(instance_counts):,} annotations, {num_classes:,} classes"
         )
-        rows.append(row)
+        rows.append(row(work, against, size, *seconds_of([ours, theirs], args)))
     print_table("Class statistics", rows)
 
 

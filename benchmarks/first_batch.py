@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from .lvis_like_training_set import lvis_like_training
 from .lvis_like_validation_set import NUM_TRAIN_IMAGES
@@ -34,8 +33,8 @@ OPTIONS = (
 )
 
 
-def measure(which: str, json_file: str, image_root: str, num_workers: str) -> dict[str, Any]:
-    """One start, in this process: seconds, bytes, and the images of the first batch."""
+def measure(which: str, json_file: str, image_root: str, num_workers: str) -> None:
+    """One start, in this process: prints seconds, kilobytes, and the images of the first batch."""
     import lvis  # noqa: F401, of load_lvis_json
     from detectron2.config import CfgNode
     from detectron2.data import build_detection_train_loader
@@ -58,14 +57,14 @@ def measure(which: str, json_file: str, image_root: str, num_workers: str) -> di
         training_set = load_training_set(cfg)
         loader = build_train_loader(cfg, training_set.images)
     batches = iter(loader)  # kept, since it ends its workers when it goes
-    batch = next(batches)
+    images = [image["image_id"] for image in next(batches)]
     seconds = time.perf_counter() - start
     processes = [os.getpid(), *(p.pid for p in multiprocessing.active_children())]
     assert len(processes) == 1 + int(num_workers), "workers are measured too"
     # The larger of the peak before the workers start, and of all processes at the first batch.
     peak = kilobytes("/proc/self/status", "VmHWM") - before
     memory = max(peak, sum(map(proportional, processes)) - before_shared)
-    return {"seconds": seconds, "memory": memory, "images": [image["image_id"] for image in batch]}
+    print(json.dumps({"seconds": seconds, "memory": memory, "images": images}))
 
 
 def proportional(pid: int) -> int:
@@ -75,40 +74,30 @@ def proportional(pid: int) -> int:
 
 def main() -> None:
     if sys.argv[1:2] in (["ours"], ["theirs"]):
-        print(json.dumps(measure(*sys.argv[1:])))
+        measure(*sys.argv[1:])
         return
     args = arguments(__doc__)
     rows = []
-    sizes = {100: 1} if args.quick else {1_000: 3, NUM_TRAIN_IMAGES: 2}
     with tempfile.TemporaryDirectory() as temporary:
-        for num_images, rounds in sizes.items():
-            folder = Path(temporary) if args.quick else TRAINING_SETS
-            training_set = lvis_like_training(folder, num_images)
-            size = os.path.getsize(training_set.json_file) / 1e6
-            for num_workers in (1,) if args.quick else (1, 4):
-                starts = [
-                    [
-                        in_own_process("first_batch", which, *training_set, str(num_workers))
-                        for which in ("ours", "theirs")
-                    ]
-                    for _ in range(rounds)
-                ]
-                ours, theirs = zip(*starts, strict=True)
+        for num_images in (100,) if args.quick else (1_000, NUM_TRAIN_IMAGES):
+            training_set = lvis_like_training(
+                Path(temporary) if args.quick else TRAINING_SETS, num_images
+            )
+            size = f"{num_images:,} images, {os.path.getsize(training_set.json_file) / 1e6:,.0f} MB"
+            for num_workers in ("1",) if args.quick else ("1", "4"):
+                starts: dict[str, list] = {"ours": [], "theirs": []}
+                for _ in range(1 if args.quick else 2):
+                    for which, measured in starts.items():
+                        words = (which, *training_set, num_workers)
+                        measured.append(in_own_process("first_batch", *words))
                 # With several workers Detectron2 takes the images in another order.
-                if num_workers == 1:
-                    assert ours[0]["images"] == theirs[0]["images"]
-                rows.append(
-                    row(
-                        f"start to first batch, {num_workers} worker(s)",
-                        "register_lvis_instances, build_detection_train_loader",
-                        f"{num_images:,} images, {size:,.0f} MB",
-                        [x["seconds"] for x in ours],
-                        [x["seconds"] for x in theirs],
-                        max(x["memory"] for x in ours),
-                        max(x["memory"] for x in theirs),
-                        "identical" if num_workers == 1 else "",
-                    )
-                )
+                if num_workers == "1":
+                    assert starts["ours"][0]["images"] == starts["theirs"][0]["images"]
+                seconds = [[x["seconds"] for x in measured] for measured in starts.values()]
+                memory = [max(1e3 * x["memory"] for x in y) for y in starts.values()]
+                work = f"start to first batch, {num_workers} worker(s)"
+                against = "register_lvis_instances, build_detection_train_loader"
+                rows.append(row(work, against, size, *seconds, *memory))
     print_table("Start to first batch", rows)
 
 

@@ -15,17 +15,15 @@ import multiprocessing
 import os
 import platform
 import runpy
-import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -59,7 +57,7 @@ QUICK_TRAINING = (
     *("TEST.REPORT", "False"),
 )
 TABLES = ("losses", "post_processing", "box_predictor", "mask_head", "train_step")
-PARTS_AT_ONCE, SECONDS_PER_PART = 3, 180
+SECONDS_PER_PART = 600
 
 
 def loss_and_samples(name: str, args, device: str, num_samples: int = 512):
@@ -138,8 +136,8 @@ def host_synchronisation(args, folder: Path) -> str:
     return "no loss waits for the device"
 
 
-def train(args, output: Path, *options: str, num_processes: int = 1) -> list[dict]:
-    """Lines of metrics.json after a training on the generated dataset, as of train_net.py."""
+def training_words(args, output: Path, *options: str) -> list[str]:
+    """Arguments of a training on the generated dataset."""
     settings = {
         "DATASETS.REGISTER.symbols_train.JSON": DATA / "symbols_train.json",
         "DATASETS.REGISTER.symbols_train.IMAGES": DATA / "train",
@@ -152,8 +150,14 @@ def train(args, output: Path, *options: str, num_processes: int = 1) -> list[dic
     }
     words = [str(word) for item in settings.items() for word in item]
     words += QUICK_TRAINING if args.quick else ()
-    resume = ["--resume", "--num-gpus", str(num_processes), "--config-file", CONFIG_FILE]
-    launch(train_or_evaluate, argument_parser("").parse_args([*resume, *words, *options]))
+    return ["--resume", "--config-file", CONFIG_FILE, *words, *options]
+
+
+def train(args, output: Path, *options: str) -> list[dict]:
+    """Lines of metrics.json after a training, as of train_net.py."""
+    launch(
+        train_or_evaluate, argument_parser("").parse_args(training_words(args, output, *options))
+    )
     lines = [json.loads(line) for line in open(output / "metrics.json")]
     assert all(math.isfinite(line["total_loss"]) for line in lines if "total_loss" in line)
     return lines
@@ -198,27 +202,21 @@ def killed_and_resumed(args, folder: Path) -> str:
     """SIGKILL to all processes of a run once it has a checkpoint; two ranks where there are two."""
     num_processes = 2 if args.device == "cuda" and torch.cuda.device_count() > 1 else 1
     options = ["DATASETS.TEST", "()", "TEST.BEST_METRIC", "", "SOLVER.CHECKPOINT_PERIOD", "2"]
-    run = functools.partial(train, num_processes=num_processes)
-    process = processes(args).Process(
-        target=run, args=(args, folder, *options, "SOLVER.MAX_ITER", "2000")
-    )
-    process.start()
+    program = [sys.executable, "-m", "eql_seesaw.train", "--num-gpus", str(num_processes)]
+    words = training_words(args, folder, *options)
     last = folder / "last_checkpoint"
-    while not last.exists():
-        assert process.is_alive(), f"the training ended before its first checkpoint, see {folder}"
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    pids = [process.pid, *map(int, children)]
-    ended = [os.pidfd_open(pid) for pid in pids]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    for file in ended:
-        select.select([file], [], [], 60)
+    with subprocess.Popen(
+        [*program, *words, "SOLVER.MAX_ITER", "2000"], start_new_session=True
+    ) as process:
+        while not last.exists():
+            assert process.poll() is None, f"it ended before its first checkpoint, see {folder}"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
     saved = int(last.read_text().removeprefix("model_").removesuffix(".pth"))
-    lines = run(args, folder, *options, "SOLVER.MAX_ITER", str(saved + 5))
-    assert lines[-1]["iteration"] == saved + 4, lines[-1]
+    subprocess.run([*program, *words, "SOLVER.MAX_ITER", str(saved + 5)], check=True)
     log = (folder / "log.txt").read_text()
     assert f"Starting training from iteration {saved + 1}" in log
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
     return f"{num_processes} process(es), killed after and resumed from iteration {saved}"
 
 
@@ -230,53 +228,34 @@ def quickstart(args, folder: Path) -> str:
 
 
 def table(args, folder: Path, script: str) -> str:
-    sizes = ["--quick"] if args.quick else ["--classes", "1203", "--offline"]
-    sys.argv = [script, "--device", args.device, *sizes]
+    sys.argv = [script, "--device", args.device, *(["--quick"] if args.quick else [])]
     runpy.run_module(f"benchmarks.{script}", run_name="__main__")
     return "same results, times below"
 
 
-class Part(NamedTuple):
-    name: str
-    run: Callable[..., str]
-
-
-class Result(NamedTuple):
-    part: str
-    result: str
-    seconds: str
-    note: str
-
-
-def processes(args):
-    """CUDA wants fresh ones; without it a server that has imported all saves seconds for each."""
-    if args.device == "cuda":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.gpu_check", "benchmarks.mask_head"])
-    return context
-
-
-def run_part(args, part: Part) -> None:
+def run_part(args, name: str, run: Callable[..., str]) -> None:
     """In a process of its own: standard output, errors and the returned note go to files."""
-    folder = FOLDER / part.name
-    for stream, name in ((1, "output.md"), (2, "errors.txt")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o644), stream)
+    folder = FOLDER / name
+    for stream, file in ((1, "output.md"), (2, "errors.txt")):
+        os.dup2(os.open(folder / file, os.O_WRONLY | os.O_CREAT, 0o644), stream)
     try:
-        (folder / "note").write_text(part.run(args, folder))
+        (folder / "note").write_text(run(args, folder))
     except BaseException as error:
         traceback.print_exc()
         first_line = (str(error).strip().splitlines() or [""])[0]
         (folder / "note").write_text(f"{type(error).__name__}: {first_line}")
-        sys.stdout.flush()
-        os._exit(1)
+        sys.exit(1)
 
 
-def run_part_apart(args, part: Part) -> Result:
-    folder = FOLDER / part.name
+def run_part_apart(args, name: str, run: Callable[..., str]) -> list[str]:
+    """A row of the results: name, pass or FAIL, seconds, note."""
+    folder = FOLDER / name
     folder.mkdir(parents=True)
     start = time.perf_counter()
-    process = processes(args).Process(target=run_part, args=(args, part))
+    # A server that has imported all, and has not touched the GPU, saves seconds for each process.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.gpu_check", "benchmarks.mask_head"])
+    process = context.Process(target=run_part, args=(args, name, run))
     process.start()
     process.join(SECONDS_PER_PART)
     note = folder / "note"
@@ -285,43 +264,33 @@ def run_part_apart(args, part: Part) -> Result:
         note.write_text(f"no end after {SECONDS_PER_PART} s")
     elif not note.exists():
         note.write_text(f"the process ended with status {process.exitcode}")
-    seconds = f"{time.perf_counter() - start:.0f} s"
-    found = Result(
-        part.name, "pass" if process.exitcode == 0 else "FAIL", seconds, note.read_text()
-    )
-    print(f"{found.result}  {found.part}, {seconds}: {found.note}", flush=True)
-    return found
+    result = "pass" if process.exitcode == 0 else "FAIL"
+    row = [name, result, f"{time.perf_counter() - start:.0f} s", note.read_text()]
+    print(f"{result}  {name}, {row[2]}: {row[3]}", flush=True)
+    return row
 
 
 def main() -> None:
     args = arguments(__doc__)
-    for old in (FOLDER, FOLDER.with_name("gpu_check_data")):
+    for old in (FOLDER, DATA):
         shutil.rmtree(old, ignore_errors=True)
     quick = {"image_size": 64, "image_counts": range(1, 31), "val_images_per_class": 1}
     generate_symbols(str(DATA), num_classes=30, **(quick if args.quick else {}))
     on_gpu = args.device == "cuda"
+    parts: dict[str, Callable[..., str]] = {}
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        parts[f"losses_{str(dtype)[6:]}"] = functools.partial(losses, dtype=dtype)
+    parts |= {
+        "losses_compiled": compiled_losses,
+        "host_synchronisation": host_synchronisation,
+        "process_group": process_group,
+    }
     # On CPUs there is no training in float16.
-    precisions = ("float32", "float16", "bfloat16") if on_gpu else ("float32", "bfloat16")
-    checks = [
-        *(
-            Part(f"losses_{str(dtype)[6:]}", functools.partial(losses, dtype=dtype))
-            for dtype in (torch.float32, torch.float16, torch.bfloat16)
-        ),
-        Part("losses_compiled", compiled_losses),
-        Part("host_synchronisation", host_synchronisation),
-        Part("process_group", process_group),
-        *(
-            Part(f"training_{precision}", functools.partial(training_steps, precision=precision))
-            for precision in precisions
-        ),
-        Part("killed_and_resumed", killed_and_resumed),
-        Part("quickstart", quickstart),
-    ]
-    tables = [Part(script, functools.partial(table, script=script)) for script in TABLES]
-    with ThreadPoolExecutor(PARTS_AT_ONCE if on_gpu else 1) as pool:
-        results = list(pool.map(functools.partial(run_part_apart, args), checks))
-    # Alone, for the sake of their times.
-    results += [run_part_apart(args, part) for part in tables]
+    for precision in ("float32", "float16", "bfloat16") if on_gpu else ("float32", "bfloat16"):
+        parts[f"training_{precision}"] = functools.partial(training_steps, precision=precision)
+    parts |= {"killed_and_resumed": killed_and_resumed, "quickstart": quickstart}
+    parts |= {script: functools.partial(table, script=script) for script in TABLES}
+    results = [run_part_apart(args, name, run) for name, run in parts.items()]
     path = FOLDER / "gpu_check.md"
     device = torch.cuda.get_device_name() if on_gpu else platform.processor() or "CPU"
     number = torch.cuda.device_count() if on_gpu else os.cpu_count()
@@ -329,11 +298,12 @@ def main() -> None:
         f.write(
             f"## {device}\n\n{time.strftime('%-d %B %Y')}, {number} of them, torch "
             f"{torch.__version__}, CUDA {torch.version.cuda if on_gpu else 'not used'}, Python "
-            f"{platform.python_version()}.\n\n{tabulate(results, Result._fields, 'pipe')}\n\n"
+            f"{platform.python_version()}.\n\n"
+            f"{tabulate(results, ('part', 'result', 'seconds', 'note'), 'pipe')}\n\n"
         )
-        for part in tables:
-            f.write((FOLDER / part.name / "output.md").read_text().replace("## ", "### "))
-    failed = [found.part for found in results if found.result != "pass"]
+        for script in TABLES:
+            f.write((FOLDER / script / "output.md").read_text().replace("## ", "### "))
+    failed = [name for name, result, *_ in results if result != "pass"]
     print(f"The results and all tables are in {path}, logs beside it")
     if failed:
         sys.exit(f"error: {len(failed)} of {len(results)} parts failed: {', '.join(failed)}")

@@ -70,38 +70,26 @@ def main() -> None:
         return
     args = arguments(__doc__)
     rows = []
-    for num_images, rounds in ((20, 1),) if args.quick else ((1000, 3), (5000, 1)):
+    for num_images in (20,) if args.quick else (1000, 5000):
         with tempfile.TemporaryDirectory() as folder:
             ground_truth = lvis_like_ground_truth(num_images)
             with open(os.path.join(folder, "ground_truth.json"), "w") as f:
                 json.dump(ground_truth, f)
             write_results(lvis_like_detections(ground_truth), os.path.join(folder, "results.json"))
             for iou_type, name in (("bbox", "boxes"), ("segm", "masks")):
-                measured = [
-                    [
-                        in_own_process("lvis_evaluation", which, folder, iou_type)
-                        for which in ("ours", "theirs")
-                    ]
-                    for _ in range(rounds)
-                ]
+                own, peer = (
+                    in_own_process("lvis_evaluation", which, folder, iou_type)
+                    for which in ("ours", "theirs")
+                )
                 arrays = [np.load(os.path.join(folder, f"{w}.npz")) for w in ("ours", "theirs")]
                 for key in arrays[0]:
                     np.testing.assert_array_equal(*(of_one[key] for of_one in arrays))
-                for steps, work in (
-                    (("evaluate",), f"LVIS evaluation of {name}"),
-                    (("load", "evaluate"), f"LVIS evaluation of {name}, files loaded"),
-                ):
-                    seconds = [[sum(x[s] for s in steps) for x in pair] for pair in measured]
-                    rows.append(
-                        row(
-                            work,
-                            "lvis",
-                            f"{num_images:,} images, 300 detections each",
-                            *zip(*seconds, strict=True),
-                            *(max(x["memory"] for x in of_one) for of_one in zip(*measured)),
-                            note="identical",
-                        )
-                    )
+                size = f"{num_images:,} images, 300 detections each"
+                for steps, files in ((("evaluate",), ""), (("load", "evaluate"), ", files loaded")):
+                    seconds = [[sum(x[step] for step in steps)] for x in (own, peer)]
+                    memory = [1e3 * x["memory"] for x in (own, peer)]
+                    work = f"LVIS evaluation of {name}{files}"
+                    rows.append(row(work, "lvis", size, *seconds, *memory))
     print_table("LVIS evaluation", rows)
 
 

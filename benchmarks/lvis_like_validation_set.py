@@ -12,19 +12,20 @@ from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_
 from eql_seesaw.atomic_write import atomic_file
 
 # LVIS v1: https://www.lvisdataset.org, arXiv 1908.03195.
-NUM_VAL_IMAGES = 19_809
 NUM_TRAIN_IMAGES = 100_170
 NUM_TRAIN_ANNOTATIONS = 1_270_141
 
 IMAGE_SIZES = ((480, 640), (640, 480), (427, 640))
+# Different coco_urls; each comes many times, with images of the same size.
+NUM_IMAGE_FILES = 300
 NEGATIVE_CLASSES_PER_IMAGE = 8
 SHARE_NOT_EXHAUSTIVE = 0.1
 # Of the detections that do not follow an object, those of a class verified in the image.
 SHARE_VERIFIED = 0.3
-CORNERS = 14
+CORNERS, DETECTIONS_PER_IMAGE = 14, 300
 
 
-def lvis_like_ground_truth(num_images: int = NUM_VAL_IMAGES, seed: int = 0) -> dict:
+def lvis_like_ground_truth(num_images: int, corners: int = CORNERS) -> dict:
     """
     LVIS v1's categories with their real frequencies, and random objects that follow them: as many
     classes per image and objects per class as in the training set. Masks are polygons.
@@ -32,7 +33,7 @@ def lvis_like_ground_truth(num_images: int = NUM_VAL_IMAGES, seed: int = 0) -> d
     Returns:
         A complete LVIS annotation dict.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     categories = [
         {"id": c["id"], "name": c["name"], "frequency": c["frequency"]} for c in LVIS_CATEGORIES
     ]
@@ -46,13 +47,14 @@ def lvis_like_ground_truth(num_images: int = NUM_VAL_IMAGES, seed: int = 0) -> d
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id in range(1, num_images + 1):
-        height, width = IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
+        file = image_id % NUM_IMAGE_FILES
+        height, width = IMAGE_SIZES[file % len(IMAGE_SIZES)]
         num_classes = max(1, rng.poisson(classes_per_image))
         drawn = ids[rng.choice(len(ids), num_classes + NEGATIVE_CLASSES_PER_IMAGE, p=probability)]
         positive = np.unique(drawn[:num_classes])
         counts = rng.geometric(1 / objects_per_class, len(positive))
-        boxes = random_boxes(rng, int(counts.sum()), height, width)
-        polygons = _polygons(rng, boxes, height, width)
+        boxes = _random_boxes(rng, int(counts.sum()), height, width)
+        polygons = _polygons(rng, boxes, corners)
         for k, box, polygon in zip(np.repeat(positive, counts), boxes, polygons, strict=True):
             annotations.append(
                 {
@@ -68,7 +70,7 @@ def lvis_like_ground_truth(num_images: int = NUM_VAL_IMAGES, seed: int = 0) -> d
         images.append(
             {
                 "id": image_id,
-                "file_name": f"{image_id:012d}.jpg",
+                "coco_url": f"http://images.cocodataset.org/train2017/{file:012d}.jpg",
                 "height": height,
                 "width": width,
                 "neg_category_ids": np.setdiff1d(drawn[num_classes:], positive).tolist(),
@@ -78,17 +80,15 @@ def lvis_like_ground_truth(num_images: int = NUM_VAL_IMAGES, seed: int = 0) -> d
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def lvis_like_detections(
-    ground_truth: dict, detections_per_image: int = 300, seed: int = 0
-) -> Iterator[list[dict[str, Any]]]:
+def lvis_like_detections(ground_truth: dict) -> Iterator[list[dict[str, Any]]]:
     """
-    Detections, image by image: some near each object, with its class or one nearby, the others
+    300 detections, image by image: some near each object, with its class or one nearby, the others
     anywhere. One mask in fifty is empty, as mask heads give them.
 
     Yields:
         The LVIS results of one image, with "bbox" and "segmentation" (compressed RLE).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     ids = np.array([category["id"] for category in ground_truth["categories"]])
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in ground_truth["images"]}
     for annotation in ground_truth["annotations"]:
@@ -96,27 +96,27 @@ def lvis_like_detections(
     for image in ground_truth["images"]:
         height, width = image["height"], image["width"]
         annotations = objects[image["id"]]
-        follows = rng.integers(len(annotations), size=detections_per_image)
-        is_near = rng.random(detections_per_image) < min(0.5, 0.02 * len(annotations))
+        follows = rng.integers(len(annotations), size=DETECTIONS_PER_IMAGE)
+        is_near = rng.random(DETECTIONS_PER_IMAGE) < min(0.5, 0.02 * len(annotations))
         near = np.array([annotation["bbox"] for annotation in annotations])[follows]
         near = near + rng.normal(scale=0.1, size=near.shape) * near[:, [2, 3, 2, 3]]
-        anywhere = random_boxes(rng, detections_per_image, height, width)
+        anywhere = _random_boxes(rng, DETECTIONS_PER_IMAGE, height, width)
         boxes = _inside(np.where(is_near[:, None], near, anywhere), height, width)
 
         classes = np.array([annotation["category_id"] for annotation in annotations])
         verified = np.concatenate([classes, image["neg_category_ids"]]).astype(int)
         others = np.where(
-            rng.random(detections_per_image) < SHARE_VERIFIED,
-            rng.choice(verified, detections_per_image),
-            rng.choice(ids, detections_per_image),
+            rng.random(DETECTIONS_PER_IMAGE) < SHARE_VERIFIED,
+            rng.choice(verified, DETECTIONS_PER_IMAGE),
+            rng.choice(ids, DETECTIONS_PER_IMAGE),
         )
-        is_right = is_near & (rng.random(detections_per_image) < 0.8)
+        is_right = is_near & (rng.random(DETECTIONS_PER_IMAGE) < 0.8)
         category_ids = np.where(is_right, classes[follows], others)
         # Float32, as a model's are, so that many are tied.
-        scores = rng.beta(1, 6, detections_per_image) + 0.3 * is_right
+        scores = rng.beta(1, 6, DETECTIONS_PER_IMAGE) + 0.3 * is_right
         scores = np.minimum(scores, 1).astype(np.float32).round(3)
 
-        polygons = _polygons(rng, boxes, height, width)
+        polygons = _polygons(rng, boxes, CORNERS)
         masks = mask_util.frPyObjects(polygons.tolist(), height, width)
         empty = mask_util.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
         yield [
@@ -130,7 +130,7 @@ def lvis_like_detections(
                     "counts": (empty if i % 50 == 49 else masks[i])["counts"].decode(),
                 },
             }
-            for i in range(detections_per_image)
+            for i in range(DETECTIONS_PER_IMAGE)
         ]
 
 
@@ -145,7 +145,7 @@ def write_results(results_by_image: Iterator[list[dict[str, Any]]], path: str) -
         f.write("\n]\n")
 
 
-def random_boxes(rng: np.random.Generator, num_boxes: int, height: int, width: int) -> np.ndarray:
+def _random_boxes(rng: np.random.Generator, num_boxes: int, height: int, width: int) -> np.ndarray:
     """(N, 4) x, y, width, height; sizes as widely spread as LVIS's."""
     sides = np.exp(rng.normal(np.log(40), 0.9, (num_boxes, 2)))
     sides = np.clip(sides, 4, [width, height])
@@ -159,10 +159,10 @@ def _inside(boxes, height, width):
     return np.concatenate([corners, sides], axis=1).round(2)
 
 
-def _polygons(rng, boxes, height, width):
-    """(N, 2 * CORNERS): bumpy ellipses inside the boxes, x and y in turn."""
-    angles = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
-    radius = rng.uniform(0.35, 0.5, (len(boxes), CORNERS))
+def _polygons(rng, boxes, corners):
+    """(N, 2 * corners): bumpy ellipses inside the boxes, x and y in turn."""
+    angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    radius = rng.uniform(0.35, 0.5, (len(boxes), corners))
     center = boxes[:, :2] + boxes[:, 2:] / 2
     x = center[:, :1] + np.cos(angles) * radius * boxes[:, 2:3]
     y = center[:, 1:] + np.sin(angles) * radius * boxes[:, 3:]

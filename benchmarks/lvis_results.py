@@ -73,16 +73,9 @@ def main() -> None:
             raw = raw_detections(num_detections, image_size, args.device)
             functions = [functools.partial(f, raw, image_size) for f in (ours, theirs)]
             assert functions[0]() == functions[1]()
-            row = compare(
-                "detections to LVIS results",
-                "detector_postprocess, instances_to_coco_json",
-                f"{num_detections} detections, {image_size[0]} x {image_size[1]} pixels",
-                *functions,
-                rounds=2 if args.quick else 15,
-                device=args.device,
-                note="identical",
-            )
-            rows.append(row)
+            against = "detector_postprocess, instances_to_coco_json"
+            size = f"{num_detections} detections, {image_size[0]} x {image_size[1]} pixels"
+            rows.append(compare("detections to LVIS results", against, size, *functions, args))
     print_table("Detections to LVIS results", rows)
 
 

@@ -20,16 +20,15 @@ from eql_seesaw.evaluation.detections import Detections
 from eql_seesaw.evaluation.rle_postprocessing import with_rles
 from eql_seesaw.modeling import OwnClassMaskRCNNConvUpsampleHead
 
-from .measure import arguments, chosen, compare, print_table
+from .measure import arguments, compare, print_table
 from .train_step import DETECTRON2_HEADS, QUICK_MODEL, random_image, random_model
 
-# Classes, 1 for class-agnostic masks; boxes in inference and in training; rounds. Detectron2's
-# masks of 300 boxes would be 12 GB for 13,000 classes.
-CASES = ((80, 300, 128, 7), (1203, 300, 128, 7), (13_000, 30, 30, 5), (1, 300, 128, 7))
-QUICK_CASES = ((5, 40, 40, 1), (1, 40, 40, 1))
-# Height and width, classes, rounds of an evaluation.
-IMAGES = ((320, 320, 1203, 7), (800, 800, 1203, 5))
-QUICK_IMAGES = ((64, 64, 6, 1),)
+# Classes, 1 for class-agnostic masks; boxes in inference and in training. Detectron2's masks of 300
+# boxes would be 12 GB for 13,000 classes.
+CASES = ((80, 300, 128), (1203, 300, 128), (13_000, 30, 30), (1, 300, 128))
+QUICK_CASES = ((5, 40, 40), (1, 40, 40))
+# Sides of the image of an evaluation, and classes.
+IMAGES, QUICK_IMAGES = ((320, 1203), (800, 1203)), ((64, 6),)
 # With such a classifier a proposal has about five candidates, as late in training.
 CLASSIFIER_STD, MASK_STD = 0.03, 0.05
 
@@ -73,7 +72,7 @@ def train(head: nn.Module, x: torch.Tensor, instances: Instances) -> None:
 
 
 def head_rows(case: tuple, args) -> list[list[str]]:
-    num_classes, num_detections, num_foreground, rounds = case
+    num_classes, num_detections, num_foreground = case
     ours, theirs = heads(num_classes, args.quick, args.device)
     name = "class-agnostic" if num_classes == 1 else f"{num_classes} classes"
     rows = []
@@ -93,9 +92,7 @@ def head_rows(case: tuple, args) -> list[list[str]]:
             f"{number} boxes, {name}",
             functools.partial(function, ours, x, instances),
             functools.partial(function, theirs, x, instances),
-            rounds,
-            args.device,
-            note="equal to 1e-6",
+            args,
         )
         rows.append(row)
     return rows
@@ -128,7 +125,7 @@ def normalise(model: nn.Module, image: dict) -> None:
 
 
 def image_row(case: tuple, args) -> list[str]:
-    height, width, num_classes, rounds = case
+    side, num_classes = case
     options = [
         *("MODEL.DEVICE", args.device, "TEST.DETECTIONS_PER_IMAGE", "300"),
         *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0001"),
@@ -139,7 +136,7 @@ def image_row(case: tuple, args) -> list[str]:
     torch.manual_seed(0)
     nn.init.normal_(theirs.roi_heads.box_predictor.cls_score.weight, std=CLASSIFIER_STD)
     nn.init.normal_(theirs.roi_heads.mask_head.predictor.weight, std=MASK_STD)
-    image = random_image(np.random.default_rng(0), height, width, num_classes)
+    image = random_image(np.random.default_rng(0), side, side, num_classes)
     normalise(theirs, image)
     ours.load_state_dict(theirs.state_dict(), strict=False)  # no state of a loss
     found, expected = (
@@ -152,21 +149,18 @@ def image_row(case: tuple, args) -> list[str]:
     return compare(
         "evaluation of an image, pixels to results",
         "Detectron2's",
-        f"{height} x {width}, {num_classes} classes, {len(found)} detections",
+        f"{side} x {side}, {num_classes} classes, {len(found)} detections",
         functools.partial(results, ours, image),
         functools.partial(their_results, theirs, image),
-        rounds,
-        args.device,
+        args,
     )
 
 
 def main() -> None:
     args = arguments(__doc__)
-    rows = []
-    for case in chosen(args, CASES, QUICK_CASES):
-        rows += head_rows(case, args)
-    for case in QUICK_IMAGES if args.quick else IMAGES:
-        rows.append(image_row(case, args))
+    heads, images = (QUICK_CASES, QUICK_IMAGES) if args.quick else (CASES, IMAGES)
+    rows = [row for case in heads for row in head_rows(case, args)]
+    rows += [image_row(case, args) for case in images]
     print_table("Mask head", rows)
 
 

@@ -26,7 +26,7 @@ from eql_seesaw.data.class_statistics import ClassStatistics, write_class_statis
 from eql_seesaw.engine.train_step import AccumulatingTrainer
 from eql_seesaw.losses import LOSSES
 
-from .measure import arguments, chosen, interleaved_seconds, peak_memory, print_table, row
+from .measure import arguments, compare, print_table
 
 CONFIG_FILE = str(Path(__file__).parents[1] / "configs" / "Base-mask_rcnn_FPN.yaml")
 # LVIS v1: 1.27 M annotations in 100,170 images.
@@ -42,16 +42,15 @@ DETECTRON2_HEADS = (
     *("MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
     *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"),
 )
-# Classes, losses, rounds, images on a CPU, proposals around each object (20
-# fill a quarter of the sample, for which Detectron2's masks of 13,000 classes would be 5 GB). One
-# model at a time where they are large: with several in memory, equal steps differed by a tenth.
+# Classes, loss, images on a CPU, proposals around each object (20 fill a quarter of the sample, for
+# which Detectron2's masks of 13,000 classes would be 5 GB).
 CASES = (
-    (1203, tuple(LOSSES), 9, CPU_BATCH, 20),
-    (1203, ("softmax_ce", "seesaw"), 5, LARGE_BATCH, 20),
-    *((80, (loss,), 5, CPU_BATCH, 20) for loss in ("softmax_ce", "eql", "seesaw")),
-    *((13_000, (loss,), 5, CPU_BATCH, 1) for loss in ("softmax_ce", "eql", "seesaw")),
+    *((1203, loss, CPU_BATCH, 20) for loss in LOSSES),
+    *((1203, loss, LARGE_BATCH, 20) for loss in ("softmax_ce", "seesaw")),
+    *((80, loss, CPU_BATCH, 20) for loss in ("softmax_ce", "eql", "seesaw")),
+    *((13_000, loss, CPU_BATCH, 1) for loss in ("softmax_ce", "eql", "seesaw")),
 )
-QUICK_CASES = ((6, ("seesaw",), 1, QUICK_BATCH, 1),)
+QUICK_CASES = ((6, "seesaw", QUICK_BATCH, 1),)
 QUICK_MODEL = (
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "16"),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", "4", "MODEL.FPN.OUT_CHANNELS", "16"),
@@ -146,7 +145,7 @@ def main() -> None:
     options = ["MODEL.DEVICE", device, *(QUICK_MODEL if args.quick else ())]
     rows = []
     for mixed in (False, True) if device == "cuda" else (False,):
-        for num_classes, losses, rounds, shape, per_object in chosen(args, CASES, QUICK_CASES):
+        for num_classes, loss, shape, per_object in QUICK_CASES if args.quick else CASES:
             if device == "cuda" and shape == CPU_BATCH:
                 shape = GPU_BATCH
             num_images, height, width = shape
@@ -154,32 +153,17 @@ def main() -> None:
             batch = [random_image(rng, height, width, num_classes) for _ in range(num_images)]
             peer = random_model(num_classes, *options, *DETECTRON2_HEADS)
             peer.proposal_generator = TrainedRPN(peer.proposal_generator, per_object)
-            steps = []
-            for loss in losses:
-                model = random_model(num_classes, *options, "MODEL.ROI_BOX_HEAD.CLS_LOSS", loss)
-                model.backbone, model.proposal_generator = peer.backbone, peer.proposal_generator
-                model.roi_heads.box_head = peer.roi_heads.box_head
-                for name, layer in peer.roi_heads.mask_head.named_children():
-                    setattr(model.roi_heads.mask_head, name, layer)
-                steps.append(Step(model, batch, is_peer=False, mixed=mixed))
-            steps.append(Step(peer, batch, is_peer=True, mixed=mixed))
-            *seconds, peer_seconds = interleaved_seconds(steps, rounds, device)
-            for loss, step, of_loss in zip(losses, steps, seconds, strict=False):
-                memory = [
-                    peak_memory(s, device) if device == "cuda" else None for s in (step, steps[-1])
-                ]
-                size = f"{num_images} x {height} x {width}, {num_classes} classes"
-                size += ", AMP" if mixed else ""
-                rows.append(
-                    row(
-                        f"training step, {loss}",
-                        "Detectron2's, softmax",
-                        size,
-                        of_loss,
-                        peer_seconds,
-                        *memory,
-                    )
-                )
+            model = random_model(num_classes, *options, "MODEL.ROI_BOX_HEAD.CLS_LOSS", loss)
+            model.backbone, model.proposal_generator = peer.backbone, peer.proposal_generator
+            model.roi_heads.box_head = peer.roi_heads.box_head
+            for name, layer in peer.roi_heads.mask_head.named_children():
+                setattr(model.roi_heads.mask_head, name, layer)
+            ours = Step(model, batch, is_peer=False, mixed=mixed)
+            theirs = Step(peer, batch, is_peer=True, mixed=mixed)
+            size = f"{num_images} x {height} x {width}, {num_classes} classes"
+            size += ", AMP" if mixed else ""
+            work = f"training step, {loss}"
+            rows.append(compare(work, "Detectron2's, softmax", size, ours, theirs, args))
     print_table("Training step", rows)
 
 

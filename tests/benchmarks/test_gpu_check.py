@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_check import FOLDER, Part, run_part_apart
+from benchmarks.gpu_check import FOLDER, run_part_apart
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,5 +45,5 @@ def die(args, folder):
 )
 def test_failure_of_a_part_is_a_row(tmp_path, monkeypatch, run, note):
     monkeypatch.chdir(tmp_path)
-    result = run_part_apart(Namespace(device="cpu"), Part("part", run))
-    assert result.result == "FAIL" and note in result.note
+    _, result, _, found = run_part_apart(Namespace(device="cpu"), "part", run)
+    assert result == "FAIL" and note in found

@@ -1,17 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from benchmarks import losses
 from benchmarks.calibrated_features import calibrated_accuracies
-from benchmarks.lvis_like_training_set import long_tail, lvis_like_training
+from benchmarks.lvis_like_training_set import lvis_like_training
 from eql_seesaw.classification.datasets import load_features
 from eql_seesaw.classification.recipes import RECIPES
 from eql_seesaw.classification.training import accuracies, groups_of_classes, predict, train
 from eql_seesaw.data.annotated_images import read_annotated_images
-from eql_seesaw.losses import build_loss
 from tests.classification.folders import write_features
 from tests.ranks import Script
 
@@ -43,31 +40,13 @@ def test_script(tmp_path, script):
         assert float(ratio) > 0
 
 
-@pytest.mark.parametrize("plain", losses.PLAIN, ids=lambda plain: plain.__name__)
-def test_plain_forms_compute_the_same_loss(plain):
-    """Where nothing is drawn; else about the same, on many samples."""
-    counts = losses.image_counts(20)
-    gt_classes = losses.sample_labels(counts, 4000, 0.25)
-    arguments = losses.ARGUMENTS.get(plain, {})
-    loss = build_loss(plain.__name__, 20, image_counts=counts, instance_counts=counts, **arguments)
-    logits = torch.randn(4000, loss.num_logits)
-    more = {}
-    if plain in losses.STATISTICS:
-        more["statistics"] = losses.STATISTICS[plain](20).double()
-    expected = plain(logits, gt_classes, counts, **more)
-    is_drawn = plain in (losses.softmax_eql, losses.bags, losses.drop_loss)
-    tolerance = 0.05 if is_drawn else 1e-5
-    assert sum(loss(logits, gt_classes).values()) == pytest.approx(float(expected), rel=tolerance)
-
-
 def test_lvis_like_training_set(tmp_path):
     training_set = lvis_like_training(tmp_path, num_images=300)
     dataset = read_annotated_images(*training_set)
     assert len(dataset) == 300
     annotations = len(dataset.columns.classes)
     assert annotations == pytest.approx(300 * 1_270_141 / 100_170, rel=0.5)
-    _, classes = dataset.columns.classes_of_images()
-    np.testing.assert_array_equal(np.bincount(classes, minlength=1203), long_tail(300))
+    assert Path(dataset[0]["file_name"]).is_file()
 
 
 def test_calibrated_features(tmp_path):
