@@ -9,12 +9,7 @@ from .table import Row, Table
 
 
 def unfinished_command(row: Row, output: str, num_seeds: int | None) -> list[str]:
-    """
-    Arguments for Python that train a row; empty where all results are there, or it has no recipe.
-
-    Args:
-        num_seeds: seeds 1 to this number; None for the row's own number.
-    """
+    """Arguments for Python that train a row; none where all results are there, or no recipe is."""
     seeds = [*range(1, (num_seeds or row.seeds) + 1)]
     finished = {run.seed for run in measure_classification(row, output, num_seeds).runs}
     if not row.classification or finished.issuperset(seeds):
@@ -43,12 +38,7 @@ def describe_commands(
 def run_commands(
     table: Table, names: list[str] | None, output: str, num_seeds: int | None
 ) -> list[str]:
-    """
-    Train the rows one after another; those that have all results are left alone.
-
-    Returns:
-        One line for each row that failed.
-    """
+    """Train the rows without all results one after another; a line for each that failed."""
     failures = []
     for row in table.select(names):
         command = unfinished_command(row, output, num_seeds)

@@ -17,12 +17,7 @@ SPREAD = "Measured with several seeds: mean ± standard deviation."
 
 
 def write_table(measured: MeasuredTable, folder: str) -> list[str]:
-    """
-    Write TABLE.md, TABLE.csv and the pictures, which the Markdown shows.
-
-    Returns:
-        The paths of the files.
-    """
+    """Write TABLE.md, TABLE.csv and the pictures, which the Markdown shows; returns their paths."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, measured.table.name)
     pictures = draw_table(measured, path)
@@ -40,13 +35,7 @@ def draw_table(measured: MeasuredTable, path: str) -> list[str]:
 
     At full scale, published beside measured. In miniature AP by frequency group and by training
     images; the ratio of gradients, where a run has recorded them; and gains against imbalance, if
-    the rows were trained on sets of different imbalance.
-
-    Args:
-        path: of the pictures, without their kind and ending.
-
-    Returns:
-        The paths of the pictures.
+    the rows were trained on sets of different imbalance. Their names begin with ``path``.
     """
     drawn = []
 
@@ -75,12 +64,7 @@ def draw_table(measured: MeasuredTable, path: str) -> list[str]:
 
 
 def markdown(measured: MeasuredTable, names: Collection[str]) -> str:
-    """
-    The table, and why rows are missing, for a person.
-
-    Args:
-        names: of the rows to show; their gains may be over others.
-    """
+    """The rows of these names, whose gains may be over others, and why rows are missing."""
     table = measured.table
     stand_ins = {row.same_as for row in measured.rows if row.row.name in names}
     rows = [row for row in measured.rows if row.row.name in {*names, *stand_ins}]

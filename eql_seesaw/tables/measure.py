@@ -174,11 +174,8 @@ def has_result(table: Table, row: Row, scale: str, output: str) -> bool:
 
 def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> MeasuredTable:
     """
-    Read what the runs of a table's rows have left.
-
-    Args:
-        scale: "full" or "mini".
-        num_seeds: those that are asked for; None for the table's. Others that are there count too.
+    Read what the runs of a table's rows have left: of seeds 1 to ``num_seeds``, None for each row's
+    own number, and of others that are there.
     """
     if table.is_classification:
         rows = [measure_classification(row, output, num_seeds) for row in table.rows]
@@ -216,21 +213,18 @@ def _measured_rows(row: Row, runs: list[Run], has_masks: bool) -> list[MeasuredR
         else:
             finished = FinishedRun(run.seed, loss, found.metrics, run.folder, dataset)
             by_batch.setdefault(found.batch, []).append(finished)
-    rows: list[MeasuredRow] = []
     # The recipe's first.
-    for batch in sorted(by_batch, key=lambda batch: (batch != recipe, batch)) or [recipe]:
-        alike, other_batch = by_batch.get(batch, []), None if batch == recipe else batch
-        rows.append(MeasuredRow(row, alike, has_masks, other_batch, [] if rows else reasons))
+    batches = sorted(by_batch, key=lambda batch: (batch != recipe, batch)) or [recipe]
+    rows = [
+        MeasuredRow(row, by_batch.get(batch, []), has_masks, None if batch == recipe else batch)
+        for batch in batches
+    ]
+    rows[0].reasons.extend(reasons)
     return rows
 
 
 def measure_classification(row: Row, output: str, num_seeds: int | None) -> MeasuredRow:
-    """
-    Read the results of a row of image classification.
-
-    Args:
-        num_seeds: as of :func:`measure`.
-    """
+    """Read the results of a row of image classification; ``num_seeds`` as of :func:`measure`."""
     if not row.classification:
         reasons = [f"{row.name}: {row.notes or NO_RECIPE}"]
         return MeasuredRow(row, [], has_masks=False, reasons=reasons)

@@ -29,19 +29,29 @@ FREQUENCY_KEYS = {
 def write_miniature(row: Row, dataset: str, folder: str) -> str:
     """
     Write mini.yaml: a row's config with the miniature's dataset, backbone, sizes and solver, and
-    with the row's frequencies scaled.
-
-    Args:
-        dataset: the row's own.
-        folder: that exists.
-
-    Returns:
-        The file's path.
+    with the row's own :data:`FREQUENCY_KEYS`, scaled from its dataset's size. Returns its path.
     """
     content = ConfigFile.load_yaml_with_base(CONFIG)
     # A row's own heads make a cascade.
     content["MODEL"]["ROI_HEADS"].pop("NAME", None)
-    _scale_frequencies(content, row, ANNOTATED_IMAGES[dataset] / MINIATURE_IMAGES)
+    factor = ANNOTATED_IMAGES[dataset] / MINIATURE_IMAGES
+    cfg = merge_config(row.config, as_overrides(row.overrides))
+    box_head, eql = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_BOX_HEAD.EQL
+    scaled_eql: dict[str, Any] = {"LAMBDA": _scaled(eql.LAMBDA, factor)}
+    # These two multiply the frequency.
+    if eql.THRESHOLD_FUNCTION == "exponential":
+        a, n = eql.EXPONENTIAL
+        scaled_eql["EXPONENTIAL"] = [_scaled(a, 1 / factor), n]
+    if eql.THRESHOLD_FUNCTION == "gompertz":
+        a, b, c = eql.GOMPERTZ
+        scaled_eql["GOMPERTZ"] = [a, b, _scaled(c, 1 / factor)]
+    threshold = _scaled(cfg.DATALOADER.REPEAT_THRESHOLD, factor)
+    content.setdefault("DATALOADER", {})["REPEAT_THRESHOLD"] = threshold
+    content["MODEL"].setdefault("ROI_BOX_HEAD", {}).update(
+        EQL=scaled_eql,
+        SOFTMAX_EQL={"LAMBDA": _scaled(box_head.SOFTMAX_EQL.LAMBDA, factor)},
+        DROP_LOSS={"LAMBDA": _scaled(box_head.DROP_LOSS.LAMBDA, factor)},
+    )
     base = os.path.relpath(os.path.abspath(find_config_file(row.config)), os.path.realpath(folder))
     path = os.path.join(folder, "mini.yaml")
     with atomic_file(path) as f:
@@ -49,33 +59,11 @@ def write_miniature(row: Row, dataset: str, folder: str) -> str:
     return path
 
 
+def _scaled(value: float | None, factor: float) -> float | None:
+    """None where the threshold is a number of images."""
+    return None if value is None else float(f"{value * factor:.6g}")
+
+
 def as_overrides(settings: Mapping[str, object]) -> list[str]:
     """KEY VALUE KEY VALUE ..."""
     return [str(part) for item in settings.items() for part in item]
-
-
-def _scale_frequencies(content: dict[str, Any], row: Row, factor: float) -> None:
-    """Put the row's own :data:`FREQUENCY_KEYS`, scaled, into the content of mini.yaml."""
-
-    def scaled(value: float | None, factor: float) -> float | None:
-        # None where the threshold is a number of images.
-        return None if value is None else float(f"{value * factor:.6g}")
-
-    cfg = merge_config(row.config, as_overrides(row.overrides))
-    box_head = cfg.MODEL.ROI_BOX_HEAD
-    eql = box_head.EQL
-    scaled_eql: dict[str, Any] = {"LAMBDA": scaled(eql.LAMBDA, factor)}
-    # These two multiply the frequency.
-    if eql.THRESHOLD_FUNCTION == "exponential":
-        a, n = eql.EXPONENTIAL
-        scaled_eql["EXPONENTIAL"] = [scaled(a, 1 / factor), n]
-    if eql.THRESHOLD_FUNCTION == "gompertz":
-        a, b, c = eql.GOMPERTZ
-        scaled_eql["GOMPERTZ"] = [a, b, scaled(c, 1 / factor)]
-    threshold = scaled(cfg.DATALOADER.REPEAT_THRESHOLD, factor)
-    content.setdefault("DATALOADER", {})["REPEAT_THRESHOLD"] = threshold
-    content["MODEL"].setdefault("ROI_BOX_HEAD", {}).update(
-        EQL=scaled_eql,
-        SOFTMAX_EQL={"LAMBDA": scaled(box_head.SOFTMAX_EQL.LAMBDA, factor)},
-        DROP_LOSS={"LAMBDA": scaled(box_head.DROP_LOSS.LAMBDA, factor)},
-    )

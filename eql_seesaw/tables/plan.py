@@ -18,10 +18,8 @@ LVIS_IMAGE_FOLDERS = ("train2017", "val2017")
 
 def rows_not_trained(table: Table, scale: str, output: str) -> dict[str, tuple[str, str]]:
     """
-    Rows that can have no run of their own at a scale.
-
-    Returns:
-        By their names: why not, and the name of the row that is trained alike, "" if there is none.
+    Rows that can have no run of their own at a scale, by name: why not, and the name of the row
+    that is trained alike, "" if there is none.
     """
     rows = {}
     # {what is trained: the first run of it}
@@ -50,14 +48,11 @@ def select_runs(
 ) -> list[Run]:
     """
     Runs of a table's rows, every row once before any a second time, and before them the runs that
-    they start from. Says what becomes of rows that cannot have one.
+    they start from. Prints what becomes of rows that cannot have one.
 
     Args:
         names: of rows; None for all.
         num_seeds: seeds 1 to this number; None for each row's own number.
-
-    Raises:
-        ValueError: no row of such a name, or none that can have a run.
     """
     not_trained = rows_not_trained(table, scale, output)
     chosen = []
@@ -95,10 +90,7 @@ def runs_with_inputs(runs: Sequence[Run]) -> list[Run]:
 
 
 def missing_files(run: Run) -> list[str]:
-    """
-    Annotation files, image folders and weights of a run that are not on this machine. Files that
-    come from other runs are left out.
-    """
+    """Annotation files, image folders and weights that are not here, but for other runs' files."""
     weights = run.cfg.MODEL.WEIGHTS
     is_input = any(key == "MODEL.WEIGHTS" for key, _, _ in run.inputs)
     # Others, such as detectron2://, are downloaded.
@@ -132,11 +124,8 @@ def describe_plan(
     images_per_batch: int | None,
 ) -> str:
     """
-    Args:
-        runs: of one scale, at least one; inputs before the runs that need them.
-        num_gpus: to write the commands for.
-        gpus_here: GPUs of this machine.
-        images_per_batch: over all GPUs; None for the default.
+    The commands for a machine with ``num_gpus`` that train the runs of :func:`select_runs`, with
+    their schedule, and what is missing here. ``images_per_batch`` is None for the default.
     """
     scale = runs[0].scale
     lines = [f"{table.name}: {table.title}, {len(runs)} runs"]

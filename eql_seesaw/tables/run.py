@@ -81,7 +81,8 @@ class Run:
 
     Attributes:
         name: "table/row".
-        scale: "full" or "mini".
+        scale: "full" or "mini"; a table that is a miniature itself has "mini" only.
+        output: folder of all runs.
         is_miniature_of_row: trained in miniature, though its row is not.
         folder: OUTPUT_DIR. Rows that are trained alike share it, in whatever tables they are.
         config_file: the row's, or mini.yaml in the folder.
@@ -89,14 +90,6 @@ class Run:
     """
 
     def __init__(self, table: Table, row: Row, scale: str, output: str, seed: int):
-        """
-        Args:
-            scale: "full" or "mini"; a table that is a miniature itself has "mini" only.
-            output: folder of all runs.
-
-        Raises:
-            ValueError: an input is of a row that does not exist.
-        """
         self.table, self.row, self.output, self.seed = table, row, output, seed
         self.name = f"{table.name}/{row.name}"
         self.scale = "mini" if table.is_miniature else scale
@@ -135,12 +128,7 @@ class Run:
 
     @functools.cached_property
     def cfg(self) -> CfgNode:
-        """
-        Config that the run has to be trained with, at the batch size of its config file.
-
-        Raises:
-            ValueError, FileNotFoundError: as :func:`load_config`, with the row's name.
-        """
+        """Config that the run has to be trained with, at the batch size of its config file."""
         overrides = as_overrides(self.settings)
         try:
             if not self.is_miniature_of_row:
@@ -205,9 +193,13 @@ class Run:
         except ValueError as error:
             return Found(reason=str(error), conflict=True)
         batch = found.SOLVER.IMS_PER_BATCH
-        difference = self._difference(found) or self._unmeasured_input()
-        if difference:
+        if difference := self._difference(found):
             return Found(reason=difference, conflict=True, batch=batch)
+        for _, run, _ in self.inputs:
+            source = run.look()
+            # It cannot have started from the input as that is going to be.
+            if source.metrics is None:
+                return Found(None, f"its input {run}: {source.reason}", conflict=True, batch=batch)
         metrics, reason = self._read_metrics(found.SOLVER.MAX_ITER)
         return Found(metrics, reason, batch=batch)
 
@@ -242,14 +234,6 @@ class Run:
                 same = is_download and os.path.basename(str(there)) == os.path.basename(str(here))
             if not same:
                 return f"its config differs in {key}: {here} there, {there} expected"
-        return ""
-
-    def _unmeasured_input(self) -> str:
-        """Why the run cannot have started from its inputs as they are going to be, or ""."""
-        for _, run, _ in self.inputs:
-            found = run.look()
-            if found.metrics is None:
-                return f"its input {run}: {found.reason}"
         return ""
 
     def _read_metrics(self, max_iter: int) -> tuple[dict[str, float] | None, str]:

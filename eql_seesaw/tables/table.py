@@ -126,10 +126,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ("full",) if self.is_classification else SCALES
 
     def row(self, name: str) -> Row:
-        """
-        Raises:
-            ValueError: no row of that name.
-        """
+        """Raises ValueError where there is no row of that name."""
         for row in self.rows:
             if row.name == name:
                 return row
@@ -138,12 +135,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def select(self, names: list[str] | None) -> list[Row]:
-        """
-        Rows by name, in the table's order; all without names.
-
-        Raises:
-            ValueError: no row of such a name.
-        """
+        """Rows by name, in the table's order; all without names. Raises as :meth:`row`."""
         chosen = [self.row(name) for name in names or ()]
         return [row for row in self.rows if not names or row in chosen]
 
@@ -158,13 +150,7 @@ def table_names() -> list[str]:
 
 
 def load_table(name: str) -> Table:
-    """
-    Args:
-        name: one of :func:`table_names`.
-
-    Raises:
-        ValueError: no such table, or its file is wrong, in one line.
-    """
+    """Raises ValueError where there is no such table, or its file is wrong, in one line."""
     if name not in table_names():
         raise ValueError(f"no table {name!r}; there are {', '.join(table_names())}")
     path = DATA / f"{name}.yaml"
@@ -194,6 +180,4 @@ def pipe_table(
 ) -> str:
     """A table in Markdown, its first ``num_texts`` columns aligned to the left."""
     alignment = ["left"] * num_texts + ["right"] * (len(headers) - num_texts)
-    return tabulate(
-        lines, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=alignment
-    )
+    return tabulate(lines, headers, "pipe", disable_numparse=True, colalign=alignment)

@@ -33,21 +33,14 @@ def run_all(
     runs: Sequence[Run], jobs: int, num_gpus: int, images_per_batch: int | None
 ) -> list[str]:
     """
-    Train the runs that have no finished result, each as soon as its inputs are there; go on after
-    one that fails.
-
-    Args:
-        runs: inputs before the runs that need them.
-        jobs: trainings at a time.
-        num_gpus: of each training at full scale.
-        images_per_batch: over all GPUs; None for the default.
+    Train the runs of :func:`select_runs` that have no finished result, ``jobs`` at a time, each as
+    soon as its inputs are there; go on after one that fails. An interruption ends the trainings.
 
     Returns:
         One line for each run that failed or could not be started.
 
     Raises:
         ValueError, FileNotFoundError: a config is wrong, or data are missing; nothing was started.
-        KeyboardInterrupt: interrupted; the trainings were ended.
     """
     active: dict[Run, Started] = {}
     with _only_one(os.path.join(runs[0].output, runs[0].scale)) as lock:
