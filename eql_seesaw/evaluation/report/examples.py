@@ -112,6 +112,8 @@ def choose_examples(tally: np.ndarray, num_classes: int, num_examples: int) -> l
 
 
 class _Drawer:
+    """Objects and detections of an evaluation, image by image."""
+
     def __init__(self, result, numbers):
         self._result, self._iou_type = result, numbers.iou_type
         self._threshold = numbers.score_threshold

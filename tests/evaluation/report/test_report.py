@@ -2,10 +2,8 @@ import base64
 import dataclasses
 import html
 import io
-import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +36,19 @@ def table_row(page, name):
     (row,) = (row for row in re.findall(r"<tr><th.*?</tr>", table, re.S) if f">{name}</a>" in row)
     cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.S)]
     return list(zip(heads, cells, strict=True))
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    return Shapes(tmp_path)
+
+
+@pytest.fixture
+def folder(shapes, tmp_path):
+    """The folder of an evaluation of ``Shapes``."""
+    folder = tmp_path / "first" / "inference" / "shapes_val"
+    shapes.evaluate(folder)
+    return folder
 
 
 @pytest.fixture
@@ -223,47 +234,34 @@ def test_run_names_are_as_long_as_tells_them_apart(tmp_path, one, another, names
     assert run_names([tmp_path / "inference" / name for name in ("a", "b")]) == ["a", "b"]
 
 
-def change(folder, **values):
-    path = folder / "evaluation.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
-def remove(name):
-    return lambda folder: (folder / name).unlink()
-
-
 @pytest.mark.parametrize(
-    "damage, message",
+    "name, content, message",
     [
-        (shutil.rmtree, "no evaluation.json"),
-        (remove("matches_segm.npz"), "matches_segm.npz"),
-        (remove("lvis_instances_results.json"), "no lvis_instances_results.json"),
-        (
-            lambda folder: (folder / "lvis_instances_results.json").write_text("[]"),
-            "not those that were evaluated",
-        ),
-        (lambda folder: change(folder, annotation_file="/none.json"), "/none.json"),
+        ("evaluation.json", None, "no evaluation.json"),
+        ("matches_segm.npz", None, "matches_segm.npz"),
+        ("lvis_instances_results.json", None, "no lvis_instances_results.json"),
+        ("lvis_instances_results.json", "[]", "not those that were evaluated"),
+        ("../../../val.json", None, "val.json"),
     ],
 )
-def test_broken_input_is_one_line(damage, message, folder):
-    damage(folder)
+def test_broken_input_is_one_line(name, content, message, folder):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
     with pytest.raises(SystemExit, match=f"^error: .*{message}.*$"):
         main([str(folder)])
     assert not (folder / "report" / "index.html").exists()
 
 
-@pytest.mark.parametrize(
-    "values, message",
-    [
+def test_runs_that_cannot_be_compared(folder, tmp_path):
+    result = Result.load(folder)
+    for values, message in (
         ({"dataset": "another"}, "shapes_val and another"),
         ({"categories": []}, "the categories of shapes_val have changed"),
         ({"metrics": {"bbox": {}}}, "only one has masks"),
-    ],
-)
-def test_runs_that_cannot_be_compared(values, message, folder, tmp_path):
-    result = Result.load(folder)
-    with pytest.raises(ValueError, match=message):
-        write_report(result, tmp_path, other=dataclasses.replace(result, **values))
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_report(result, tmp_path, other=dataclasses.replace(result, **values))
 
 
 def test_score_threshold(folder, capsys, without_png):
