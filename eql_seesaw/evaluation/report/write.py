@@ -45,10 +45,8 @@ def write_report(
     if other is not None:
         check_comparable(result, other)
     results = [result] if other is None else [result, other]
-    if not all(each.results_file for each in results):
-        raise FileNotFoundError("no lvis_instances_results.json in its folder; evaluate again.")
-    names = contents.run_names([Path(each.results_file).parent for each in results])
-    numbers = [Numbers(result, other, t, score_threshold) for t in IOU_TYPES if t in result.matches]
+    names = contents.run_names([Path(each.folder) for each in results])
+    numbers = [Numbers(result, other, t, score_threshold) for t in IOU_TYPES if t in result.metrics]
     ap = numbers[0].ap
     pictures, examples = draw_examples(result, numbers[0])
     page = _template().render(
@@ -84,7 +82,7 @@ def check_comparable(result: Result, other: Result) -> None:
     one, another = ([(c["id"], c["name"]) for c in r.categories] for r in (result, other))
     if one != another:
         raise ValueError(f"{where}: the categories of {result.dataset} have changed.")
-    if result.matches.keys() != other.matches.keys():
+    if ("segm" in result.metrics) != ("segm" in other.metrics):
         raise ValueError(f"{where}: only one has masks.")
 
 

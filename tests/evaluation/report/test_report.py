@@ -239,7 +239,7 @@ def test_run_names_are_as_long_as_tells_them_apart(tmp_path, one, another, names
     [
         ("evaluation.json", None, "no evaluation.json"),
         ("matches_segm.npz", None, "matches_segm.npz"),
-        ("lvis_instances_results.json", None, "no lvis_instances_results.json"),
+        ("lvis_instances_results.json", None, "lvis_instances_results.json"),
         ("lvis_instances_results.json", "[]", "not those that were evaluated"),
         ("../../../val.json", None, "val.json"),
     ],
