@@ -1,5 +1,6 @@
 """Matching of an image's detections and objects by the LVIS rules."""
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,6 +77,8 @@ def match_image(
         ValueError: a mask does not fit its image.
     """
     region = "bbox" if iou_type == "bbox" else "segm"
+    unused: dict[str, Any] = {"bbox": {"masks": None}, "segm": {"boxes": None}}[region]
+    detections = dataclasses.replace(detections, **unused)
     detections = detections.select(np.argsort(-detections.scores, kind="stable"))
     limit = len(detections.scores) if max_detections < 0 else max_detections
     counted = detections.indices_that_count(region, -1 if keep_all else limit, image, objects)

@@ -170,11 +170,22 @@ class ResultsFile:
         """Detections of an image; none if there is nothing of it in the file."""
         bounds = np.searchsorted(self._sorted_image_ids, [image_id, image_id + 1])
         indices = self._order[slice(*bounds)]
-        masks = None
-        if self._masks is not None:
-            masks = [msgspec.json.decode(self._masks[i]) for i in indices]
+        masks = None if self._masks is None else _Masks([self._masks[i] for i in indices])
         boxes = None if self._boxes is None else self._boxes[indices]
         return Detections(image_id, self.category_ids[indices], self.scores[indices], boxes, masks)
+
+
+class _Masks(Sequence):
+    """Masks that are decoded when they are asked for."""
+
+    def __init__(self, texts: list[msgspec.Raw]):
+        self._texts = texts
+
+    def __len__(self):
+        return len(self._texts)
+
+    def __getitem__(self, i):
+        return msgspec.json.decode(self._texts[i])
 
 
 def _reason(error, content):
