@@ -5,15 +5,17 @@ Evaluate a file of detections, without a model.
     python -m eql_seesaw.evaluation results.json --dataset val.json --images photographs
     python -m eql_seesaw.evaluation results.json --dataset birds_val --config-file birds.yaml \\
         TEST.FIXED_AP True
+    python -m eql_seesaw.evaluation predictions.json --dataset val.json --by-name
 """
 
 import argparse
 import gc
 import logging
 import os
+from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
@@ -22,7 +24,9 @@ from ..config import merge_config, validate_test_config
 from ..data.annotation_file import image_file_name
 from ..data.register import find_dataset, register_datasets, register_instances
 from ..data.training_set import class_statistics
+from .ground_truth import load_ground_truth, with_images_of
 from .lvis_evaluator import LongTailLVISEvaluator
+from .other_results import OtherIds
 from .pictures import show_evaluation
 from .result import Result
 from .results_file import ResultsFile
@@ -38,21 +42,29 @@ def main() -> None:
         validate_test_config(cfg)
         register_datasets(cfg)
         dataset_name = register_dataset(cfg, args)
-        results = ResultsFile(args.results)
+        if not os.path.isfile(args.results):
+            raise FileNotFoundError(f"no such file: {args.results}")
+        setup_logger(name="eql_seesaw")
+        metadata, statistics = MetadataCatalog.get(dataset_name), class_statistics(cfg)
+        groups = None if statistics is None else statistics.groups
+        ground_truth = load_ground_truth(metadata.json_file, groups)
+        results = read_results(args, ground_truth, metadata.json_file)
+        if args.images_of:
+            ground_truth = with_images_of(ground_truth, args.images_of)
         output_dir = args.output or f"{args.results.removesuffix('.json')}_evaluation"
         if os.path.exists(output_dir) and not os.path.isdir(output_dir):
             raise ValueError(f"--output {output_dir} is a file; name a folder")
-        setup_logger(name="eql_seesaw")
         evaluator = LongTailLVISEvaluator(
             dataset_name,
             output_dir,
-            class_statistics=class_statistics(cfg),
+            ground_truth=ground_truth,
+            class_statistics=statistics,
             max_detections=cfg.TEST.LVIS_MAX_DETECTIONS,
             engine=cfg.TEST.LVIS_ENGINE,
             fixed_ap=cfg.TEST.FIXED_AP,
             boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
-        result = evaluate(evaluator, results, MetadataCatalog.get(dataset_name))
+        result = evaluate(evaluator, results, metadata.get("image_root"))
     show_evaluation(cfg, result, output_dir)
     logger.info(f"All files are in {output_dir}")
 
@@ -68,6 +80,24 @@ def parse_arguments() -> argparse.Namespace:
         "--dataset",
         required=True,
         help="name of a dataset that Detectron2 or the config knows, or an annotation file",
+    )
+    parser.add_argument(
+        "--by-name",
+        action="store_true",
+        help="find images by file name and categories by name, where another tool has its own ids",
+    )
+    parser.add_argument(
+        "--first-category-id",
+        type=int,
+        metavar="N",
+        help="category_id counts the dataset's categories from N, as in tools with ids of their "
+        "own: often 0 or 1",
+    )
+    parser.add_argument(
+        "--images-of",
+        metavar="FILE",
+        help="evaluate only images that this annotation file has, too; minival: those of LVIS's "
+        "validation set that are not in COCO's train2017",
     )
     parser.add_argument(
         "--images", default="", help="folder of the images of an annotation file, for pictures"
@@ -96,21 +126,33 @@ def register_dataset(cfg: CfgNode, args: argparse.Namespace) -> str:
     return args.dataset
 
 
-def evaluate(evaluator: LongTailLVISEvaluator, results: ResultsFile, metadata: Metadata) -> Result:
-    """Feed a file of detections to an evaluator, and evaluate."""
-    images = evaluator.ground_truth["images"]
+def read_results(
+    args: argparse.Namespace, ground_truth: dict[str, Any], annotation_file: str
+) -> ResultsFile:
+    """The detections, all of whose ids are those of the ground truth."""
+    if args.by_name or args.first_category_id is not None:
+        ids = OtherIds(ground_truth, annotation_file, args.by_name, args.first_category_id)
+        results = ResultsFile(args.results, ids.decode)
+    else:
+        results = ResultsFile(args.results)
     results.check_ids(
-        [image["id"] for image in images],
-        [category["id"] for category in evaluator.ground_truth["categories"]],
-        metadata.json_file,
+        [image["id"] for image in ground_truth["images"]],
+        [category["id"] for category in ground_truth["categories"]],
+        annotation_file,
     )
-    for doubt in results.doubts(images):
+    for doubt in results.doubts(ground_truth["images"]):
         logger.warning(f"{results.path}: {doubt}")
+    return results
+
+
+def evaluate(
+    evaluator: LongTailLVISEvaluator, results: ResultsFile, image_root: str | None
+) -> Result:
+    """Feed a file of detections to an evaluator, and evaluate."""
     # Millions of objects that stay: the garbage collector need not look at them again and again.
     gc.collect()
     gc.freeze()
-    image_root = metadata.get("image_root")
-    for image in tqdm(images, "Evaluating", disable=None, unit="image"):
+    for image in tqdm(evaluator.ground_truth["images"], "Evaluating", disable=None, unit="image"):
         file_name = os.path.join(image_root, image_file_name(image)) if image_root else None
         detections = results.detections(image["id"])
         size = image["height"], image["width"]

@@ -86,6 +86,34 @@ def load_ground_truth(
     }
 
 
+def with_images_of(ground_truth: dict, images_of: str) -> dict:
+    """
+    Ground truth of some of its images.
+
+    Args:
+        ground_truth: of :func:`load_ground_truth`.
+        images_of: annotation file, whose images' ids are those to keep; or "minival", those of
+            LVIS's validation set that are not in COCO's train2017, by their ``coco_url``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no image is left, or the file is no annotation file.
+    """
+    if images_of == "minival":
+        kept = {
+            image["id"]
+            for image in ground_truth["images"]
+            if "/train2017/" not in image.get("coco_url", "/train2017/")
+        }
+    else:
+        kept = set(AnnotationFile(images_of).images)
+    images = [image for image in ground_truth["images"] if image["id"] in kept]
+    if not images:
+        raise ValueError(f"--images-of {images_of}: none of its images is in the dataset")
+    annotations = [x for x in ground_truth["annotations"] if x["image_id"] in kept]
+    return {**ground_truth, "images": images, "annotations": annotations}
+
+
 def test_images(ground_truth: dict, dataset_name: str) -> list[dict[str, Any]]:
     """
     Images of a dataset to evaluate on, for Detectron2's ``build_detection_test_loader``.

@@ -4,7 +4,7 @@ import itertools
 import mmap
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 import msgspec
@@ -26,6 +26,7 @@ class _Result(msgspec.Struct, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[_Result]).decode
 
 
 class CollectedResults:
@@ -73,8 +74,12 @@ class ResultsFile:
         scores: float64 (N,).
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, decode: Callable[[Any], Sequence[Any]] = _decode):
         """
+        Args:
+            path: of the file.
+            decode: detections of its content; :meth:`.OtherIds.decode` for those of other tools.
+
         Raises:
             FileNotFoundError: no such file.
             ValueError: no list of detections; in one line with the file and the place in it.
@@ -88,9 +93,11 @@ class ResultsFile:
             content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         with paused_garbage_collector():
             try:
-                results = msgspec.json.decode(content, type=list[_Result])
+                results = decode(content)
             except msgspec.DecodeError as error:
                 raise ValueError(f"{path}: {_reason(error, content)}") from None
+            except LookupError as error:
+                raise ValueError(f"{path}: {error.args[0]}") from None
             self.image_ids = np.array([result.image_id for result in results], np.int64)
             self.category_ids = np.array([result.category_id for result in results], np.int64)
             self.scores = np.array([result.score for result in results], np.float64)

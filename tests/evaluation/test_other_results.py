@@ -1,0 +1,206 @@
+"""Results of other tools, and images of a subset, evaluated by the command as users type it."""
+
+import json
+import sys
+
+import pytest
+
+from eql_seesaw.evaluation import __main__ as command
+from eql_seesaw.evaluation.result import Result
+
+from .cases import random_case
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A folder with val.json, whose images are photos/img_ID.jpg, and results.json."""
+    ground_truth, results = random_case(0)
+    for image in ground_truth["images"]:
+        image["file_name"] = f"photos/img_{image['id']}.jpg"
+    for category in ground_truth["categories"]:
+        category["name"] = f"class {category['id']}"
+    (tmp_path / "val.json").write_text(json.dumps(ground_truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(monkeypatch, results, *options):
+    """Metrics, or the line that the command ends with when it fails."""
+    arguments = (results, "--dataset", "val.json", "TEST.REPORT", "False", *options)
+    monkeypatch.setattr(sys, "argv", ["python -m eql_seesaw.evaluation", *arguments])
+    try:
+        command.main()
+    except SystemExit as error:
+        return error.code
+    return Result.load(f"{results.removesuffix('.json')}_evaluation").metrics
+
+
+def load(files, name):
+    return json.loads((files / name).read_text())
+
+
+def position(category_id, ground_truth):
+    return sorted(c["id"] for c in ground_truth["categories"]).index(category_id)
+
+
+def of_ultralytics(results, ground_truth):
+    """YOLO's predictions.json: stems as ids, classes from 1."""
+    return [
+        {
+            "image_id": f"img_{result['image_id']}",
+            "file_name": f"img_{result['image_id']}.jpg",
+            "category_id": position(result["category_id"], ground_truth) + 1,
+            "bbox": result["bbox"],
+            "score": result["score"],
+            "segmentation": result["segmentation"],
+        }
+        for result in results
+    ]
+
+
+def of_fiftyone(results, ground_truth):
+    """An export as COCO: an annotation file with ids of its own, and scores."""
+    images = [{**image, "id": 1000 + i} for i, image in enumerate(ground_truth["images"][::-1])]
+    image_ids = {image["file_name"]: image["id"] for image in images}
+    names = [category["name"] for category in ground_truth["categories"]][::-1]
+    old_names = {image["id"]: image["file_name"] for image in ground_truth["images"]}
+    return {
+        "info": {"classes": names},
+        "licenses": [],
+        "categories": [
+            {"id": i, "name": name, "supercategory": None} for i, name in enumerate(names)
+        ],
+        "images": images,
+        "annotations": [
+            {
+                **result,
+                "id": i,
+                "image_id": image_ids[old_names[result["image_id"]]],
+                "category_id": names.index(f"class {result['category_id']}"),
+                "iscrowd": 0,
+                "area": 1.0,
+            }
+            for i, result in enumerate(results)
+        ],
+    }
+
+
+def of_transformers(results, ground_truth):
+    """Written by hand from a processor's output: classes from 0, further keys."""
+    return [
+        {
+            **result,
+            "category_id": position(result["category_id"], ground_truth),
+            "label_name": "x",
+        }
+        for result in results
+    ]
+
+
+def of_names(results, ground_truth):
+    return [
+        {**result, "image_id": f"img_{result['image_id']}.jpg"}
+        | {"category_id": f"class {result['category_id']}"}
+        for result in results
+    ]
+
+
+@pytest.mark.parametrize(
+    "convert, options",
+    [
+        (of_ultralytics, ("--by-name", "--first-category-id", "1")),
+        (of_fiftyone, ("--by-name",)),
+        (of_transformers, ("--first-category-id", "0")),
+        (of_names, ("--by-name",)),
+    ],
+)
+def test_equals_the_same_detections_in_lvis_format(files, monkeypatch, convert, options):
+    theirs = convert(load(files, "results.json"), load(files, "val.json"))
+    (files / "theirs.json").write_text(json.dumps(theirs))
+    expected = run(monkeypatch, "results.json")
+    assert expected["bbox"]["AP"] > 0
+    assert run(monkeypatch, "theirs.json", *options) == expected
+
+
+def test_numbers_of_files_are_numbers(files, monkeypatch):
+    """Ids of another kind than the numbers in the names, which older versions of YOLO write."""
+    ground_truth, results = load(files, "val.json"), load(files, "results.json")
+    expected = run(monkeypatch, "results.json")
+    for image in ground_truth["images"]:
+        image["file_name"] = f"{10 * image['id']:012}.jpg"
+    for result in results:
+        result["image_id"] *= 10
+    (files / "val.json").write_text(json.dumps(ground_truth))
+    (files / "theirs.json").write_text(json.dumps(results))
+    assert run(monkeypatch, "theirs.json", "--by-name") == expected
+
+
+def change_first(results, **values):
+    return [{**results[0], **values}, *results[1:]]
+
+
+@pytest.mark.fault(
+    "A results file of another tool: a name that the dataset does not have, or has twice; ids "
+    "that are text or out of range",
+    "One line with the detection and the name",
+)
+@pytest.mark.parametrize(
+    "values, options, message",
+    [
+        ({"image_id": "img_x"}, ("--by-name",), "detection 0: no image 'img_x' in val.json"),
+        ({"image_id": "img_0"}, ("--by-name",), "detection 0: two of image 'img_0' in val.json"),
+        ({"category_id": "cat"}, ("--by-name",), "detection 0: no category 'cat' in val.json"),
+        ({"image_id": "a"}, (), "Expected `int`, got `str` - at `$[0].image_id`"),
+        ({"category_id": -1}, ("--first-category-id", "0"), "not among the 6 of val.json, 0 to 5"),
+        (
+            {"image_id": "a"},
+            ("--first-category-id", "0"),
+            "detection 0: image_id 'a' is no number; give --by-name",
+        ),
+    ],
+)
+def test_mistakes(files, monkeypatch, values, options, message):
+    ground_truth = load(files, "val.json")
+    images = ground_truth["images"]
+    images += [{**images[0], "id": 998 + i, "file_name": f"{i}/img_0.jpg"} for i in range(2)]
+    (files / "val.json").write_text(json.dumps(ground_truth))
+    results = load(files, "results.json")
+    for result in results:
+        result["category_id"] = position(result["category_id"], ground_truth)
+        if "--by-name" in options:
+            result["image_id"] = f"img_{result['image_id']}"
+            result["category_name"] = f"class {result['category_id']}"
+    results = change_first(results, category_name=None, **values)
+    (files / "results.json").write_text(json.dumps(results))
+    line = run(monkeypatch, "results.json", *options)
+    assert message in line and "\n" not in line
+
+
+def test_images_of_another_file(files, monkeypatch):
+    """The numbers of a ground truth that has these images only."""
+    ground_truth, results = load(files, "val.json"), load(files, "results.json")
+    images = ground_truth["images"][1::2]
+    ids = {image["id"] for image in images}
+    small = {
+        "images": images,
+        "categories": ground_truth["categories"],
+        "annotations": [x for x in ground_truth["annotations"] if x["image_id"] in ids],
+    }
+    (files / "small.json").write_text(json.dumps(small))
+    subset = run(monkeypatch, "results.json", "--images-of", "small.json")
+    assert subset != run(monkeypatch, "results.json")
+    for image in ground_truth["images"]:
+        split = "val2017" if image["id"] in ids else "train2017"
+        image["coco_url"] = f"http://images.cocodataset.org/{split}/{image['id']:012}.jpg"
+    (files / "val.json").write_text(json.dumps(ground_truth))
+    assert run(monkeypatch, "results.json", "--images-of", "minival") == subset
+    few = [result for result in results if result["image_id"] in ids]
+    (files / "few.json").write_text(json.dumps(few))
+    (files / "val.json").write_text(json.dumps(small))
+    assert run(monkeypatch, "few.json") == subset
+    for image in images:
+        del image["coco_url"]
+    (files / "val.json").write_text(json.dumps(small))
+    line = run(monkeypatch, "few.json", "--images-of", "minival")
+    assert line == "error: --images-of minival: none of its images is in the dataset"
