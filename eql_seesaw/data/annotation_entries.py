@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NotRequired, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import pycocotools.mask as mask_util
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from .findings import shorten
 
