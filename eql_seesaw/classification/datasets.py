@@ -1,5 +1,6 @@
 """Long-tailed training sets with balanced test sets, from files that are already there."""
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,9 +228,21 @@ def load_features(train_file: str, test_file: str) -> LongTailedData:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: an array has another shape or dtype, or is not finite.
+        ValueError: an array is missing, has another shape or dtype, or is not finite; or the two
+            files do not fit each other.
     """
     train_features, train_labels = _read_features(train_file)
+    test_features, test_labels = _read_features(test_file)
+    if test_features.shape[1] != train_features.shape[1]:
+        raise ValueError(
+            f"{test_file} has {test_features.shape[1]} features a sample, {train_file} "
+            f"{train_features.shape[1]}"
+        )
+    if test_labels.max() > train_labels.max():
+        raise ValueError(
+            f"{test_file} has label {test_labels.max()}, but the classes of {train_file} are 0 to "
+            f"{train_labels.max()}"
+        )
     mean = train_features.mean(axis=0, dtype=np.float64)
     deviation = train_features.std(axis=0, dtype=np.float64)
     # A feature that never varies says nothing.
@@ -241,15 +254,20 @@ def load_features(train_file: str, test_file: str) -> LongTailedData:
 
     return LongTailedData(
         dataset(train_features, train_labels),
-        dataset(*_read_features(test_file)),
+        dataset(test_features, test_labels),
         np.bincount(train_labels).tolist(),
     )
 
 
 def _read_features(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, D) of the file's dtype, and labels int64 (N,)."""
-    with np.load(path) as file:
-        features, labels = file["features"], file["labels"]
+    try:
+        with np.load(path) as file:
+            features, labels = file["features"], file["labels"]
+    except (KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(
+            f"{path}: not a file of numpy.savez with the arrays features and labels ({error})"
+        ) from None
     if not (
         features.ndim == 2
         and features.dtype.kind == "f"

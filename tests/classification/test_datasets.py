@@ -177,3 +177,19 @@ def test_wrong_features(tmp_path, features, labels):
     np.savez(path, features=features, labels=labels)
     with pytest.raises(ValueError, match=r"wrong\.npz: features must be finite .* of shape \("):
         load_features(path, path)
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"features": FEATURES[:, :1], "labels": LABELS}, "has 1 features a sample, .* 2$"),
+        ({"features": FEATURES, "labels": LABELS + 1}, "label 2, but the classes .* are 0 to 1$"),
+        ({"features": FEATURES}, "not a file of numpy.savez with the arrays .*labels"),
+    ],
+)
+def test_features_that_do_not_fit(tmp_path, arrays, message):
+    paths = [str(tmp_path / name) for name in ("train.npz", "test.npz")]
+    np.savez(paths[0], features=FEATURES, labels=LABELS)
+    np.savez(paths[1], **arrays)
+    with pytest.raises(ValueError, match=message):
+        load_features(*paths)
