@@ -73,7 +73,7 @@ def draw_objects(
     line_width = max(1, round(LINE_WIDTH * growth))
     font = label_font(max(MIN_FONT_SIZE, round(FONT_SIZE * growth)), tuple(thing_classes))
     draw = ImageDraw.Draw(image)
-    boxes = [[scale * x for x in _xyxy(obj)] for obj in objects]
+    boxes = [[scale * x for x in _xyxy(obj, height, width)] for obj in objects]
     for obj, box in zip(objects, boxes, strict=True):
         draw.rectangle(box, outline=_color(obj["category_id"]), width=line_width)
     for obj, box in zip(objects, boxes, strict=True):
@@ -135,9 +135,12 @@ def _draw_name(draw, size, box, obj, name, font):
     draw.text((x + 2, y), name, "black" if is_light else "white", font)
 
 
-def _xyxy(obj):
+def _xyxy(obj, height, width):
     mode = obj.get("bbox_mode", BoxMode.XYWH_ABS)
-    x0, y0, x1, y1 = BoxMode.convert(list(obj["bbox"]), mode, BoxMode.XYXY_ABS)
+    box = obj.get("bbox")
+    if box is None:  # results of other tools may have masks alone
+        box = mask_util.toBbox(compressed_rle(obj["segmentation"], height, width))
+    x0, y0, x1, y1 = BoxMode.convert(list(box), mode, BoxMode.XYXY_ABS)
     return x0, y0, max(x0, x1), max(y0, y1)
 
 

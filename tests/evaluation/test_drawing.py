@@ -63,6 +63,12 @@ def test_modes_of_boxes():
     assert (drawn(grey(64, 64), [xyxy]) == drawn(grey(64, 64), [box(10, 30, 30, 30)])).all()
 
 
+def test_a_mask_alone_has_the_box_around_it():
+    mask = {"segmentation": masks()["rle"], "category_id": 0}
+    with_box = {**mask, "bbox": [10, 20, 40, 20]}
+    assert (drawn(grey(64, 64), [mask]) == drawn(grey(64, 64), [with_box])).all()
+
+
 def masks():
     mask = np.zeros((64, 64), dtype=np.uint8, order="F")
     mask[20:40, 10:50] = 1
