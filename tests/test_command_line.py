@@ -37,7 +37,7 @@ COMMANDS = [
     (["eql_seesaw.tables", "show", "sesaw_2"], "error: no table 'sesaw_2'; there are balms, ", ""),
     (["eql_seesaw.tables", "plan", "seesaw_2", "--scale", "tiny"], 2, "invalid choice: 'tiny'"),
     (["eql_seesaw.predict", "--help"], 0, "--score-threshold"),
-    (["eql_seesaw.export", "--help"], 0, "torchscript"),
+    (["eql_seesaw.export", "--help"], 0, "MODEL.ROI_MASK_HEAD.MASK_THRESH_TEST"),
     (["eql_seesaw.calibrate", "--help"], 0, "--num-images"),
     (["eql_seesaw.data.check", "--help"], 0, "--config-file"),
     ([*PREDICT, "--batch-size", "0"], 2, "--batch-size must be at least 1"),

@@ -72,7 +72,7 @@ class AccumulatingTrainer(SimpleTrainer):
             data_time += time.perf_counter() - start
             images += batch
             with self._without_exchange(index + 1 < self.num_passes):
-                with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                with torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext():
                     pass_losses = self._losses(batch, images)
                 for name, loss in pass_losses.items():
                     mean = loss.detach() / self.num_passes
