@@ -51,7 +51,7 @@ def main() -> None:
         results = read_results(args, ground_truth, metadata.json_file)
         if args.images_of:
             ground_truth = with_images_of(ground_truth, args.images_of)
-        output_dir = args.output or f"{args.results.removesuffix('.json')}_evaluation"
+        output_dir = args.output or default_output(args)
         if os.path.exists(output_dir) and not os.path.isdir(output_dir):
             raise ValueError(f"--output {output_dir} is a file; name a folder")
         evaluator = LongTailLVISEvaluator(
@@ -95,6 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--images-of",
+        default="",
         metavar="FILE",
         help="evaluate only images that this annotation file has, too; minival: those of LVIS's "
         "validation set that are not in COCO's train2017",
@@ -124,6 +125,12 @@ def register_dataset(cfg: CfgNode, args: argparse.Namespace) -> str:
     elif find_dataset(cfg, "--dataset", args.dataset) is None:
         raise ValueError(f"--dataset {args.dataset}: this dataset has no annotation file")
     return args.dataset
+
+
+def default_output(args: argparse.Namespace) -> str:
+    """results_evaluation for results.json; results_minival_evaluation for some of its images."""
+    subset = os.path.splitext(os.path.basename(args.images_of))[0]
+    return "_".join(filter(None, (args.results.removesuffix(".json"), subset, "evaluation")))
 
 
 def read_results(

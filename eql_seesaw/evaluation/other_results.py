@@ -102,7 +102,9 @@ class OtherIds:
         if self._by_name:
             name = result.file_name or files.get(result.image_id, result.image_id)
             result.image_id = self._find(self._image_ids, _stem(name), "image", name)
-        category = result.category_name or names.get(result.category_id, result.category_id)
+        category = result.category_id
+        if self._by_name:
+            category = result.category_name or names.get(category, category)
         if isinstance(category, str) and self._by_name:
             result.category_id = self._find(self._ids_of_names, category, "category", category)
         elif isinstance(category, int) and self._first_category_id is not None:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from eql_seesaw.evaluation import __main__ as command
+from eql_seesaw.evaluation.report.write import check_comparable
 from eql_seesaw.evaluation.result import Result
 
 from .cases import random_case
@@ -33,7 +34,8 @@ def run(monkeypatch, results, *options):
         command.main()
     except SystemExit as error:
         return error.code
-    return Result.load(f"{results.removesuffix('.json')}_evaluation").metrics
+    subset = f"_{options[1].removesuffix('.json')}" if options[:1] == ("--images-of",) else ""
+    return Result.load(f"{results.removesuffix('.json')}{subset}_evaluation").metrics
 
 
 def load(files, name):
@@ -92,7 +94,8 @@ def of_transformers(results, ground_truth):
         {
             **result,
             "category_id": position(result["category_id"], ground_truth),
-            "label_name": "x",
+            "category_name": "of no class here",
+            "label": "x",
         }
         for result in results
     ]
@@ -190,6 +193,9 @@ def test_images_of_another_file(files, monkeypatch):
     (files / "small.json").write_text(json.dumps(small))
     subset = run(monkeypatch, "results.json", "--images-of", "small.json")
     assert subset != run(monkeypatch, "results.json")
+    both = [Result.load(f"results{name}_evaluation") for name in ("", "_small")]
+    with pytest.raises(ValueError, match="one is of .* images of val.json, the other of"):
+        check_comparable(*both)
     for image in ground_truth["images"]:
         split = "val2017" if image["id"] in ids else "train2017"
         image["coco_url"] = f"http://images.cocodataset.org/{split}/{image['id']:012}.jpg"

@@ -74,11 +74,16 @@ def write_report(
 def check_comparable(result: Result, other: Result) -> None:
     """
     Raises:
-        ValueError: the two are of different datasets, or one has no masks.
+        ValueError: the two are of different datasets or images, or one has no masks.
     """
     where = "these evaluations cannot be compared"
     if result.dataset != other.dataset:
         raise ValueError(f"{where}: they are of the datasets {result.dataset} and {other.dataset}.")
+    if result.num_images != other.num_images:
+        raise ValueError(
+            f"{where}: one is of {result.num_images} images of {result.dataset}, the other of "
+            f"{other.num_images}."
+        )
     one, another = ([(c["id"], c["name"]) for c in r.categories] for r in (result, other))
     if one != another:
         raise ValueError(f"{where}: the categories of {result.dataset} have changed.")
