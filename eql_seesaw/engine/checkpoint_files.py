@@ -1,5 +1,6 @@
 """Checkpoints as files, which may be damaged or written to harm: read, found again and pruned."""
 
+import contextlib
 import logging
 import os
 import pickle
@@ -143,13 +144,18 @@ def prune_checkpoints(folder: str, name: str, keep: int) -> None:
     """
     if keep and NUMBERED.fullmatch(name):
         for other in [name, *_before(folder, name)][keep:]:
-            os.remove(os.path.join(folder, other))
+            path = os.path.join(folder, other)
+            try:
+                os.remove(path)
+            except OSError as error:
+                logger.warning(f"cannot delete the old checkpoint {path}: {error.strerror}")
 
 
 def remove_partial_files(folder: str) -> None:
     """Delete what runs that were killed while they wrote a checkpoint left behind."""
     for name in filter(PARTIAL.fullmatch, _listing(folder)):
-        os.remove(os.path.join(folder, name))
+        with contextlib.suppress(OSError):
+            os.remove(os.path.join(folder, name))
 
 
 def _newest_first(folder: str) -> list[str]:

@@ -243,6 +243,14 @@ class TestPruning:
         save(tmp_path, 4, 9, 14, max_checkpoints=2)
         assert numbers(tmp_path) == [9, 14] and set(others) < set(names(tmp_path))
 
+    def test_a_file_that_cannot_be_deleted_does_not_end_the_training(self, tmp_path, caplog):
+        (tmp_path / "model_0000004.pth").mkdir()
+        (tmp_path / "last_checkpoint.77.partial").mkdir()
+        save(tmp_path, 9, max_checkpoints=1)
+        assert numbers(tmp_path) == [4, 9]
+        (warning,) = warnings(caplog)
+        assert re.match("cannot delete the old checkpoint .*04.pth: Is a directory", warning)
+
     def test_all_are_kept(self, tmp_path):
         save(tmp_path, 4, 9, 14)
         assert numbers(tmp_path) == [4, 9, 14]
