@@ -29,6 +29,8 @@ _SECONDS_FOR_CAUSE = 5.0
 # For torch. Tensors on a CPU and Python objects, Detectron2's too, go over gloo in the same group,
 # so that --timeout holds for both.
 _BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
+_COLLECTIVES = r"\bgloo\b|nccl"
+_LOST = r"\b(closed|reset|refused|broken pipe|remote process|timed out|timeout)\b"
 _HINTS = {
     "SIGKILL": ", often for want of memory",
     "SIGABRT": ", as by NCCL when another rank does not answer in time (--timeout MINUTES)",
@@ -173,7 +175,8 @@ def join_ranks(placement: Placement, timeout: timedelta) -> None:
     """Make torch's process group, and what Detectron2's ``comm`` needs."""
     if placement.backend == "nccl":
         torch.cuda.set_device(placement.device)
-    if placement.init_method.startswith("file://"):
+    several_machines = placement.world_size > placement.local_world_size
+    if not several_machines:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
         dist.init_process_group(
@@ -186,13 +189,20 @@ def join_ranks(placement: Placement, timeout: timedelta) -> None:
         comm.create_local_process_group(placement.local_world_size)
         wait_for_all()
     except RuntimeError as error:
+        hint = ""
+        if several_machines:
+            hint = (
+                "; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network card that reaches "
+                "the other machines"
+            )
         raise ConnectionError(
             f"rank {placement.rank} of {placement.world_size} did not find the others at "
-            f"{placement.init_method}: {last_line(error)}; GLOO_SOCKET_IFNAME and "
-            "NCCL_SOCKET_IFNAME name the network card that reaches the other machines"
+            f"{placement.init_method}: {last_line(error)}{hint}"
         ) from error
 
 
 def is_of_collective(error: RuntimeError) -> bool:
     """Of errors that torch raises where another rank stalls or has ended."""
-    return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl", str(error), re.I))
+    if not isinstance(error, dist.DistError) and not re.search(_COLLECTIVES, str(error), re.I):
+        return False
+    return bool(re.search(_LOST, str(error), re.I))

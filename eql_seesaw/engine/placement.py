@@ -93,20 +93,26 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
     """None in a process that neither torchrun nor srun has started as one of several."""
     missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
     if not missing:
-        rank, world_size, local_rank, size = (int(environ[name]) for name in TORCHRUN_VARIABLES)
+        rank, world_size, local_rank, size = (_integer(environ, n) for n in TORCHRUN_VARIABLES)
         return Placement("torchrun", rank, world_size, local_rank, size, "env://")
     # Not set in a script of sbatch or a shell of salloc, and 1 in one of ``srun --pty bash``.
-    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    if _integer(environ, "SLURM_STEP_NUM_TASKS", "1") > 1:
+        tasks = environ["SLURM_STEP_TASKS_PER_NODE"]
+        match = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)  # "4(x2)", as many on each node
+        if match is None:
+            raise ValueError(
+                f"srun starts {tasks} processes on its nodes; it must be as many on each: use "
+                "--ntasks-per-node"
+            )
         return Placement(
             "srun",
-            int(environ["SLURM_PROCID"]),
-            int(environ["SLURM_STEP_NUM_TASKS"]),
-            int(environ["SLURM_LOCALID"]),
-            # "4(x2)", as many on each node.
-            int(environ["SLURM_STEP_TASKS_PER_NODE"].partition("(")[0]),
+            _integer(environ, "SLURM_PROCID"),
+            _integer(environ, "SLURM_STEP_NUM_TASKS"),
+            _integer(environ, "SLURM_LOCALID"),
+            int(match[1]),
             _srun_init_method(environ),
         )
-    if int(environ.get("WORLD_SIZE", 1)) > 1:
+    if _integer(environ, "WORLD_SIZE", "1") > 1:
         raise ValueError(
             f"WORLD_SIZE is set, as by torchrun, but not {', '.join(missing)}: start the processes "
             "with torchrun, or unset it"
@@ -114,12 +120,20 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
     return None
 
 
+def _integer(environ: Mapping[str, str], name: str, default: str = "") -> int:
+    value = environ.get(name, default)
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number") from None
+
+
 def _srun_init_method(environ: Mapping[str, str]) -> str:
     """The first node, and a port that all processes of a step agree on and others rarely share."""
     # "rack[03-05,09]n[1-2],other" begins with rack03n1.
     hosts = re.sub(r"\[(\d+)[^]]*\]", r"\1", environ["SLURM_STEP_NODELIST"])
     address = environ.get("MASTER_ADDR") or hosts.split(",")[0]
-    job, step = int(environ["SLURM_JOB_ID"]), int(environ["SLURM_STEP_ID"])
+    job, step = _integer(environ, "SLURM_JOB_ID"), _integer(environ, "SLURM_STEP_ID")
     # Below the ports that Linux gives to outgoing connections.
     port = environ.get("MASTER_PORT") or 15000 + (31 * job + step) % 15000
     return f"tcp://{address}:{port}"
