@@ -208,7 +208,8 @@ def _rles(instances):
         return instances.pred_rles
     if not instances.has("pred_masks"):
         return None
-    masks = instances.pred_masks.cpu().numpy()
+    masks = instances.pred_masks
+    masks = getattr(masks, "tensor", masks).cpu().numpy()  # also Detectron2's BitMasks
     return [as_text(mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))) for mask in masks]
 
 

@@ -3,7 +3,7 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from eql_seesaw.evaluation.detections import Detections
 
@@ -42,17 +42,17 @@ def test_results_and_back():
     assert boxes.masks is None and boxes.iou_types == ("bbox",)
 
 
-def instances(number, masks=True):
+def instances(number, masks=torch.as_tensor):
     found = Instances((30, 40))
     found.pred_boxes = Boxes(torch.rand(number, 4) * 40)
     found.scores = torch.rand(number)
     found.pred_classes = torch.randint(9, (number,))
     if masks:
-        found.pred_masks = torch.rand(number, 30, 40) < 0.3
+        found.pred_masks = masks(torch.rand(number, 30, 40) < 0.3)
     return found
 
 
-@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("masks", [torch.as_tensor, BitMasks, None])
 @pytest.mark.parametrize("number", [0, 1, 20])
 def test_instances_as_detectron2_writes_them(number, masks):
     found = instances(number, masks)
