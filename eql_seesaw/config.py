@@ -560,6 +560,8 @@ def _validate_datasets(cfg: CN) -> None:
                 f"DATASETS: {name!r} cannot be the name of a dataset, because it is that of a "
                 "folder, too; use letters, digits, -, _ and ., and put a number in quotes"
             )
+    if "?" in cfg.OUTPUT_DIR:
+        raise _wrong(cfg, "OUTPUT_DIR", "; Detectron2 reads no checkpoint below a folder with a ?")
 
 
 def _validate_heads(cfg: CN) -> None:

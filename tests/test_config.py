@@ -59,6 +59,7 @@ REFUSED = [
     (["MODEL.TIMM.NAME", "resnet18"], "TIMM.NAME is 'resnet18', which has an effect only with"),
     (["SOLVER.LAYER_DECAY", "0.0"], "LAYER_DECAY is 0.0; it must be above 0 and at most 1"),
     (["DATASETS.TEST", "('../x',)"], "DATASETS: '../x' cannot be the name"),
+    (["OUTPUT_DIR", "runs/a?b"], "OUTPUT_DIR is 'runs/a?b'; "),
     (["DATASETS.TEST", "(2024,)"], "DATASETS: 2024 .* put a number in quotes"),
 ]
 FILES = [

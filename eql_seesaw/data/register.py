@@ -4,7 +4,7 @@ import difflib
 import functools
 import logging
 import os
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from detectron2.config import CfgNode
@@ -164,9 +164,12 @@ def find_dataset(cfg: CfgNode, key: str, name: str) -> tuple[str, str] | None:
     return (json_file, metadata.get("image_root") or "") if json_file else None
 
 
+_Path = Annotated[str, msgspec.Meta(min_length=1)]
+
+
 class _Paths(msgspec.Struct, forbid_unknown_fields=True):
-    JSON: str
-    IMAGES: str
+    JSON: _Path
+    IMAGES: _Path
 
 
 def _own_paths(cfg: CfgNode, name: str) -> tuple[str, str]:

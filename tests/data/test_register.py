@@ -62,6 +62,7 @@ def test_register_is_lazy_and_repeatable(tmp_path):
         ({"JSN": "x", "JSON": "x", "IMAGES": "y"}, "contains unknown field `JSN`; give {JSON:"),
         ({"JSON": "x"}, "missing required field `IMAGES`"),
         ({"JSON": 5, "IMAGES": "y"}, "Expected `str`, got `int` - at `$.JSON`"),
+        ({"JSON": "x", "IMAGES": ""}, "Expected `str` of length >= 1 - at `$.IMAGES`"),
         ("x.json", "Expected `object`, got `str`"),
     ],
 )
