@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 TAG = "last_checkpoint"
 FINAL = "model_final.pth"
+BEST = "model_best.pth"
 NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 # Left behind by a killed run, named by atomic_file.
 PARTIAL = re.compile(rf"(.+\.pth|{TAG})\.\d+\.partial")
@@ -101,7 +102,7 @@ def has_checkpoint(folder: str) -> bool:
 def newest_checkpoint(folder: str) -> str:
     """
     The checkpoint to resume from: the one that ``last_checkpoint`` names, otherwise the newest. One
-    that cannot be read is reported, and an older one taken.
+    that cannot be read is reported, and an older one taken; the best where there is no other.
 
     Returns:
         Its path; "" where there is none at all.
@@ -115,7 +116,9 @@ def newest_checkpoint(folder: str) -> str:
         logger.warning(f"{folder}/{TAG} is missing or damaged; taking the newest checkpoint")
     for path in [os.path.join(folder, name) for name in names]:
         try:
-            load_weights_only(path)
+            checkpoint = load_weights_only(path)
+            if "trainer" not in checkpoint and not NUMBERED.fullmatch(os.path.basename(path)):
+                raise CheckpointError(f"{path} holds weights alone, and no run to go on with")
         except CheckpointError as error:
             errors.append(error)
             logger.warning(f"{error}; trying an older checkpoint")
@@ -164,6 +167,8 @@ def _newest_first(folder: str) -> list[str]:
     names = _before(folder, tagged or FINAL)
     if tagged or FINAL in _listing(folder):
         names.insert(0, tagged or FINAL)
+    if BEST in _listing(folder):
+        names.append(BEST)
     return names
 
 

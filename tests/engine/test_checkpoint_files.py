@@ -341,7 +341,7 @@ class TestNewest:
 
     def test_final_model_is_the_newest(self, tmp_path):
         save(tmp_path, 4, 9)
-        checkpointer(tmp_path).save("model_final", iteration=12)
+        checkpointer(tmp_path, trainer=nn.Identity()).save("model_final", iteration=12)
         assert newest(tmp_path) == "model_final.pth"
         (tmp_path / "last_checkpoint").unlink()
         assert newest(tmp_path) == "model_final.pth"
@@ -351,6 +351,19 @@ class TestNewest:
         checkpointer(tmp_path).save("model_final", iteration=9)
         (tmp_path / "model_final.pth").write_bytes(b"PK\x03\x04")
         assert newest(tmp_path) == "model_0000009.pth"
+
+    def test_best_model_where_there_is_no_other(self, tmp_path):
+        """Better than to begin anew."""
+        checkpointer(tmp_path, trainer=nn.Identity()).save("model_best", iteration=3)
+        assert has_checkpoint(tmp_path) and newest(tmp_path) == "model_best.pth"
+
+    def test_weights_that_are_no_checkpoint_of_a_run(self, tmp_path):
+        torch.save({"model": {}}, tmp_path / "model_final.pth")
+        with pytest.raises(CheckpointError, match="model_final.pth holds weights alone"):
+            newest(tmp_path)
+        save(tmp_path, 4)
+        (tmp_path / "last_checkpoint").unlink()
+        assert newest(tmp_path) == "model_0000004.pth"
 
     @pytest.mark.fault(
         "Every checkpoint is damaged",
