@@ -1,10 +1,12 @@
 """Detectron2's evaluator for long-tailed detection and instance segmentation."""
 
+import contextlib
 import importlib.metadata
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,6 +224,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             f"{results_table(result.metrics)}"
         )
         if self._output_dir:
+            _remove_old_partial_files(self._output_dir)
             result.save(self._output_dir)
             with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
                 self._results.write(f)
@@ -320,3 +323,11 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 "but no 'thing_dataset_id_to_contiguous_id' in its metadata."
             )
         return np.array(in_file, np.int64)
+
+
+def _remove_old_partial_files(folder: str) -> None:
+    """Delete what evaluations that were killed left behind; another may be writing now."""
+    for path in Path(folder).glob("*.[0-9]*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > 3600:
+                path.unlink()
