@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from detectron2.config import CfgNode, configurable
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 class NamedImageDatasetMapper(DatasetMapper):
     """
     Detectron2's mapper; what it cannot read is named. It also looks at what Detectron2 would pass
-    over: PNG files that end early, and compressed masks that do.
+    over: PNG files and compressed masks that end early, missing masks, and polygons of NaN.
 
     Raises (when called):
         ValueError: the image is missing, unreadable or of another size than the annotation file
@@ -49,7 +50,7 @@ class NamedImageDatasetMapper(DatasetMapper):
         try:
             _check_png(dataset_dict["file_name"])
             if self.is_train and self.use_instance_mask:
-                _check_rles(dataset_dict)
+                _check_masks(dataset_dict)
                 # Where images are cropped: Detectron2 would crop polygons with shapely.
                 if self.recompute_boxes and self.instance_mask_format == "bitmask":
                     dataset_dict = _with_rle(dataset_dict)
@@ -147,13 +148,19 @@ def _check_png(file_name: str) -> None:
             image.verify()
 
 
-def _check_rles(dataset_dict: dict[str, Any]) -> None:
+def _check_masks(dataset_dict: dict[str, Any]) -> None:
     for annotation in dataset_dict.get("annotations", ()):
+        if annotation.get("iscrowd", 0):
+            continue
         segmentation = annotation.get("segmentation")
-        if isinstance(segmentation, dict) and not annotation.get("iscrowd", 0):
+        if segmentation is None or len(segmentation) == 0:
+            raise ValueError("segmentation is missing, but MODEL.MASK_ON is True")
+        if isinstance(segmentation, dict):
             error = rle_error(segmentation)
             if error is not None:
                 raise ValueError(error)
+        elif not all(np.isfinite(polygon).all() for polygon in segmentation):
+            raise ValueError("segmentation has numbers that are not finite")
 
 
 def _with_rle(dataset_dict: dict[str, Any]) -> dict[str, Any]:

@@ -114,12 +114,17 @@ NAN = float("nan")
         ({"segmentation": [[1, 2, 3, 4, 5]]}, "cannot reshape array of size 5"),
         ({"segmentation": [[1, 2, 3, 4]]}, "Failed to use mask_format=='polygon'"),
         ({"segmentation": rle()}, "mask_format=='polygon'"),
+        ({"segmentation": None}, "segmentation is missing, but MODEL.MASK_ON is True"),
+        ({"segmentation": []}, "segmentation is missing, but MODEL.MASK_ON is True"),
+        ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "segmentation has numbers that are not finite"),
         ({"category_id": "cat"}, "invalid literal for int()"),
         ({"bbox_mode": None}, "NotImplementedError: Conversion from BoxMode None"),
     ],
 )
 def test_broken_annotations(image, change, expected):
     image["annotations"].append({**annotation(0), **change})
+    assert expected in failure(image)
+    image["annotations"].reverse()
     assert expected in failure(image)
 
 
