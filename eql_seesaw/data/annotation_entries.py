@@ -1,6 +1,7 @@
 """Entries of annotation files in COCO or LVIS format: their form, and what is wrong with one."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
@@ -136,7 +137,7 @@ def _whole(value: Any) -> Any:
 
 
 def _mend_annotation(entry: dict[str, Any], note: Callable[[str, str], None]) -> None:
-    if entry.get("area") in ("NaN", "Infinity", "-Infinity"):
+    if entry.get("area") in ("NaN", "Infinity", "-Infinity", math.inf, -math.inf):
         note("odd areas", f"area is {shorten(entry['area'])}; that of mask or box is taken")
         entry["area"] = None
     is_crowd = entry.get("iscrowd", 0)

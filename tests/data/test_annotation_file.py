@@ -153,6 +153,7 @@ def test_refused(project, caplog, section, change, expected):
         ("annotations", {"iscrowd": "0"}, 'annotation 11: iscrowd is "0", not 0 or 1'),
         ("annotations", {"iscrowd": NAN}, "annotation 11: iscrowd is NaN, not 0 or 1"),
         ("annotations", {"area": NAN}, "annotation 11: area is NaN; that of mask or box is taken"),
+        ("annotations", {"area": math.inf}, "area is Infinity; that of mask or box is taken"),
         ("categories", {"name": None}, "category 1: name is null, so that it is called 1"),
     ],
 )
