@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Sequence
-from operator import ne
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -157,10 +156,16 @@ def check_same_classes(
 
 
 def are_same_classes(names: Sequence[str], others: Sequence[str]) -> bool:
-    """True for as many names, up to :data:`MAX_RENAMED` of them others, in the same order."""
+    """
+    True for as many names, up to :data:`MAX_RENAMED` of them others, in the same order. A name that
+    stands elsewhere in the other list is another order.
+    """
     if len(names) != len(others):
         return False
-    return sum(map(ne, names, others)) <= MAX_RENAMED * len(names)
+    renamed = [pair for pair in zip(names, others, strict=True) if pair[0] != pair[1]]
+    if len(renamed) > MAX_RENAMED * len(names):
+        return False
+    return not any(name in others or other in names for name, other in renamed)
 
 
 def check_num_classes(name: str, classes: Sequence[str], num_classes: int) -> None:
@@ -190,6 +195,8 @@ def _load_dataset(cfg: CfgNode, name: str, statistics_only: bool) -> Sequence[di
                 f"Removed {num_images - len(images)} images with no usable annotations. "
                 f"{len(images)} images left."
             )
+            if not len(images):
+                raise ValueError(f"DATASETS.TRAIN: {name}: no annotations to train on")
         return images
     if statistics_only:
         return DatasetCatalog.get(name)
@@ -197,7 +204,22 @@ def _load_dataset(cfg: CfgNode, name: str, statistics_only: bool) -> Sequence[di
         images = get_detection_dataset_dicts(name, is_filtered)
     except AssertionError as error:  # it is empty, or all of its images are
         raise ValueError(f"DATASETS.TRAIN: {str(error).splitlines()[0]}") from None
+    if MetadataCatalog.get(name).get("evaluator_type") == "lvis":
+        return _with_contiguous_negatives(name, images)
     return images
+
+
+def _with_contiguous_negatives(name: str, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Detectron2's loader of LVIS leaves the file's category ids in "neg_category_ids"."""
+    contiguous_ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id")
+    result = []
+    for image in images:
+        if "neg_category_ids" in image:
+            negatives = image["neg_category_ids"]
+            negatives = [k - 1 if contiguous_ids is None else contiguous_ids[k] for k in negatives]
+            image = {**image, "neg_category_ids": negatives}
+        result.append(image)
+    return result
 
 
 def _given_statistics(cfg: CfgNode, known: Sequence[tuple[str, list[str]]]) -> ClassStatistics:

@@ -1,3 +1,4 @@
+import copy
 import json
 import logging
 
@@ -163,6 +164,10 @@ def test_nothing_to_train_on(tmp_path, statistics_only):
     register("crowds", crowds, tmp_path)
     with pytest.raises(ValueError, match="^DATASETS.TRAIN: crowds: no annotations to train on"):
         load_training_set(config("crowds"), statistics_only)
+    if not statistics_only:
+        register("birds", IMAGES, tmp_path)
+        with pytest.raises(ValueError, match="^DATASETS.TRAIN: crowds: no annotations to train on"):
+            load_training_set(config("birds", "crowds"))
     for name, images in (("crowds_by_code", crowds), ("empty_by_code", [])):
         DatasetCatalog.register(name, lambda images=images: images)
         with pytest.raises(ValueError, match=f"^DATASETS.TRAIN: .*{name}"):
@@ -183,6 +188,9 @@ def test_given_statistics_win(tmp_path):
     assert len(training_set.images) == 2
     assert_counts(class_statistics(cfg), [5, 0, 200], [10, 0, 400], 205)
     assert load_training_set(config(statistics_file=given)).class_names is None
+    register("crowds", [image(1, crowds=(0,))], tmp_path)
+    with pytest.raises(ValueError, match="^DATASETS.TRAIN: crowds: no annotations to train on"):
+        load_training_set(config("crowds", statistics_file=given))
     with pytest.raises(ValueError, match="CLASS_STATISTICS: .* 3 classes, .*NUM_CLASSES is 4"):
         load_training_set(config(num_classes=4, statistics_file=given))
     with pytest.raises(FileNotFoundError, match="CLASS_STATISTICS: no such file: no.json"):
@@ -226,8 +234,11 @@ def test_lvis_of_detectron2(tmp_path):
     json_file.write_text(json.dumps(content))
     register_lvis_instances(name, {}, str(json_file), f"{tmp_path}/")
     expected = DatasetCatalog.get(name)  # by Detectron2's loader, with the ids of the file
+    by_code = copy.deepcopy(expected)
     for x in expected:
         x["neg_category_ids"] = [k - 1 for k in x["neg_category_ids"]]
+    DatasetCatalog.register("lvis_by_code", lambda: by_code)
+    MetadataCatalog.get("lvis_by_code").set(evaluator_type="lvis")
     MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(
         json_file=str(json_file), image_root=f"{tmp_path}/", evaluator_type="lvis"
@@ -238,6 +249,7 @@ def test_lvis_of_detectron2(tmp_path):
     training_set = load_training_set(cfg)
     assert isinstance(training_set.images, AnnotatedImages)
     assert list(training_set.images) == [x for x in expected if x["annotations"]]
+    assert load_training_set(config("lvis_by_code")).images == list(training_set.images)
 
     MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(
@@ -272,3 +284,6 @@ def test_a_renamed_class_among_many_is_a_warning(caplog):
         check_same_classes(
             "KEY", "three_renamed", ["tit", "owl", "swan", *names[3:]], *training_set
         )
+    for moved in (names[1::-1], ["tit", names[0]], [names[9], names[1]]):
+        with pytest.raises(ValueError, match="KEY: class 0 is '.*' in 'moved'"):
+            check_same_classes("KEY", "moved", [*moved, *names[2:]], *training_set)
