@@ -92,12 +92,25 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FOLDER",
         help="write each result to FOLDER/LOSS/seed_N.json; what is there is not trained again",
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    args.seed = list(dict.fromkeys(args.seed))  # each counts once
+    return args
 
 
 def recipe_for(args: argparse.Namespace) -> Recipe:
-    """The recipe of the data set, with the changes that the options make."""
+    """
+    The recipe of the data set, with the changes that the options make.
+
+    Raises:
+        ValueError: an option is too small to train with.
+    """
+    limits = {"iterations": 0, "batch_size": 0, "learning_rate": 0, "workers": -1}
+    for option, limit in limits.items():
+        value = getattr(args, option)
+        if value is not None and not value > limit:
+            raise ValueError(f"--{option.replace('_', '-')} must be above {limit}, got {value}")
     recipe = RECIPES["features" if args.features else args.data]
+    # None of these is 0.
     batch_size = args.batch_size or recipe.batch_size
     scale = batch_size / recipe.batch_size
     return replace(

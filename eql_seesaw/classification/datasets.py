@@ -1,7 +1,7 @@
 """Long-tailed training sets with balanced test sets, from files that are already there."""
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,10 +215,32 @@ def load_lists(
     in_test: Transform,
     in_memory: bool = False,
 ) -> LongTailedData:
-    """The images of the lists of a training and a test set."""
+    """The images of the lists of a training and a test set. Raises as :func:`check_labels`."""
     train = ImageList(root, lists[0], in_training, in_memory)
     test = ImageList(root, lists[1], in_test, in_memory)
+    check_labels(lists[0], train.labels, lists[1], test.labels)
     return LongTailedData(train, test, np.bincount(train.labels).tolist())
+
+
+def check_labels(
+    train_file: str,
+    train_labels: Sequence[int] | np.ndarray,
+    test_file: str,
+    test_labels: Sequence[int] | np.ndarray,
+) -> None:
+    """Raises ValueError unless labels are from 0 without gaps, those of the test set among them."""
+    classes = np.unique(train_labels)
+    if not len(classes) or classes[-1] != len(classes) - 1:
+        raise ValueError(
+            f"{train_file}: labels must be integers from 0 without gaps, but there are "
+            f"{len(classes)}, the largest {max(classes, default='missing')}"
+        )
+    unknown = np.setdiff1d(test_labels, classes)
+    if len(unknown):
+        raise ValueError(
+            f"{test_file} has label {unknown[0]}, but the classes of {train_file} are 0 to "
+            f"{classes[-1]}"
+        )
 
 
 def load_features(train_file: str, test_file: str) -> LongTailedData:
@@ -238,11 +260,7 @@ def load_features(train_file: str, test_file: str) -> LongTailedData:
             f"{test_file} has {test_features.shape[1]} features a sample, {train_file} "
             f"{train_features.shape[1]}"
         )
-    if test_labels.max() > train_labels.max():
-        raise ValueError(
-            f"{test_file} has label {test_labels.max()}, but the classes of {train_file} are 0 to "
-            f"{train_labels.max()}"
-        )
+    check_labels(train_file, train_labels, test_file, test_labels)
     mean = train_features.mean(axis=0, dtype=np.float64)
     deviation = train_features.std(axis=0, dtype=np.float64)
     # A feature that never varies says nothing.

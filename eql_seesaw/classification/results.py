@@ -44,18 +44,22 @@ def read_result(args: argparse.Namespace, recipe: Recipe, loss: str, seed: int) 
     The accuracies in a training's file, FOLDER/LOSS/seed_N.json; None without --output or file.
 
     Raises:
-        ValueError: the file is of a training with other settings.
+        ValueError: the file is damaged, or of a training with other settings.
     """
     path = Path(args.output or "", loss, f"seed_{seed}.json")
     if not (args.output and path.exists()):
         return None
-    found = json.loads(path.read_text())
+    try:
+        found = json.loads(path.read_text())
+        accuracy = found["accuracy"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged; remove it to train again") from None
     for key, value in settings(args, recipe, loss, seed).items():
         if found.get(key) != value:
             raise ValueError(
                 f"{path} has {key} {found.get(key)}, not {value}; choose another --output"
             )
-    return found["accuracy"]
+    return accuracy
 
 
 def write_result(

@@ -9,6 +9,7 @@ import torch
 
 from eql_seesaw.classification.datasets import (
     CIFAR_LISTS,
+    IMAGENET_LT_LISTS,
     draw_images,
     load_cifar100_lt,
     load_digits,
@@ -137,6 +138,26 @@ def test_wrong_line_in_a_list(tmp_path, line):
         load_imagenet_lt(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "image_counts, test_label, message",
+    [
+        ({1: 1, 2: 1}, 1, "train.txt: labels must be integers from 0 without gaps"),
+        ({0: 1, 2: 1}, 0, "train.txt: labels must be integers from 0 without gaps"),
+        ({0: 1, 1: 1}, 2, "test.txt has label 2, but the classes of .*train.txt are 0 to 1$"),
+    ],
+)
+@pytest.mark.parametrize("lists", [CIFAR_LISTS, IMAGENET_LT_LISTS])
+def test_labels_without_training_images(tmp_path, lists, image_counts, test_label, message):
+    write_lists(tmp_path, image_counts, lists, (32, 32))
+    with open(tmp_path / lists[1], "a") as f:
+        f.write(f"train/{max(image_counts)}/0.png {test_label}\n")
+    with pytest.raises(ValueError, match=message):
+        if lists == CIFAR_LISTS:
+            load_cifar100_lt(str(tmp_path), None, generator())
+        else:
+            load_imagenet_lt(str(tmp_path))
+
+
 def test_features_are_standardised_by_the_training_set(tmp_path):
     train, test = write_features(tmp_path, [30, 2], dimension=3)
     with np.load(train) as file:
@@ -184,6 +205,7 @@ def test_wrong_features(tmp_path, features, labels):
     [
         ({"features": FEATURES[:, :1], "labels": LABELS}, "has 1 features a sample, .* 2$"),
         ({"features": FEATURES, "labels": LABELS + 1}, "label 2, but the classes .* are 0 to 1$"),
+        ({"features": FEATURES, "labels": LABELS * 2}, "label 2, but the classes .* are 0 to 1$"),
         ({"features": FEATURES}, "not a file of numpy.savez with the arrays .*labels"),
     ],
 )

@@ -56,6 +56,8 @@ def test_same_seed_same_numbers(capsys):
     main(arguments)
     assert capsys.readouterr().out == first
     assert "±" not in rows_of_table(first)["softmax_eql"][0]  # one seed has no spread
+    main([*arguments, "3"])  # the same seed once more
+    assert capsys.readouterr().out == first
 
 
 def test_group_without_classes(capsys):
@@ -131,6 +133,10 @@ def test_results_that_are_there_are_not_trained_again(tmp_path, monkeypatch, cap
     assert capsys.readouterr().out == first
     with pytest.raises(SystemExit, match=r"seed_1.json has iterations 2, not 3; choose another"):
         main([*arguments, "--iterations", "3", "--loss", "softmax_ce", "--seed", "1"])
+    for damaged in ('{"loss": "softm', '{"loss": "softmax_ce"}', "[]"):
+        (folder / "softmax_ce" / "seed_1.json").write_text(damaged)
+        with pytest.raises(SystemExit, match=r"softmax_ce.seed_1.json is damaged; remove it"):
+            main([*arguments, "--loss", "softmax_ce", "--seed", "1"])
 
 
 def test_learning_rate_and_iterations_follow_the_batch_size():
@@ -147,6 +153,10 @@ def test_learning_rate_and_iterations_follow_the_batch_size():
         (["--data", "imagenet-lt"], "needs --root, the folder that holds ImageNet_LT_train.txt"),
         (["--data", "cifar100-lt", "--root", "nowhere"], "--root nowhere: no whole cifar-100-pyt"),
         (["--data", "imagenet-lt", "--root", "nowhere"], "--root nowhere: no ImageNet_LT_train"),
+        (["--iterations", "0"], "--iterations must be above 0, got 0"),
+        (["--batch-size", "-1"], "--batch-size must be above 0, got -1"),
+        (["--learning-rate", "0"], "--learning-rate must be above 0, got 0.0"),
+        (["--workers", "-1"], "--workers must be above -1, got -1"),
         (["--imbalance", "1000"], "--imbalance must be from 1 to 124"),
         (["--data", "imagenet-lt", "--root", "x", "--imbalance", "2"], "--imbalance is for digits"),
         (["--features", "a", "b", "--imbalance", "2"], "--imbalance is for digits"),
