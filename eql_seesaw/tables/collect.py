@@ -11,7 +11,7 @@ from ..atomic_write import atomic_file
 from ..classification.results import mean_and_deviation
 from .measure import MeasuredRow, MeasuredTable, metric_name
 from .plots import GROUPS, draw_ap_by_images, draw_gains, draw_gradient_ratios, draw_rows
-from .table import pipe_table
+from .table import Column, pipe_table
 
 SPREAD = "Measured with several seeds: mean ± standard deviation."
 
@@ -158,7 +158,7 @@ def _unit(measured: MeasuredTable) -> str:
     return "Mask AP in percent, APbox of boxes" if measured.has_masks else "Box AP in percent"
 
 
-def _difference(row: MeasuredRow, column: str) -> float | None:
+def _difference(row: MeasuredRow, column: Column) -> float | None:
     """Of the measured mean from the published number; None where one is missing."""
     values, published = row.values(column), row.row.published.get(column)
     if not values or published is None:

@@ -18,7 +18,7 @@ from ..classification.results import read_result, seeds_with_result
 from ..evaluation.result import Result
 from .plan import rows_not_trained
 from .run import Run, row_runs
-from .table import AccuracyColumn, Row, Table
+from .table import AccuracyColumn, Column, Row, Table
 
 NO_RECIPE = "no recipe here"
 
@@ -138,7 +138,7 @@ class MeasuredTable:
 
     table: Table
     scale: str
-    columns: Sequence[str]
+    columns: Sequence[Column]
     has_masks: bool
     rows: list[MeasuredRow]
 

@@ -24,6 +24,7 @@ from ..data.frequency_groups import (
     frequency_groups,
 )
 from .measure import MeasuredRow
+from .table import Column
 
 # A loss has its color in every picture. Mostly Okabe and Ito's, told apart also by colour-blind
 # readers.
@@ -52,7 +53,7 @@ LOSS_COLORS = {
 }
 OTHER_COLOR = "#4D4D4D"
 # Panels of the pictures that show groups of classes, and their titles.
-GROUPS = {"AP": "AP", "APr": "APr (rare)", "APc": "APc (common)", "APf": "APf (frequent)"}
+GROUPS: dict[Column, str] = {"AP": "AP", "APr": "APr (rare)", "APc": "APc (common)", "APf": "APf (frequent)"}
 WIDTH = 8.0  # inches, 1,000 pixels
 DPI = 125
 STYLE = {
@@ -84,7 +85,7 @@ AP_KERNEL, RATIO_KERNEL = 0.3, 0.05
 
 def draw_rows(
     rows: Sequence[MeasuredRow],
-    columns: Sequence[str],
+    columns: Sequence[Column],
     unit: str,
     path: str | os.PathLike,
     with_published: bool = False,
@@ -128,7 +129,7 @@ def draw_rows(
             figure.legend(handles, labels, loc="outside lower right", ncols=2)
 
 
-def _draw_row(axes: Axes, y: float, row: MeasuredRow, column: str, with_published: bool) -> None:
+def _draw_row(axes: Axes, y: float, row: MeasuredRow, column: Column, with_published: bool) -> None:
     values = np.array(list(row.values(column).values()))
     published = row.row.published.get(column) if with_published else None
     # Both stay visible where they are equal.

@@ -187,6 +187,8 @@ class Run:
         """Look into the folder. What is wrong there is told in the reason, and not raised."""
         config = os.path.join(self.folder, "config.yaml")
         if not os.path.exists(config):
+            if has_checkpoint(self.folder):
+                return Found(reason=f"there are checkpoints, but no {config}", conflict=True)
             return Found(reason="not run")
         try:
             found = merge_config(config, [])

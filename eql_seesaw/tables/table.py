@@ -69,11 +69,11 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overrides: dict[str, Any] = {}
     inputs: dict[str, InputFile] = {}
     baseline: str = ""
-    published: dict[str, float | None] = {}
+    published: dict[Column, float | None] = {}
     notes: str = ""
     seeds: Positive = 0
 
-    def published_cells(self, columns: Sequence[str]) -> list[str]:
+    def published_cells(self, columns: Sequence[Column]) -> list[str]:
         """The published numbers as they were printed, "" where there is none."""
         values = [self.published.get(column) for column in columns]
         decimals = max((len(str(x).partition(".")[2]) for x in values if x is not None), default=1)

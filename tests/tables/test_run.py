@@ -299,11 +299,15 @@ def test_last_line_of_the_metrics_counts(run, lines, reason):
     assert found_reason.endswith(reason) and not conflict
 
 
-def test_broken_config_is_told(run):
+def test_broken_or_missing_config_is_told(run):
     finish(run, bbox_AP=21.5)
-    Path(run.folder, "config.yaml").write_text("SOLVER: [")
+    config = Path(run.folder, "config.yaml")
+    config.write_text("SOLVER: [")
     metrics, reason, conflict = found(run)
     assert metrics is None and conflict and "config.yaml" in reason
+    config.unlink()
+    Path(run.folder, "last_checkpoint").write_text("model_0000019.pth")
+    assert found(run) == (None, f"there are checkpoints, but no {config}", True)
 
 
 def test_first_of_several_test_sets_counts(run):

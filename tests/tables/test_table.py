@@ -297,6 +297,7 @@ WEIGHTS = ["rows", 1, "inputs", "MODEL.WEIGHTS"]
         (["rows", 0, "lable"], "x", "unknown field `lable` - at `$.rows[0]`"),
         (["rows", 0, "baseline"], "x", "row first: its baseline 'x' is no row"),
         (["rows", 0, "published", "AP"], "26,4", "got `str` - at `$.rows[0].published[...]`"),
+        (["rows", 0, "published", "AR"], 1.0, "Invalid enum value 'AR' - at"),
         ([*WEIGHTS, "file"], None, "missing required field `file` - at `$.rows[1].inputs[...]`"),
         ([*WEIGHTS, "seed"], 0, ">= 1 - at `$.rows[1].inputs[...].seed`"),
     ],
