@@ -53,7 +53,12 @@ LOSS_COLORS = {
 }
 OTHER_COLOR = "#4D4D4D"
 # Panels of the pictures that show groups of classes, and their titles.
-GROUPS: dict[Column, str] = {"AP": "AP", "APr": "APr (rare)", "APc": "APc (common)", "APf": "APf (frequent)"}
+GROUPS: dict[Column, str] = {
+    "AP": "AP",
+    "APr": "APr (rare)",
+    "APc": "APc (common)",
+    "APf": "APf (frequent)",
+}
 WIDTH = 8.0  # inches, 1,000 pixels
 DPI = 125
 STYLE = {
