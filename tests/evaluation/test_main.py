@@ -180,6 +180,11 @@ def test_masks_of_other_tools(run, files, form):
     for name in ("results", "theirs"):
         assert run(f"{name}.json", "--dataset", "val.json", "TEST.REPORT", "False") is None
     assert metrics(files / "theirs_evaluation") == metrics(files / "results_evaluation")
+    written = [
+        (files / f"{name}_evaluation" / "lvis_instances_results.json").read_text()
+        for name in ("results", "theirs")
+    ]
+    assert written[0] == written[1]
 
 
 def uncompressed_rle(mask):
