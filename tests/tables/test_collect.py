@@ -15,14 +15,15 @@ def table_lines(text):
 def test_full_scale(run_command):
     runs = runs_of("big", seeds=3)
     finish(runs["ce", 1], segm_AP=20.36, segm_APr=6.0, bbox_AP=None)
+    finish(runs["ce", 2], segm_AP=25.36, segm_APr=5.0, bbox_AP=None)
     finish(runs["ce", 3], segm_AP=22.36, segm_APr=4.0, bbox_AP=22.0)
     finish(runs["p", 1], changes=("SOLVER.GAMMA", 0.5), segm_AP=99.0, bbox_AP=99.0)
     status, text = run_command("collect", "big")
     assert status == 0
     lines = table_lines(text)
     assert ["CE", "published", "", "20.0", "5.0", "21.0"] in lines
-    assert ["", "measured", "2", "21.4 ± 1.4", "5.0 ± 1.4", "22.0"] in lines
-    assert ["", "difference", "", "+1.4", "+0.0", "+1.0"] in lines
+    assert ["", "measured", "3", "22.7 ± 2.5", "5.0 ± 1.0", "22.0"] in lines
+    assert ["", "difference", "", "+2.7", "+0.0", "+1.0"] in lines
     assert ["p = 0.2", "published", "", "23.0", "10.0", ""] in lines
     # A run with another config is not shown, and test-dev is not val.
     assert "99" not in text
@@ -40,12 +41,12 @@ def test_full_scale(run_command):
         "row": "ce",
         "label": "CE",
         "metric": "segm/AP",
-        "measured": "21.36",
-        "standard_deviation": "1.414",
-        "seeds": "2",
+        "measured": "22.693",
+        "standard_deviation": "2.517",
+        "seeds": "3",
         "batch": "",
         "published": "20.0",
-        "difference": "1.36",
+        "difference": "2.693",
     }
     assert rows["p", "segm/AP"]["measured"] == "" and rows["p", "segm/AP"]["seeds"] == "0"
 
