@@ -41,6 +41,8 @@ def report(args):
 def fail(args):
     """Rank 1 fails as the first override says, the others go on to a collective."""
     say("ready")
+    # Nobody is ended before it has said so.
+    dist.barrier()
     if comm.get_rank() == 1:
         FAILURES[args.opts[1]]()
     if IS_AS_WITH_GPUS:
@@ -58,7 +60,6 @@ def threads(args):
 
 def report_and_fail(args):
     report(args)
-    dist.barrier()
     fail(args)
 
 
