@@ -125,7 +125,8 @@ def _report_end(run: Run, started: Started) -> str:
 
 
 def _end(processes: Sequence[subprocess.Popen]) -> None:
-    for sign in (signal.SIGINT, signal.SIGKILL):
+    # Not SIGINT, which a training ignores if a script has started us with `&`.
+    for sign in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 # The whole session: workers, and one process for each GPU.
