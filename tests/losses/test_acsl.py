@@ -3,6 +3,7 @@ import torch
 
 from eql_seesaw.losses import AdaptiveClassSuppressionLoss
 from tests.losses import reference
+from tests.losses.batches import random_batch
 
 IMAGE_COUNTS = [0, 10, 11, 100, 101]
 GROUPS = [0, 0, 1, 1, 2]
@@ -13,17 +14,10 @@ def build(**arguments):
     return AdaptiveClassSuppressionLoss(K, image_counts=IMAGE_COUNTS, **arguments)
 
 
-def batch(num_samples=60):
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(num_samples, K + 1, generator=generator, dtype=torch.float64)
-    gt_classes = torch.randint(0, K + 1, (num_samples,), generator=generator)
-    gt_classes[::2] = K
-    return logits, gt_classes
-
-
 @pytest.mark.parametrize("shares", [(0.01, 0.1), (0.2, 0.5)])
 def test_equals_the_equation(shares):
-    logits, gt_classes = batch()
+    logits, gt_classes = random_batch(K, K + 1, num_samples=60)
+    gt_classes[::2] = K
     loss = build(background_shares=shares)
     counted = []
     draw = loss.draw_background
@@ -42,14 +36,6 @@ def test_drawn_background():
         counted = build().draw_background(background)
         assert counted.sum(dim=0).tolist() == expected
         assert not counted[~background].any()
-
-
-def test_a_foreground_sample_suppresses_what_it_is_mistaken_for_alone():
-    loss = build(score_threshold=0.5)
-    logits = torch.tensor([[0.0, -0.1, 3.0, -4.0, 0.0, -0.1]], requires_grad=True)
-    loss(logits, torch.tensor([0]))["loss_cls"].backward()
-    # Itself, and classes with a probability from a half; background not, which is below.
-    assert logits.grad[0].ne(0).tolist() == [True, False, True, False, True, False]
 
 
 def test_scores_are_sigmoids_and_background_is_not_multiplied_in():

@@ -5,6 +5,7 @@ import torch
 
 from eql_seesaw.losses import BalancedGroupSoftmax
 from tests.losses import reference
+from tests.losses.batches import random_batch
 
 # Groups (bounds 10, 100, 1000): {1, 4}, {0, 6}, {}, {2, 3, 5}.
 COUNTS = [10, 9, 1000, 5000, 0, 99_999, 99]
@@ -14,9 +15,7 @@ NUM_LOGITS = K + 4 + 2
 
 
 def batch(seed, num_samples=30):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(num_samples, NUM_LOGITS, generator=generator, dtype=torch.float64)
-    gt_classes = torch.randint(0, K + 1, (num_samples,), generator=generator)
+    logits, gt_classes = random_batch(K, NUM_LOGITS, seed, num_samples)
     gt_classes[num_samples // 2 :] = K
     return logits, gt_classes
 
@@ -30,19 +29,11 @@ def in_groups(gt_classes):
     return torch.tensor([[y in group for group in GROUPS] for y in gt_classes.tolist()])
 
 
-def test_groups():
-    loss = build()
-    assert loss.num_logits == NUM_LOGITS
-    assert [size - 1 for size in loss.group_sizes] == [2, 2, 0, 3]
-    assert loss.class_groups.tolist() == [1, 0, 3, 3, 0, 3, 1, -1]
-
-
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("others_ratio", [0.0, 0.7, 2.0, 100.0])
-def test_equals_the_equations(seed, others_ratio):
-    logits, gt_classes = batch(seed)
-    drawn = build(seed, others_ratio=others_ratio).sample_others(in_groups(gt_classes))
-    losses = build(seed, others_ratio=others_ratio)(logits, gt_classes)
+def test_equals_the_equations(others_ratio):
+    logits, gt_classes = batch(0)
+    drawn = build(others_ratio=others_ratio).sample_others(in_groups(gt_classes))
+    losses = build(others_ratio=others_ratio)(logits, gt_classes)
     class_loss, objectness_loss = reference.bags(
         logits.tolist(), gt_classes.tolist(), GROUPS, drawn.tolist()
     )

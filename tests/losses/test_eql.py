@@ -6,27 +6,21 @@ from torch.nn import functional as F
 
 from eql_seesaw.losses import EqualizationLoss, SigmoidCrossEntropy
 from tests.losses import reference
+from tests.losses.batches import random_batch
 
 IMAGE_COUNTS = [1, 10, 11, 100, 101, 5000]
 K = len(IMAGE_COUNTS)
 NUM_IMAGES = 6000
 
 
-def batch(seed, num_samples=9):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 3 * torch.randn(num_samples, K, generator=generator, dtype=torch.float64)
-    return logits, torch.randint(0, K + 1, (num_samples,), generator=generator)
-
-
 def build(**arguments):
     return EqualizationLoss(K, image_counts=IMAGE_COUNTS, num_images=NUM_IMAGES, **arguments)
 
 
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("excluding_function", [True, False])
 @pytest.mark.parametrize("threshold_function", ["threshold", "exponential", "gompertz"])
-def test_equals_the_equations(seed, excluding_function, threshold_function):
-    logits, gt_classes = batch(seed)
+def test_equals_the_equations(excluding_function, threshold_function):
+    logits, gt_classes = random_batch(K, K)
     loss = build(excluding_function=excluding_function, threshold_function=threshold_function)
     rarity = []
     for count in IMAGE_COUNTS:
@@ -69,7 +63,7 @@ def test_tail_ratio():
 
 
 def test_lambda_zero_is_sigmoid_cross_entropy():
-    logits, gt_classes = batch(0)
+    logits, gt_classes = random_batch(K, K)
     plain = SigmoidCrossEntropy(K)(logits, gt_classes)["loss_cls"]
     torch.testing.assert_close(build(lambda_=0.0)(logits, gt_classes)["loss_cls"], plain)
     target = F.one_hot(gt_classes, K + 1)[:, :K].double()
@@ -78,7 +72,7 @@ def test_lambda_zero_is_sigmoid_cross_entropy():
 
 
 def test_annotated_classes_keep_their_weight():
-    logits, gt_classes = batch(4)
+    logits, gt_classes = random_batch(K, K)
     kept = torch.rand(len(logits), K, generator=torch.Generator().manual_seed(1)) < 0.5
     rarity = [1.0] * 4 + [0.0] * 2
     value = build(keep_annotated=True)(logits, gt_classes, annotated_classes=kept)["loss_cls"]
@@ -89,17 +83,6 @@ def test_annotated_classes_keep_their_weight():
     torch.testing.assert_close(
         plain(logits, gt_classes, annotated_classes=kept), plain(logits, gt_classes)
     )
-
-
-def test_prior_bias():
-    """1,203 classes start at a loss of about 2.9 rather than 834 (1203 log 2)."""
-    loss = SigmoidCrossEntropy(1203)
-    classifier = torch.nn.Linear(8, 1203)
-    loss.init_classifier(classifier)
-    assert classifier.bias.tolist() == pytest.approx([-math.log(999)] * 1203)
-    logits = classifier(torch.zeros(4, 8))
-    value = loss(logits, torch.tensor([0, 5, 1203, 1203]))["loss_cls"].item()
-    assert value == pytest.approx(1203 * -math.log(0.999) + math.log(999) / 2, rel=1e-4)
 
 
 def test_probabilities_and_predicted_classes():

@@ -5,14 +5,9 @@ import torch
 
 from eql_seesaw.losses import EqualizationLossV2
 from tests.losses import reference
+from tests.losses.batches import random_batch
 
 K = 4
-
-
-def batch(seed, num_samples=9):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(num_samples, K + 1, generator=generator, dtype=torch.float64)
-    return logits, torch.randint(0, K + 1, (num_samples,), generator=generator)
 
 
 def with_statistics(**arguments):
@@ -29,34 +24,14 @@ def test_equals_the_equations_over_steps(gamma, mu, alpha):
     loss = EqualizationLossV2(K, gamma=gamma, mu=mu, alpha=alpha)
     positive = negative = [0.0] * K
     for step in range(4):
-        logits, gt_classes = batch(step)
-        value = loss(logits.requires_grad_(), gt_classes)["loss_cls"]
+        logits, gt_classes = random_batch(K, K + 1, step)
+        value = loss(logits, gt_classes)["loss_cls"]
         expected, positive, negative = reference.eql_v2(
             logits.tolist(), gt_classes.tolist(), positive, negative, gamma, mu, alpha
         )
         assert value.item() == pytest.approx(expected, rel=1e-10)
         assert loss.positive_gradients.tolist() == pytest.approx(positive, rel=1e-10)
         assert loss.negative_gradients.tolist() == pytest.approx(negative, rel=1e-10)
-
-
-def test_statistics_are_the_gradients():
-    """R |dL/dz| over the class columns: the weighted gradients, before the division by R."""
-    loss = with_statistics()
-    before = loss.positive_gradients.clone(), loss.negative_gradients.clone()
-    logits, gt_classes = batch(2)
-    loss(logits.requires_grad_(), gt_classes)["loss_cls"].backward()
-    gradients = len(logits) * logits.grad[:, :K].abs()
-    own = torch.nn.functional.one_hot(gt_classes, K + 1)[:, :K].bool()
-    torch.testing.assert_close(loss.positive_gradients - before[0], (gradients * own).sum(dim=0))
-    torch.testing.assert_close(loss.negative_gradients - before[1], (gradients * ~own).sum(dim=0))
-
-
-def test_first_step_has_weight_one():
-    logits, gt_classes = batch(3)
-    target = torch.nn.functional.one_hot(gt_classes, K + 1).double()
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="sum")
-    value = EqualizationLossV2(K)(logits, gt_classes)["loss_cls"]
-    torch.testing.assert_close(value, expected / len(logits))
 
 
 def test_by_hand():
@@ -77,21 +52,6 @@ def test_by_hand():
     assert loss.positive_gradients.tolist() == pytest.approx([0.1, 9.5, 9, 5])
 
 
-def test_background_is_a_positive_of_the_last_logit():
-    logits = torch.zeros(1, K + 1, requires_grad=True)
-    EqualizationLossV2(K)(logits, torch.tensor([K]))["loss_cls"].backward()
-    assert logits.grad.tolist() == [[0.5] * K + [-0.5]]
-
-
-def test_statistics_are_saved():
-    loss, other = with_statistics(), EqualizationLossV2(K)
-    assert set(loss.state_dict()) == {"positive_gradients", "negative_gradients"}
-    other.load_state_dict(loss.state_dict())
-    logits, gt_classes = batch(5)
-    torch.testing.assert_close(loss(logits, gt_classes), other(logits, gt_classes), rtol=0, atol=0)
-    assert other.positive_gradients.dtype == torch.float64
-
-
 def test_half_precision_logits_do_not_round_the_statistics():
     """float32 sums would lose a gradient of 0.5 at 2^24, float16 ones at 2^10."""
     loss = EqualizationLossV2(K)
@@ -103,7 +63,7 @@ def test_half_precision_logits_do_not_round_the_statistics():
 
 
 def test_probabilities_and_predicted_classes():
-    logits, _ = batch(6)
+    logits, _ = random_batch(K, K + 1)
     loss = EqualizationLossV2(K)
     for row, predicted, z in zip(
         loss.probabilities(logits).tolist(),

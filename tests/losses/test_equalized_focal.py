@@ -1,15 +1,11 @@
 import pytest
 import torch
 
-from eql_seesaw.losses import EqualizedFocalLoss, FocalLoss
+from eql_seesaw.losses import EqualizedFocalLoss
 from tests.losses import reference
 from tests.losses.batches import random_batch
 
 K = 4
-
-
-def batch(seed, num_samples=9):
-    return random_batch(K, K, seed, num_samples)
 
 
 def with_statistics(**arguments):
@@ -30,7 +26,7 @@ def test_equals_the_equation_over_steps(alpha, gamma, scale):
     loss = EqualizedFocalLoss(K, alpha=alpha, gamma=gamma, scale=scale)
     positive = negative = [0.0] * K
     for step in range(4):
-        logits, gt_classes = batch(step)
+        logits, gt_classes = random_batch(K, K, step)
         value = loss(logits, gt_classes)["loss_cls"]
         expected, positive, negative = reference.equalized_focal(
             logits.tolist(),
@@ -48,37 +44,6 @@ def test_equals_the_equation_over_steps(alpha, gamma, scale):
     assert loss.exponents().unique().numel() == K
 
 
-def test_statistics_are_the_gradients():
-    """R |dL/dz| of the final loss: after alpha, weight and focusing."""
-    loss = with_statistics()
-    before = loss.positive_gradients.clone(), loss.negative_gradients.clone()
-    logits, gt_classes = batch(2)
-    loss(logits, gt_classes)["loss_cls"].backward()
-    gradients = len(logits) * logits.grad.abs()
-    own = torch.nn.functional.one_hot(gt_classes, K + 1)[:, :K].bool()
-    torch.testing.assert_close(loss.positive_gradients - before[0], (gradients * own).sum(dim=0))
-    torch.testing.assert_close(loss.negative_gradients - before[1], (gradients * ~own).sum(dim=0))
-
-
 def test_exponents_by_hand():
     assert with_statistics().exponents().tolist() == [6, 2, 2, 10]
     assert EqualizedFocalLoss(K, gamma=1.5).exponents().tolist() == [1.5] * K
-
-
-def test_first_step_is_focal_loss():
-    logits, gt_classes = batch(3)
-    value = EqualizedFocalLoss(K)(logits, gt_classes)["loss_cls"]
-    torch.testing.assert_close(value, FocalLoss(K)(logits, gt_classes)["loss_cls"])
-    # It is no longer, now that there are statistics, if the scale is not 0.
-    for scale, differs in ((8.0, True), (0.0, False)):
-        value = with_statistics(scale=scale)(logits, gt_classes)["loss_cls"]
-        same = torch.isclose(value, FocalLoss(K)(logits, gt_classes)["loss_cls"])
-        assert same.item() != differs
-
-
-def test_statistics_are_saved():
-    loss, other = with_statistics(), EqualizedFocalLoss(K)
-    assert set(loss.state_dict()) == {"positive_gradients", "negative_gradients"}
-    other.load_state_dict(loss.state_dict())
-    logits, gt_classes = batch(5)
-    torch.testing.assert_close(loss(logits, gt_classes), other(logits, gt_classes), rtol=0, atol=0)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch.nn import functional as F
 
 from eql_seesaw.losses import EquilibriumLoss
 from tests.losses import reference
@@ -8,10 +7,6 @@ from tests.losses.batches import random_batch
 
 K = 4
 SCORES = [0.5, 0.002, 0.2, 0.05]
-
-
-def batch(seed, num_logits=K + 1, num_samples=9):
-    return random_batch(K, num_logits, seed, num_samples)
 
 
 def with_scores(**arguments):
@@ -27,7 +22,7 @@ def test_equals_the_equations_over_steps(momentum, background):
     loss = EquilibriumLoss(K, momentum=momentum, background=background)
     scores = [0.01] * K
     for step in range(4):
-        logits, gt_classes = batch(step, loss.num_logits)
+        logits, gt_classes = random_batch(K, loss.num_logits, step)
         gt_classes.clamp_(max=loss.num_logits - 1)
         value = loss(logits, gt_classes)["loss_cls"]
         expected, scores = reference.equilibrium(
@@ -49,7 +44,7 @@ def test_by_hand():
 @pytest.mark.parametrize("momentum", [0.0, 1.0])
 def test_no_momentum_and_nothing_but_momentum(momentum):
     loss = with_scores(momentum=momentum, objectness=True)
-    logits, gt_classes = batch(1, K + 2)
+    logits, gt_classes = random_batch(K, K + 2, seed=1)
     gt_classes[gt_classes == 2] = K
     loss(logits, gt_classes)
     probabilities = logits[:, :K].softmax(dim=1)
@@ -59,23 +54,9 @@ def test_no_momentum_and_nothing_but_momentum(momentum):
         assert loss.mean_scores[c].item() == pytest.approx(expected)
 
 
-def test_alike_scores_are_cross_entropy():
-    logits, gt_classes = batch(3)
-    value = EquilibriumLoss(K)(logits, gt_classes)["loss_cls"]
-    torch.testing.assert_close(value, F.cross_entropy(logits, gt_classes))
-
-
 def test_a_class_that_scores_nothing_stays_finite():
     loss = EquilibriumLoss(K, momentum=0.0)
     logits = torch.tensor([[-1e4, 0.0, 0.0, 0.0, 0.0]], requires_grad=True)
     loss(logits, torch.tensor([0]))
     assert loss.mean_scores[0] == 0
     assert loss(logits, torch.tensor([0]))["loss_cls"].isfinite()
-
-
-def test_mean_scores_are_saved():
-    loss, other = with_scores(), EquilibriumLoss(K)
-    assert set(loss.state_dict()) == {"mean_scores"}
-    other.load_state_dict(loss.state_dict())
-    logits, gt_classes = batch(5)
-    torch.testing.assert_close(loss(logits, gt_classes), other(logits, gt_classes), rtol=0, atol=0)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from eql_seesaw.losses import ForegroundClassificationBalanceLoss, build_loss
+from eql_seesaw.losses import ForegroundClassificationBalanceLoss
 from tests.losses import reference
 from tests.losses.batches import random_batch
 
@@ -63,15 +63,6 @@ def test_what_a_foreground_sample_suppresses():
     ]
 
 
-def test_background_samples_are_those_of_sigmoid_cross_entropy():
-    logits, gt_classes = batch(3)
-    gt_classes.fill_(K)
-    value = with_statistics()(logits, gt_classes)["loss_cls"]
-    target = torch.nn.functional.one_hot(gt_classes, K + 1).double()
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="sum")
-    torch.testing.assert_close(value, expected / len(logits))
-
-
 def test_the_backward_pass_has_the_margins_of_its_step():
     """Although the statistics have changed in between."""
     logits, gt_classes = batch(4)
@@ -81,11 +72,3 @@ def test_the_backward_pass_has_the_margins_of_its_step():
     standing(logits, gt_classes)["loss_cls"].backward()
     assert torch.equal(gradient, logits.grad)
     assert not torch.equal(training.probability_sums, standing.probability_sums)
-
-
-def test_statistics_are_saved():
-    loss, other = with_statistics(), build_loss("fcbl", K)
-    assert set(loss.state_dict()) == {"probability_sums", "samples"}
-    other.load_state_dict(loss.state_dict())
-    logits, gt_classes = batch(5)
-    torch.testing.assert_close(loss(logits, gt_classes), other(logits, gt_classes), rtol=0, atol=0)

@@ -4,6 +4,7 @@ from torch.nn import functional as F
 
 from eql_seesaw.losses import LDAMLoss
 from tests.losses import reference
+from tests.losses.batches import random_batch
 
 INSTANCE_COUNTS = [16, 256, 0, 81]
 K = len(INSTANCE_COUNTS)
@@ -11,15 +12,9 @@ K = len(INSTANCE_COUNTS)
 MARGINS = [0.25, 0.125, 0.5, 1 / 6, 0.0]
 
 
-def batch(num_samples=9):
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(num_samples, K + 1, generator=generator, dtype=torch.float64)
-    return logits, torch.arange(num_samples) % (K + 1)
-
-
 @pytest.mark.parametrize("scale", [None, 30.0])
 def test_equals_the_equation(scale):
-    logits, gt_classes = batch()
+    logits, gt_classes = random_batch(K, K + 1)
 
     def offsets(y):
         return [-(scale or 20) * MARGINS[y] if j == y else 0.0 for j in range(K + 1)]
@@ -32,7 +27,7 @@ def test_equals_the_equation(scale):
 
 
 def test_without_a_margin_it_is_cross_entropy():
-    logits, gt_classes = batch()
+    logits, gt_classes = random_batch(K, K + 1)
     loss = LDAMLoss(K, instance_counts=INSTANCE_COUNTS, max_margin=0.0)
     found = loss(logits, gt_classes)["loss_cls"]
     torch.testing.assert_close(found, F.cross_entropy(logits, gt_classes))

@@ -25,7 +25,7 @@ def value_and_gradient(name, dtype, are_few, monkeypatch, broken=None):
     return losses["loss_cls"].detach(), logits.grad
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("name", LOSSES)
 def test_both_ways_agree(name, dtype, monkeypatch):
     value, gradient = value_and_gradient(name, dtype, True, monkeypatch)
