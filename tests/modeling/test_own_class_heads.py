@@ -1,11 +1,9 @@
 """Heads that compute only the classes that are used, beside Detectron2's: the same numbers."""
 
 import copy
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from detectron2.export.torchscript_patch import freeze_training_mode, patch_instances
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
@@ -14,7 +12,6 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -25,6 +22,7 @@ from eql_seesaw.modeling import (
     OwnClassMaskRCNNConvUpsampleHead,
 )
 from eql_seesaw.modeling.mask_head import BOXES_AT_A_TIME
+from tests.ranks import run_on_ranks
 
 from .tiny_model import ROI_HEADS, tiny_config, training_batch
 
@@ -317,8 +315,7 @@ def test_rows_with_a_box_that_is_not_finite(value):
     assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
 
 
-def run_rank(rank, port, folder):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def run_rank(rank, folder):
     ours, _ = ours_and_theirs(OwnClassMaskRCNNConvUpsampleHead)
     model = DistributedDataParallel(ours)
     # The second rank has no foreground.
@@ -327,15 +324,11 @@ def run_rank(rank, port, folder):
         {name: values[f"module.{name}"] for name, _ in ours.named_parameters()},
         folder / f"{rank}.pt",
     )
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_ranks(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(run_rank, (port, tmp_path), nprocs=2)
+    run_on_ranks(2, run_rank, tmp_path)
     _, theirs = ours_and_theirs(OwnClassMaskRCNNConvUpsampleHead)
     expected = train_step(theirs, *boxes_of_images((40,)))
     for rank in range(2):

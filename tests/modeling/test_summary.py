@@ -55,10 +55,6 @@ def test_loss_that_treats_all_classes_alike(tmp_path, max_image_count, which):
     assert which is None or f"protects {which} classes from each other" in lines[0]
 
 
-def test_loss_without_protected_classes_gives_no_doubt(tmp_path):
-    assert protection_doubts(build_model(tiny_config(tmp_path, "LongTailROIHeads"))) == []
-
-
 def test_seesaw(tmp_path):
     lines = summary(
         tmp_path,
@@ -72,12 +68,6 @@ def test_seesaw(tmp_path):
         text, "SeesawLoss", "6 classes", "8 logits", "p=0.7", "normalised classifier", "17"
     )
     assert "protected" not in text
-
-
-def test_plain_loss(tmp_path):
-    text = summary(tmp_path, "LongTailROIHeads")["roi_heads.box_predictor"]
-    assert_facts(text, "SoftmaxCrossEntropy", "6 classes", "7 logits", "linear classifier")
-    assert "protected" not in text and "normalised" not in text
 
 
 @pytest.mark.parametrize("agnostic, word", [(True, "agnostic"), (False, "specific")])
@@ -110,11 +100,6 @@ def test_normed_mask_head(tmp_path):
         *("MODEL.ROI_MASK_HEAD.TEMPERATURE", 13.0),
     )["roi_heads.mask_head"]
     assert_facts(normed, "NormedMaskRCNNConvUpsampleHead", "normalised predictor", "13")
-
-
-def test_boxes_only(tmp_path):
-    lines = summary(tmp_path, "LongTailRes5ROIHeads", "MODEL.MASK_ON", False)
-    assert list(lines) == ["roi_heads.box_predictor"]
 
 
 def test_without_a_config():
