@@ -22,6 +22,8 @@ REFUSED = [
     (["SOLVER.STEPS", "(6,)", "SOLVER.MAX_ITER", "6"], "SOLVER.STEPS is (6,); .* less than .* 6"),
     (["SOLVER.STEPS", "(5, 3)"], "SOLVER.STEPS is (5, 3); they must ascend"),
     (["MODEL.DEVICE", "mps"], "MODEL.DEVICE is 'mps'; it must be cuda or cpu"),
+    (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "NAME is 'StandardROIHeads'; it must be"),
+    (["MODEL.ROI_BOX_HEAD.SEESAW.P", "-1.0"], "ROI_BOX_HEAD.SEESAW: p and q"),
     (["MODEL.KEYPOINT_ON", "True"], "MODEL.KEYPOINT_ON is True, which has no effect"),
     (["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS is True, which"),
     (["MODEL.META_ARCHITECTURE", "RetinaNet"], "'RetinaNet', .* use GeneralizedRCNN"),

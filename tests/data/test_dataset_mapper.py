@@ -34,28 +34,11 @@ def truncated_jpeg(path):
     path.write_bytes(content[: len(content) // 2])
 
 
-def truncated_png(path):
-    Image.effect_noise((24, 16), 50).save(path, "PNG")
-    truncated_jpeg(path)
-
-
-def png_with_wrong_checksum(path):
-    Image.effect_noise((24, 16), 50).save(path, "PNG")
-    content = bytearray(path.read_bytes())
-    content[content.index(b"IHDR") + 14] ^= 1
-    path.write_bytes(bytes(content))
-
-
 def png_with_a_flipped_bit(path):
     Image.effect_noise((24, 16), 50).save(path, "PNG")
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 20] ^= 1
     path.write_bytes(bytes(content))
-
-
-def gif_cut_off(path):
-    Image.effect_noise((24, 16), 50).save(path, "GIF")
-    path.write_bytes(path.read_bytes()[:40])
 
 
 def huge_png(path):
@@ -81,17 +64,12 @@ def other_size(path):
     ("corrupt", "expected"),
     [
         (truncated_jpeg, "runcated"),
-        (truncated_png, "runcated"),
-        (png_with_wrong_checksum, "cannot identify image file"),
         (png_with_a_flipped_bit, "broken PNG file"),
-        (gif_cut_off, ""),
         (huge_png, "2500000000 pixels, more than INPUT.MAX_IMAGE_PIXELS, 178956970"),
         (directory, "Is a directory"),
         (other_size, "got (16, 24), expect (24, 16)"),
         (os.remove, "no such file"),
-        (lambda path: path.write_bytes(b""), "cannot identify image file"),
         (lambda path: path.write_text("<html>not found</html>"), "cannot identify image file"),
-        (lambda path: path.write_bytes(bytes(1000)), "cannot identify image file"),
     ],
 )
 def test_broken_files(image, tmp_path, corrupt, expected):
@@ -114,11 +92,8 @@ NAN = float("nan")
         ({"segmentation": [[1, 2, 3, 4, 5]]}, "cannot reshape array of size 5"),
         ({"segmentation": [[1, 2, 3, 4]]}, "Failed to use mask_format=='polygon'"),
         ({"segmentation": rle()}, "mask_format=='polygon'"),
-        ({"segmentation": None}, "segmentation is missing, but MODEL.MASK_ON is True"),
         ({"segmentation": []}, "segmentation is missing, but MODEL.MASK_ON is True"),
         ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "segmentation has numbers that are not finite"),
-        ({"category_id": "cat"}, "invalid literal for int()"),
-        ({"bbox_mode": None}, "NotImplementedError: Conversion from BoxMode None"),
     ],
 )
 def test_broken_annotations(image, change, expected):
@@ -133,10 +108,7 @@ def test_broken_annotations(image, change, expected):
     [
         (rle((16, 25)), "AssertionError"),
         (rle(counts=mask_util.encode(np.ones((16, 20), np.uint8, "F"))["counts"]), "RLE"),
-        (rle(counts=mask_util.encode(np.ones((16, 30), np.uint8, "F"))["counts"]), "RLE"),
-        (rle(counts=5), "TypeError"),
         ({"size": [16, 24]}, "KeyError: 'counts'"),
-        ({"counts": b"oo"}, "KeyError: 'size'"),
     ],
 )
 def test_broken_rle(image, segmentation, expected):

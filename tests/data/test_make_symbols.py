@@ -146,9 +146,8 @@ def test_exhaustive_variant_verifies_every_class(val, exhaustive):
     assert exhaustive["categories"] == val["categories"]
 
 
-@pytest.mark.parametrize("name", ["symbols_train", "symbols_val", "symbols_val_exhaustive"])
-def test_loads_with_lvis(root, name):
-    lvis = LVIS(str(root / f"{name}.json"))
+def test_loads_with_lvis(root):
+    lvis = LVIS(str(root / "symbols_val.json"))
     ids = lvis.get_ann_ids()
     assert sorted(ids) == list(range(1, len(ids) + 1))
     assert lvis.ann_to_mask(lvis.anns[1]).sum() == lvis.anns[1]["area"]
@@ -185,13 +184,6 @@ def test_datasets_share_no_symbol_where_one_passes_over_the_others(tmp_path):
     assert len(names[0] | names[1]) == 8
 
 
-def test_second_call_returns_at_once(tmp_path, monkeypatch, capsys):
-    first = generate_symbols(tmp_path, **SMALL)
-    monkeypatch.setattr(make_symbols, "_draw_split", None)
-    assert generate_symbols(tmp_path, **SMALL) == first
-    assert f"{tmp_path} already holds this dataset" in capsys.readouterr().err
-
-
 def test_other_arguments_need_overwrite(tmp_path):
     root = tmp_path / "symbols"
     generate_symbols(root, **SMALL)
@@ -215,7 +207,7 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path, name):
     [
         ({"image_counts": [1, 2, 3]}, "3 image_counts, but num_classes is 4"),
         (
-            {"classes_per_image": 150, "num_classes": 150, "image_counts": [1] * 150},
+            {"classes_per_image": 60, "num_classes": 60, "image_counts": [1] * 60},
             "do not fit into an image of 64 pixels",
         ),
         ({"max_image_count": 100}, "max_image_count must be above 100"),
@@ -233,13 +225,6 @@ def test_names_are_unique_and_suffice_for_lvis_v1():
     assert len({char for char, _ in pairs}) == len({name for _, name in pairs}) == 1203
     assert ("☂", "umbrella") in pairs[:100]
     assert all(name == name.lower() and " " not in name for _, name in pairs)
-
-
-def test_enclosed_areas_belong_to_the_object():
-    ink, body = (np.asarray(layer) for layer in render_glyph("○"))
-    center = ink.shape[0] // 2, ink.shape[1] // 2
-    assert ink[center] == 0 and body[center] == 255
-    assert body[0, 0] == 0
 
 
 def test_masks_lie_on_the_drawn_objects():
@@ -292,13 +277,3 @@ def test_script_passes_its_options_on(monkeypatch, options, expected):
     monkeypatch.setattr(make_symbols, "generate_symbols", generate)
     main(options)
     assert made | expected == made
-
-
-@pytest.mark.parametrize(
-    "options",
-    [["--balanced", "5", "--max-image-count", "9"], ["--lvis-v1-counts", "--num-classes", "9"]],
-)
-def test_script_refuses_options_that_do_not_go_together(capsys, options):
-    with pytest.raises(SystemExit) as exit_info:
-        main(options)
-    assert exit_info.value.code == 2 and "--" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -189,27 +188,30 @@ def test_broken_pages(tmp_path, train, message):
     assert [path.name for path in tmp_path.iterdir()] == ["v2.0"]
 
 
-def test_command_line(source, tmp_path):
-    def run(*arguments):
-        command = [sys.executable, SCRIPT, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+def test_command_line(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
 
-    result = run("--source", tmp_path, "--root", "muscima")
-    assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith(f"error: {tmp_path} is not MUSCIMA++ v2.0 (datasets/README.md ")
-    result = run("--source", source, "--root", "muscima")
-    assert result.stdout.splitlines() == [
+    def run(*arguments):
+        """Standard output, or the error's line."""
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        try:
+            script["main"]()
+        except SystemExit as error:
+            return error.code
+        return capsys.readouterr().out
+
+    line = run("--source", tmp_path, "--root", "muscima")
+    assert line.startswith(f"error: {tmp_path} is not MUSCIMA++ v2.0 (datasets/README.md ")
+    assert run("--source", source, "--root", "muscima").splitlines() == [
         "muscima: 4 classes (4 rare, 0 common, 0 frequent), imbalance 2 : 1",
         "  train: 2 tiles, 6 objects",
         "  val: 1 tiles, 1 objects",
     ]
-    result = run("--source", source, "--root", "muscima")
-    assert result.stderr == (
-        "error: muscima is not empty; name another --root, or remove it yourself\n"
-    )
+    line = run("--source", source, "--root", "muscima")
+    assert line == "error: muscima is not empty; name another --root, or remove it yourself"
     (source / "v2.0" / "data" / "annotations" / f"{VAL_PAGE}.xml").unlink()
-    result = run("--source", source, "--root", "other")
-    assert f"not complete: 1 of 2 pages are missing, first {source}" in result.stderr
+    line = run("--source", source, "--root", "other")
+    assert f"not complete: 1 of 2 pages are missing, first {source}" in line
 
 
 @pytest.fixture(scope="module")

@@ -35,11 +35,6 @@ def test_same_bits_as_detectron2s(threshold, sqrt):
         assert torch.equal(found, expected)
 
 
-def test_crowds_count_as_in_detectron2():
-    dataset_dicts = [{"annotations": [{"category_id": 1, "iscrowd": 1}]}, {"annotations": []}]
-    assert repeat_factors(annotation_columns(dataset_dicts), 2.0, sqrt=False).tolist() == [4, 1]
-
-
 @pytest.mark.parametrize(
     "settings, factors",
     [

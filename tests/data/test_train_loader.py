@@ -4,7 +4,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetMapper
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
@@ -104,17 +103,15 @@ def test_stream_is_the_samplers(dataset_dicts, name):
     assert passes == ids(take(grouped, 25))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_without_grouping(dataset_dicts, name):
-    cfg = config(SAMPLER_TRAIN=name, ASPECT_RATIO_GROUPING=False)
+def test_without_grouping(dataset_dicts):
+    cfg = config(ASPECT_RATIO_GROUPING=False)
     passes = ids(take(build_train_loader(cfg, dataset_dicts, just_ids), 25))
-    indices = itertools.islice(SAMPLERS[name](dataset_dicts, cfg.SEED), 50)
+    indices = itertools.islice(TrainingSampler(NUM_IMAGES, seed=cfg.SEED), 50)
     assert sum(passes, []) == [dataset_dicts[i]["image_id"] for i in indices]
 
 
-@pytest.mark.parametrize("rank", [0, 1, 2])
-def test_each_rank_groups_its_own_stream(dataset_dicts, monkeypatch, rank):
-    on_rank(monkeypatch, rank, 3)
+def test_each_rank_groups_its_own_stream(dataset_dicts, monkeypatch):
+    on_rank(monkeypatch, 1, 3)
     cfg = config()
     cfg.SOLVER.IMS_PER_BATCH = 9
     passes = ids(take(build_train_loader(cfg, dataset_dicts, just_ids), 20))
@@ -131,11 +128,10 @@ def test_ranks_take_turns_in_the_stream_of_one(dataset_dicts, monkeypatch, name)
         assert drawn(take(build_train_loader(cfg, dataset_dicts, draws), 12)) == alone[rank::2]
 
 
-@pytest.mark.parametrize("num_workers", [1, 4])
-def test_workers_change_nothing(dataset_dicts, num_workers):
+def test_workers_change_nothing(dataset_dicts):
     expected = take(build_train_loader(config(), dataset_dicts), 15)
     torch.manual_seed(99)  # workers are seeded from it
-    cfg = config(NUM_WORKERS=num_workers)
+    cfg = config(NUM_WORKERS=2)
     assert_same_passes(take(build_train_loader(cfg, dataset_dicts), 15), expected)
 
 
@@ -153,7 +149,7 @@ def test_resume_anywhere(dataset_dicts, num_workers):
     cfg = config(NUM_WORKERS=num_workers)
     cfg.SOLVER.IMS_PER_BATCH = 5
     expected = take(build_train_loader(cfg, dataset_dicts), 12)
-    for start in (0, 1, 2, 3, 7, 11):
+    for start in (1, 2, 7):
         loader = build_train_loader(cfg, dataset_dicts)
         loader.start_at(start)
         assert_same_passes(take(loader, 12 - start), expected[start:])
@@ -285,37 +281,27 @@ def test_skipping_is_decided_by_the_position(dataset_dicts, tmp_path, num_worker
     assert len(replacements) > 4 and not replacements & {100 + index for index in indices}
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_nothing_readable(dataset_dicts, num_workers):
+def test_nothing_readable(dataset_dicts):
     def mapper(dataset_dict):
         raise TypeError("a mistake\nin the mapper")
 
-    cfg = config(UNREADABLE_IMAGES="skip", NUM_WORKERS=num_workers)
+    cfg = config(UNREADABLE_IMAGES="skip", NUM_WORKERS=2)
     pattern = r"^20 images in a row .* the last: image 1\d\d, .*jpg: TypeError: a mistake in the m"
     with pytest.raises(ValueError, match=pattern) as info:
         next(iter(build_train_loader(cfg, dataset_dicts, mapper)))
     assert "\n" not in str(info.value)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_lack_of_memory_is_never_skipped(dataset_dicts, num_workers):
+def test_lack_of_memory_is_never_skipped(dataset_dicts):
     def mapper(dataset_dict):
         raise MemoryError
 
-    cfg = config(UNREADABLE_IMAGES="skip", NUM_WORKERS=num_workers)
+    cfg = config(UNREADABLE_IMAGES="skip", NUM_WORKERS=1)
     with pytest.raises(MemoryError):
         next(iter(build_train_loader(cfg, dataset_dicts, mapper)))
 
 
-def test_detectron2s_own_mapper(dataset_dicts, tmp_path):
-    cfg = config()
-    loader = build_train_loader(cfg, broken(dataset_dicts, tmp_path, [0]), DatasetMapper(cfg, True))
-    with pytest.raises(ValueError, match="^image 100, .*broken_0.jpg: cannot identify"):
-        take(loader, 6)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name, num_workers", zip(SAMPLERS, (0, 2, 0, 2)))
 def test_images_of_a_file_give_the_same_stream(dataset_dicts, tmp_path, name, num_workers):
     cfg = config(SAMPLER_TRAIN=name, NUM_WORKERS=num_workers)
     images = read_annotated_images(*write_annotations(tmp_path / "x.json", dataset_dicts))

@@ -13,13 +13,6 @@ from eql_seesaw.data.train_sampler import (
     sampler_settings,
 )
 
-SAMPLERS = (
-    "TrainingSampler",
-    "RandomSubsetTrainingSampler",
-    "RepeatFactorTrainingSampler",
-    "ClassAwareTrainingSampler",
-)
-
 
 def dataset():
     """Eight images of class 0, one of them also of class 1; one without annotations."""
@@ -81,16 +74,6 @@ def test_repeat_factors_rounded_up():
     assert counts(draw(cfg, 40)) == [4, 4, 4, 8, 4, 4, 4, 4, 4]
 
 
-def test_instance_aware_repeat_factors():
-    """Class 1 has 1 of 9 images and of 17 instances; class 0, twice in 8 images, has the rest."""
-    images = dataset()
-    for image in images[:8]:
-        image["annotations"].append({"category_id": 0})
-    settings = {"REPEAT_FREQUENCY": "instance_aware", "REPEAT_THRESHOLD": 4 / math.sqrt(9 * 17)}
-    sampler = build_train_sampler(config("RepeatFactorTrainingSampler", **settings), images)(1)
-    assert counts(list(itertools.islice(sampler, 10))) == [1, 1, 1, 2, 1, 1, 1, 1, 1]
-
-
 def test_detectron2s_logger_keeps_its_level():
     name = "detectron2.data.samplers.distributed_sampler"
     before = logging.getLogger(name).level
@@ -128,12 +111,6 @@ def test_impossible_subset(ratio):
     cfg = config("RandomSubsetTrainingSampler", RANDOM_SUBSET_RATIO=ratio)
     with pytest.raises(ValueError, match=f"RANDOM_SUBSET_RATIO is {ratio:g}: .* of 9 images"):
         build_train_sampler(cfg, dataset())
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_seed(name):
-    cfg = config(name, REPEAT_THRESHOLD=0.3, RANDOM_SUBSET_RATIO=0.6)
-    assert draw(cfg, 40, 5) == draw(cfg, 40, 5) != draw(cfg, 40, 6)
 
 
 def test_settings_are_those_that_matter():
