@@ -53,7 +53,7 @@ def instances(number, masks=torch.as_tensor):
 
 
 @pytest.mark.parametrize("masks", [torch.as_tensor, BitMasks, None])
-@pytest.mark.parametrize("number", [0, 1, 20])
+@pytest.mark.parametrize("number", [0, 20])
 def test_instances_as_detectron2_writes_them(number, masks):
     found = instances(number, masks)
     ours = Detections.from_instances(5, found, 3 * np.arange(9) + 1)

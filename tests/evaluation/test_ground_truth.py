@@ -166,9 +166,7 @@ def test_images_for_the_test_loader(tmp_path):
     ("section", "index", "change", "same_as"),
     [
         ("images", 0, {"neg_category_ids": [90, 7777]}, {"neg_category_ids": [90]}),
-        ("images", 0, {"not_exhaustive_category_ids": [4]}, {"not_exhaustive_category_ids": []}),
         ("annotations", 0, {"image_id": 77}, None),
-        ("annotations", 0, {"category_id": 77}, None),
         ("annotations", 0, {"iscrowd": "no"}, {"iscrowd": 0}),
         ("annotations", 1, {"area": float("nan")}, {"area": 100}),
     ],

@@ -18,10 +18,8 @@ from .cases import (
     detection,
     evaluate_lvis,
     evaluated,
-    image,
     official,
     random_case,
-    rectangle,
     tiny_case,
 )
 
@@ -82,7 +80,7 @@ def with_large_ids_in_any_order(case):
 @pytest.mark.parametrize(
     "change", [as_it_is, with_ties, with_many_detections, with_large_ids_in_any_order]
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_numbers_of_the_official_package(tmp_path, monkeypatch, seed, change, iou_type):
     case = change(random_case(seed))
     result = assert_official_numbers(tmp_path, monkeypatch, case, iou_type)
@@ -91,19 +89,17 @@ def test_numbers_of_the_official_package(tmp_path, monkeypatch, seed, change, io
 
 @both_regions
 @pytest.mark.parametrize("max_detections", [1, 8, -1])
-@pytest.mark.parametrize("change", [with_ties, with_many_detections])
-def test_limits_other_than_300(tmp_path, monkeypatch, change, max_detections, iou_type):
+def test_limits_other_than_300(tmp_path, monkeypatch, max_detections, iou_type):
     """Empty masks take places: they are dropped after the limit, not before."""
-    case = change(random_case(0))
+    case = with_many_detections(random_case(0))
     assert_official_numbers(tmp_path, monkeypatch, case, iou_type, max_detections)
 
 
-@both_regions
-def test_lvis_sized_classes(tmp_path, monkeypatch, iou_type):
+def test_lvis_sized_classes(tmp_path, monkeypatch):
     """All 1,203 classes, most of them without ground truth."""
     ground_truth = lvis_like_ground_truth(num_images=12)
     results = [r for of_image in lvis_like_detections(ground_truth) for r in of_image]
-    assert_official_numbers(tmp_path, monkeypatch, (ground_truth, results), iou_type)
+    assert_official_numbers(tmp_path, monkeypatch, (ground_truth, results), "segm")
 
 
 def test_numbers_of_categories_and_groups_are_means_of_the_arrays():
@@ -172,29 +168,6 @@ def test_no_detections_score_zero(iou_type):
     assert result.category_ap == pytest.approx([0, 0, 0, np.nan], nan_ok=True)
 
 
-def test_only_verified_classes_count():
-    ground_truth, results = tiny_case()
-
-    def first_class_ap():
-        return evaluate_lvis(ground_truth, results, "bbox").category_ap[0]
-
-    assert first_class_ap() == pytest.approx(100)
-    results.append(detection(1, 1, [0, 0, 20, 20], 0.95))
-    assert first_class_ap() == pytest.approx(50)
-    ground_truth["images"][0]["not_exhaustive_category_ids"] = [1]
-    assert first_class_ap() == pytest.approx(100)
-
-    ground_truth["images"][0]["not_exhaustive_category_ids"] = []
-    ground_truth["images"].append(image(2))
-    results[-1]["image_id"] = 2
-    assert first_class_ap() == pytest.approx(100)
-    # An object without area does not verify its class.
-    ground_truth["annotations"].append({**annotation(9, 2, 1, [0, 0, 20, 20]), "area": 0})
-    assert first_class_ap() == pytest.approx(100)
-    ground_truth["images"][1]["neg_category_ids"] = [1]
-    assert first_class_ap() == pytest.approx(50)
-
-
 @both_engines
 def test_of_objects_with_equal_ious_the_last_is_found(engine):
     """So that the second detection has the first object, which it alone covers enough."""
@@ -206,28 +179,11 @@ def test_of_objects_with_equal_ious_the_last_is_found(engine):
     assert result.metrics["AP50"] == pytest.approx(100)
 
 
-def test_max_detections_are_of_the_whole_image():
-    result = evaluate_lvis(*tiny_case(), "bbox", max_detections=2)
-    assert result.category_ap[:2] == pytest.approx([100, 0])
-
-
-def test_mask_areas_are_those_of_the_masks():
-    """A thin mask in a large box is a small object."""
-    ground_truth, results = tiny_case()
-    for record in (ground_truth["annotations"][0], results[0]):
-        record["segmentation"] = rectangle(0, 0, 100, 10)
-        record["bbox"] = [0, 0, 100, 100]
-    ground_truth["annotations"][0]["area"] = 1000
-    results.append({**results[0], "segmentation": rectangle(0, 50, 100, 10), "score": 0.95})
-    assert evaluate_lvis(ground_truth, results, "segm").metrics["APs"] == pytest.approx(50)
-
-
 @both_engines
-@both_regions
-def test_arguments_are_not_changed(iou_type, engine):
+def test_arguments_are_not_changed(engine):
     case = random_case(0)
     before = copy.deepcopy(case)
-    evaluate_lvis(*case, iou_type, engine=engine)
+    evaluate_lvis(*case, "segm", engine=engine)
     assert case == before
 
 

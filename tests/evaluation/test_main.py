@@ -1,57 +1,20 @@
 """python -m eql_seesaw.evaluation, as users type it."""
 
 import json
-import sys
 
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
 from eql_seesaw.data.annotation_entries import compressed_rle
-from eql_seesaw.evaluation import __main__ as command
 from eql_seesaw.evaluation.result import Result
-
-from .cases import random_case
-
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """A folder with val.json and results.json."""
-    ground_truth, results = random_case(0)
-    for image in ground_truth["images"]:
-        image["file_name"] = f"{image['id']}.png"
-    (tmp_path / "val.json").write_text(json.dumps(ground_truth))
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def run(files, monkeypatch):
-    """Returns None, or the line that the command ends with when it fails."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["python -m eql_seesaw.evaluation", *arguments])
-        try:
-            command.main()
-        except SystemExit as error:
-            assert error.code not in (0, None)
-            assert "\n" not in str(error.code)
-            return error.code
-        return None
-
-    return run
-
-
-def ground_truth(files):
-    return json.loads((files / "val.json").read_text())
 
 
 def metrics(folder):
     return Result.load(str(folder)).metrics
 
 
-def test_annotation_file(run, files, caplog, capsys):
+def test_annotation_file(run, files, load, caplog, capsys):
     assert run("results.json", "--dataset", "val.json") is None
     # Where the log goes depends on what has run in this process before.
     output = caplog.text + capsys.readouterr().out
@@ -60,8 +23,8 @@ def test_annotation_file(run, files, caplog, capsys):
     assert metrics(files / "results_evaluation")["bbox"]["AP"] > 0
     assert "predictions.png: where the images are was not said (--images FOLDER)" in output
     # The copy that the report reads holds what was given.
-    given = json.loads((files / "results.json").read_text())
-    copied = json.loads((files / "results_evaluation" / "lvis_instances_results.json").read_text())
+    given = load("results.json")
+    copied = load("results_evaluation/lvis_instances_results.json")
 
     def order(result):
         return result["image_id"], json.dumps(result, sort_keys=True)
@@ -80,9 +43,9 @@ def test_engines_and_further_numbers(run, files):
     assert not (files / "hotcoco" / "report").exists()
 
 
-def test_registered_dataset_with_groups_of_the_training_set(run, files):
+def test_registered_dataset_with_groups_of_the_training_set(run, files, load):
     """A file in COCO format, whose groups come from the training set's class statistics."""
-    dataset = json.loads((files / "val.json").read_text())
+    dataset = load("val.json")
     for category in dataset["categories"]:
         del category["frequency"]
     for image in dataset["images"]:
@@ -161,10 +124,10 @@ def test_other_mistakes(run, files):
     "They are converted; the numbers are those of the same masks as RLE",
 )
 @pytest.mark.parametrize("form", ["polygons", "counts"])
-def test_masks_of_other_tools(run, files, form):
-    images = ground_truth(files)["images"]
+def test_masks_of_other_tools(run, files, load, form):
+    images = load("val.json")["images"]
     size = {image["id"]: (image["height"], image["width"]) for image in images}
-    results = json.loads((files / "results.json").read_text())
+    results = load("results.json")
     theirs = []
     for result in results:
         x, y, width, height = result["bbox"]
@@ -198,9 +161,9 @@ def uncompressed_rle(mask):
     "A results file has scores in percent, or boxes as x0, y0, x1, y1",
     "A warning that says what they seem to be",
 )
-def test_well_formed_but_wrong(run, files, caplog):
-    results = json.loads((files / "results.json").read_text())
-    images = {image["id"]: image for image in ground_truth(files)["images"]}
+def test_well_formed_but_wrong(run, files, load, caplog):
+    results = load("results.json")
+    images = {image["id"]: image for image in load("val.json")["images"]}
     for result in results:
         width, height = (images[result["image_id"]][key] for key in ("width", "height"))
         result["score"] *= 100

@@ -1,45 +1,25 @@
 """Results of other tools, and images of a subset, evaluated by the command as users type it."""
 
 import json
-import sys
 
 import pytest
 
-from eql_seesaw.evaluation import __main__ as command
 from eql_seesaw.evaluation.report.write import check_comparable
 from eql_seesaw.evaluation.result import Result
 
-from .cases import random_case
-
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
-    """A folder with val.json, whose images are photos/img_ID.jpg, and results.json."""
-    ground_truth, results = random_case(0)
-    for image in ground_truth["images"]:
-        image["file_name"] = f"photos/img_{image['id']}.jpg"
-    for category in ground_truth["categories"]:
-        category["name"] = f"class {category['id']}"
-    (tmp_path / "val.json").write_text(json.dumps(ground_truth))
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def run(monkeypatch, results, *options):
+def evaluate(run):
     """Metrics, or the line that the command ends with when it fails."""
-    arguments = (results, "--dataset", "val.json", "TEST.REPORT", "False", *options)
-    monkeypatch.setattr(sys, "argv", ["python -m eql_seesaw.evaluation", *arguments])
-    try:
-        command.main()
-    except SystemExit as error:
-        return error.code
-    subset = f"_{options[1].removesuffix('.json')}" if options[:1] == ("--images-of",) else ""
-    return Result.load(f"{results.removesuffix('.json')}{subset}_evaluation").metrics
 
+    def evaluate(results, *options):
+        line = run(results, "--dataset", "val.json", "TEST.REPORT", "False", *options)
+        if line:
+            return line
+        subset = f"_{options[1].removesuffix('.json')}" if options[:1] == ("--images-of",) else ""
+        return Result.load(f"{results.removesuffix('.json')}{subset}_evaluation").metrics
 
-def load(files, name):
-    return json.loads((files / name).read_text())
+    return evaluate
 
 
 def position(category_id, ground_truth):
@@ -118,25 +98,25 @@ def of_names(results, ground_truth):
         (of_names, ("--by-name",)),
     ],
 )
-def test_equals_the_same_detections_in_lvis_format(files, monkeypatch, convert, options):
-    theirs = convert(load(files, "results.json"), load(files, "val.json"))
+def test_equals_the_same_detections_in_lvis_format(files, load, evaluate, convert, options):
+    theirs = convert(load("results.json"), load("val.json"))
     (files / "theirs.json").write_text(json.dumps(theirs))
-    expected = run(monkeypatch, "results.json")
+    expected = evaluate("results.json")
     assert expected["bbox"]["AP"] > 0
-    assert run(monkeypatch, "theirs.json", *options) == expected
+    assert evaluate("theirs.json", *options) == expected
 
 
-def test_numbers_of_files_are_numbers(files, monkeypatch):
+def test_numbers_of_files_are_numbers(files, load, evaluate):
     """Ids of another kind than the numbers in the names, which older versions of YOLO write."""
-    ground_truth, results = load(files, "val.json"), load(files, "results.json")
-    expected = run(monkeypatch, "results.json")
+    ground_truth, results = load("val.json"), load("results.json")
+    expected = evaluate("results.json")
     for image in ground_truth["images"]:
         image["file_name"] = f"{10 * image['id']:012}.jpg"
     for result in results:
         result["image_id"] *= 10
     (files / "val.json").write_text(json.dumps(ground_truth))
     (files / "theirs.json").write_text(json.dumps(results))
-    assert run(monkeypatch, "theirs.json", "--by-name") == expected
+    assert evaluate("theirs.json", "--by-name") == expected
 
 
 def change_first(results, **values):
@@ -163,12 +143,12 @@ def change_first(results, **values):
         ),
     ],
 )
-def test_mistakes(files, monkeypatch, values, options, message):
-    ground_truth = load(files, "val.json")
+def test_mistakes(files, load, evaluate, values, options, message):
+    ground_truth = load("val.json")
     images = ground_truth["images"]
     images += [{**images[0], "id": 998 + i, "file_name": f"{i}/img_0.jpg"} for i in range(2)]
     (files / "val.json").write_text(json.dumps(ground_truth))
-    results = load(files, "results.json")
+    results = load("results.json")
     for result in results:
         result["category_id"] = position(result["category_id"], ground_truth)
         if "--by-name" in options:
@@ -176,13 +156,13 @@ def test_mistakes(files, monkeypatch, values, options, message):
             result["category_name"] = f"class {result['category_id']}"
     results = change_first(results, category_name=None, **values)
     (files / "results.json").write_text(json.dumps(results))
-    line = run(monkeypatch, "results.json", *options)
+    line = evaluate("results.json", *options)
     assert message in line and "\n" not in line
 
 
-def test_images_of_another_file(files, monkeypatch):
+def test_images_of_another_file(files, load, evaluate):
     """The numbers of a ground truth that has these images only."""
-    ground_truth, results = load(files, "val.json"), load(files, "results.json")
+    ground_truth, results = load("val.json"), load("results.json")
     images = ground_truth["images"][1::2]
     ids = {image["id"] for image in images}
     small = {
@@ -191,8 +171,8 @@ def test_images_of_another_file(files, monkeypatch):
         "annotations": [x for x in ground_truth["annotations"] if x["image_id"] in ids],
     }
     (files / "small.json").write_text(json.dumps(small))
-    subset = run(monkeypatch, "results.json", "--images-of", "small.json")
-    assert subset != run(monkeypatch, "results.json")
+    subset = evaluate("results.json", "--images-of", "small.json")
+    assert subset != evaluate("results.json")
     both = [Result.load(f"results{name}_evaluation") for name in ("", "_small")]
     with pytest.raises(ValueError, match="one is of .* images of val.json, the other of"):
         check_comparable(*both)
@@ -200,13 +180,13 @@ def test_images_of_another_file(files, monkeypatch):
         split = "val2017" if image["id"] in ids else "train2017"
         image["coco_url"] = f"http://images.cocodataset.org/{split}/{image['id']:012}.jpg"
     (files / "val.json").write_text(json.dumps(ground_truth))
-    assert run(monkeypatch, "results.json", "--images-of", "minival") == subset
+    assert evaluate("results.json", "--images-of", "minival") == subset
     few = [result for result in results if result["image_id"] in ids]
     (files / "few.json").write_text(json.dumps(few))
     (files / "val.json").write_text(json.dumps(small))
-    assert run(monkeypatch, "few.json") == subset
+    assert evaluate("few.json") == subset
     for image in images:
         del image["coco_url"]
     (files / "val.json").write_text(json.dumps(small))
-    line = run(monkeypatch, "few.json", "--images-of", "minival")
+    line = evaluate("few.json", "--images-of", "minival")
     assert line == "error: --images-of minival: none of its images is in the dataset"

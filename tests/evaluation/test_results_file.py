@@ -32,12 +32,6 @@ def test_detections_by_image(tmp_path):
     assert results.detections(4).to_results() == []
 
 
-def test_other_keys_and_indentation(tmp_path):
-    content = [{**result, "file_name": "x.jpg"} for result in RESULTS]
-    results = ResultsFile(write(tmp_path, json.dumps(content, indent=2)))
-    assert results.detections(7).to_results() == [RESULTS[0], RESULTS[2]]
-
-
 def test_boxes_only_and_masks_only(tmp_path):
     for key, iou_types in (("segmentation", ("bbox",)), ("bbox", ("segm",))):
         content = [{k: v for k, v in result.items() if k != key} for result in RESULTS]
@@ -67,14 +61,6 @@ def test_region_that_some_detections_lack(tmp_path, key):
         (json.dumps(RESULTS).replace("0.25", "NaN"), "NaN or Infinity at byte .*must be finite"),
         (json.dumps({"annotations": []}), "not a list of detections .* Expected `array`"),
         (
-            json.dumps([*RESULTS, 3]),
-            r"not a list of detections .* Expected `object`, got `int` - at `\$\[3\]`",
-        ),
-        (
-            json.dumps([RESULTS[0], {**RESULTS[1], "score": "high"}]),
-            r"not a list .* Expected `float`, got `str` - at `\$\[1\].score`",
-        ),
-        (
             json.dumps([{"category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]),
             r"not a list .* required field `image_id` - at `\$\[0\]`",
         ),
@@ -87,18 +73,12 @@ def test_region_that_some_detections_lack(tmp_path, key):
             json.dumps([{**RESULTS[0], "image_id": 2**63}]),
             "not a list .* Expected `int` <= .*image_id`",
         ),
-        ("not JSON", "not a whole JSON file"),
     ],
 )
 def test_broken_file(tmp_path, content, message):
     with pytest.raises(ValueError, match=f"results.json: {message}") as error:
         ResultsFile(write(tmp_path, content))
     assert "\n" not in str(error.value)
-
-
-def test_no_such_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such file: .*nowhere.json"):
-        ResultsFile(str(tmp_path / "nowhere.json"))
 
 
 def test_ids_of_the_ground_truth(tmp_path):

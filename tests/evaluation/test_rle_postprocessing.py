@@ -140,8 +140,10 @@ def assert_as_pasted(probs, boxes, image_size):
     return pasted
 
 
-@pytest.mark.parametrize("image_size", [(1, 1), (1, 40), (37, 1), (61, 83)])
-@pytest.mark.parametrize("mask_side", [1, 2, 28])
+@pytest.mark.parametrize(
+    "image_size, mask_side",
+    [((1, 1), 28), ((1, 40), 2), ((37, 1), 1), ((61, 83), 1), ((61, 83), 28)],
+)
 def test_boxes_of_all_sizes(image_size, mask_side, at_a_time):
     height, width = image_size
     sides = torch.tensor([width, height] * 2)
