@@ -12,6 +12,7 @@ import pytest
 from eql_seesaw.data.annotated_images import read_annotated_images
 from eql_seesaw.data.annotation_file import AnnotationFile, Needs
 from eql_seesaw.data.check_datasets import check_datasets
+from eql_seesaw.data.findings import shorten
 from eql_seesaw.data.register import register_datasets
 from eql_seesaw.data.training_set import load_training_set
 from eql_seesaw.evaluation.ground_truth import load_ground_truth
@@ -169,6 +170,13 @@ def test_accepted(project, caplog, section, change):
     assert three_ways(project, caplog) == [[], [], []]
 
 
+def test_large_ids(project, caplog):
+    for section, key in (("images", "image_id"), ("categories", "category_id")):
+        project.train[section][0]["id"] = project.train["annotations"][0][key] = 2**62 + 1
+    project.train["annotations"][0]["id"] = -(2**62)
+    assert three_ways(project, caplog) == [[], [], []]
+
+
 @pytest.mark.parametrize("section", ["images", "annotations", "categories"])
 def test_missing_section(project, caplog, section):
     project.train[section] = {}
@@ -267,6 +275,11 @@ def test_encodings(tmp_path, encoding):
     ]
 
 
+def test_text_of_a_value_stays_short():
+    assert shorten("ab") == '"ab"'
+    assert shorten(list(range(1000))) == repr(list(range(1000)))[:37] + "..."
+
+
 @pytest.mark.fault(
     "Masks of sizes that nobody means: an RLE of 65,000 x 65,000, a polygon at 9e8",
     "One line, before anything of that size is made",
@@ -317,6 +330,11 @@ def test_odd_names_of_classes(project, caplog, name, called):
     training, evaluation, check = three_ways(project, caplog)
     assert training == evaluation == check and f"so that it is called {called}" in training[0]
     assert load_training_set(project.cfg).class_names[0] == called
+
+
+def test_names_with_joiners_stay(project, caplog):
+    project.train["categories"][0]["name"] = "\N{MAN}\N{ZERO WIDTH JOINER}\N{ROCKET} \u4eba"
+    assert three_ways(project, caplog) == [[], [], []]
 
 
 @pytest.mark.parametrize("annotations", [None, []])

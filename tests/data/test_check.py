@@ -139,3 +139,8 @@ def test_command_line(project, capsys, monkeypatch):
     (project.folder / "train" / "1.png").unlink()
     assert main(["--config-file", "x.yaml"]) == 1
     assert capsys.readouterr().out.endswith("\n1 problem\n")
+
+
+def test_command_line_with_a_bad_config():
+    with pytest.raises(SystemExit, match="^error: .*no.yaml"):
+        main(["--config-file", "no.yaml"])

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from detectron2.utils import comm
 
 from eql_seesaw.data.train_sampler import ClassAwareTrainingSampler
 
@@ -33,6 +34,16 @@ def test_every_round_is_in_another_order():
     rounds = [tuple(draw(64, dataset=dataset)[i : i + 8]) for i in range(0, 64, 8)]
     assert all(sorted(drawn) == list(range(8)) for drawn in rounds)
     assert len(set(rounds)) == 8
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_one_stream(monkeypatch, world_size):
+    stream = draw(60)
+    monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
+    for rank in range(world_size):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        own = draw(60 // world_size)
+        assert own == stream[rank::world_size]
 
 
 @pytest.mark.parametrize("dataset", [[], [image(0, iscrowd=1)]])

@@ -184,6 +184,13 @@ def test_datasets_share_no_symbol_where_one_passes_over_the_others(tmp_path):
     assert len(names[0] | names[1]) == 8
 
 
+def test_second_call_returns_at_once(tmp_path, monkeypatch, capsys):
+    first = generate_symbols(tmp_path, **SMALL)
+    monkeypatch.setattr(make_symbols, "_draw_split", None)
+    assert generate_symbols(tmp_path, **SMALL) == first
+    assert f"{tmp_path} already holds this dataset" in capsys.readouterr().err
+
+
 def test_other_arguments_need_overwrite(tmp_path):
     root = tmp_path / "symbols"
     generate_symbols(root, **SMALL)
@@ -225,6 +232,13 @@ def test_names_are_unique_and_suffice_for_lvis_v1():
     assert len({char for char, _ in pairs}) == len({name for _, name in pairs}) == 1203
     assert ("☂", "umbrella") in pairs[:100]
     assert all(name == name.lower() and " " not in name for _, name in pairs)
+
+
+def test_enclosed_areas_belong_to_the_object():
+    ink, body = (np.asarray(layer) for layer in render_glyph("○"))
+    center = ink.shape[0] // 2, ink.shape[1] // 2
+    assert ink[center] == 0 and body[center] == 255
+    assert body[0, 0] == 0
 
 
 def test_masks_lie_on_the_drawn_objects():

@@ -74,6 +74,16 @@ def test_repeat_factors_rounded_up():
     assert counts(draw(cfg, 40)) == [4, 4, 4, 8, 4, 4, 4, 4, 4]
 
 
+def test_instance_aware_repeat_factors():
+    """Class 1 has 1 of 9 images and of 17 instances; class 0, twice in 8 images, has the rest."""
+    images = dataset()
+    for image in images[:8]:
+        image["annotations"].append({"category_id": 0})
+    settings = {"REPEAT_FREQUENCY": "instance_aware", "REPEAT_THRESHOLD": 4 / math.sqrt(9 * 17)}
+    sampler = build_train_sampler(config("RepeatFactorTrainingSampler", **settings), images)(1)
+    assert counts(list(itertools.islice(sampler, 10))) == [1, 1, 1, 2, 1, 1, 1, 1, 1]
+
+
 def test_detectron2s_logger_keeps_its_level():
     name = "detectron2.data.samplers.distributed_sampler"
     before = logging.getLogger(name).level

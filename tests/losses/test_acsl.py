@@ -14,17 +14,17 @@ def build(**arguments):
     return AdaptiveClassSuppressionLoss(K, image_counts=IMAGE_COUNTS, **arguments)
 
 
-@pytest.mark.parametrize("shares", [(0.01, 0.1), (0.2, 0.5)])
-def test_equals_the_equation(shares):
+@pytest.mark.parametrize("shares, threshold", [((0.01, 0.1), 0.7), ((0.2, 0.5), 0.4)])
+def test_equals_the_equation(shares, threshold):
     logits, gt_classes = random_batch(K, K + 1, num_samples=60)
     gt_classes[::2] = K
-    loss = build(background_shares=shares)
+    loss = build(background_shares=shares, score_threshold=threshold)
     counted = []
     draw = loss.draw_background
     loss.draw_background = lambda background: counted.append(draw(background)) or counted[-1]
     found = loss(logits, gt_classes)["loss_cls"].item()
     expected = reference.acsl(
-        logits.tolist(), gt_classes.tolist(), GROUPS, counted[0].tolist(), threshold=0.7
+        logits.tolist(), gt_classes.tolist(), GROUPS, counted[0].tolist(), threshold
     )
     assert found == pytest.approx(expected, rel=1e-12)
 

@@ -32,6 +32,8 @@ def test_share_of_rare_samples():
     loss = DropLoss(K, image_counts=IMAGE_COUNTS)
     assert loss.rare_share(torch.tensor([0, 2, 4, K, K, 3, 1, 1])).item() == pytest.approx(4 / 6)
     assert loss.rare_share(torch.tensor([4, K])).item() == 0.0
+    # Without foreground nothing is dropped.
+    assert loss.rare_share(torch.tensor([K, K])).item() == 1.0
     draws = loss.draw_kept(torch.zeros(2000, K), torch.tensor(0.25))
     assert draws.double().mean().item() == pytest.approx(0.25, abs=0.02)
 

@@ -61,18 +61,6 @@ def test_sums_in_double_precision(dtype):
     assert module.sums[1].item() == (number - 1) * 0.5 + 2.0**-11
 
 
-def test_passes_of_a_step_add_up_to_one_pass_over_all():
-    """A quarter of the loss in each of four passes, one of them without samples."""
-    passes, whole = ClassGradients(K), ClassGradients(K)
-    for rows in (slice(0, 1), slice(1, 3), slice(3, 3), slice(3, 4)):
-        backward(passes, GRADIENTS[rows] / 4, GT_CLASSES[rows])
-    add_step(passes)
-    backward(whole, GRADIENTS / 4)
-    add_step(whole)
-    assert torch.equal(passes.sums, whole.sums)
-    assert passes.sums.tolist() == [[x / 4 for x in POSITIVE], [x / 4 for x in NEGATIVE]]
-
-
 def test_loss_scale_is_divided_out():
     module = ClassGradients(K)
     backward(module, 1024 * GRADIENTS)
@@ -100,18 +88,6 @@ def test_nothing_in_evaluation_and_without_gradients():
         module.watch(torch.zeros(4, K + 1, requires_grad=True) * 1, GT_CLASSES)
     backward(module.eval())
     assert module.step_sums.sum() == 0
-
-
-def test_only_the_sums_are_saved():
-    module = ClassGradients(K)
-    backward(module)
-    add_step(module)
-    assert list(module.state_dict()) == ["sums"]
-    other = ClassGradients(K)
-    other.load_state_dict(module.state_dict())
-    backward(other)
-    add_step(other)
-    assert other.sums[0].tolist() == [2 * x for x in POSITIVE]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,11 @@ def test_hand_counted_mistakes_of_every_layout(name):
     }
 
 
+def test_without_groups():
+    logged = update(ClassificationAccuracy(3), [0, 1, 3], [0, 2, 3])
+    assert logged == {"cls_accuracy": 2 / 3, "fg_cls_accuracy": 1 / 2, "false_negative": 0}
+
+
 def test_what_has_no_samples_is_left_out():
     logged = update(ClassificationAccuracy(3, ["f", "r", "c"]), [0, 0], [0, 2])
     assert logged["fg_cls_accuracy_frequent"] == 1

@@ -230,6 +230,12 @@ def test_scores_of_low_precision_under_autocast():
             assert detections.scores.dtype == dtype
 
 
+def test_equal_scores_of_few_candidates():
+    for seed in range(3):
+        boxes, scores = image(60, 10, seed)
+        assert_same_as_detectron2(boxes, (scores * 8).ceil() / 8, topk=100)
+
+
 @pytest.mark.parametrize("levels", [1, 3, 50])
 def test_equal_scores_of_many_candidates(levels):
     """Their order is arbitrary in Detectron2; all else is the same."""

@@ -35,6 +35,17 @@ def test_from_config(tmp_path, agnostic):
     assert head.layers(torch.randn(3, 5, 4, 4)).shape == (3, 1 if agnostic else K, 8, 8)
 
 
+def test_default_temperature_is_the_papers(tmp_path):
+    cfg = tiny_config(
+        tmp_path,
+        "LongTailROIHeads",
+        *("MODEL.ROI_MASK_HEAD.NAME", "NormedMaskRCNNConvUpsampleHead"),
+    )
+    assert build_mask_head(cfg, SHAPE).predictor.temperature == 20
+    head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=K, conv_dims=[8])
+    assert head.predictor.temperature == 20
+
+
 def test_initialisation():
     """Zero bias, filters of no preferred direction, and of a length that gives sane gradients."""
     head = NormedMaskRCNNConvUpsampleHead(SHAPE, num_classes=50, conv_dims=[64])

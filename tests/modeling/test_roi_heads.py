@@ -93,6 +93,13 @@ def test_inference(model):
         assert torch.equal(value, before[key]), key
 
 
+def test_cascade_stages_have_their_own_transforms(tmp_path):
+    cfg = tiny_config(tmp_path, "LongTailCascadeROIHeads")
+    weights = [x.box2box_transform.weights for x in box_predictors(build_model(cfg))]
+    expected = cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
+    assert [tuple(x) for x in weights] == [tuple(x) for x in expected]
+
+
 def test_cascade_stages_count_on_their_own(tmp_path):
     """Each stage's counts are those of the samples that it saw itself."""
     model = build(tmp_path, "LongTailCascadeROIHeads", "seesaw")
