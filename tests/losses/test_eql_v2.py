@@ -5,7 +5,7 @@ import torch
 
 from eql_seesaw.losses import EqualizationLossV2
 from tests.losses import reference
-from tests.losses.batches import random_batch
+from tests.losses.batches import assert_equal_over_steps, random_batch
 
 K = 4
 
@@ -22,16 +22,7 @@ def with_statistics(**arguments):
 def test_equals_the_equations_over_steps(gamma, mu, alpha):
     """Loss and statistics; a step's weights come from the statistics before it."""
     loss = EqualizationLossV2(K, gamma=gamma, mu=mu, alpha=alpha)
-    positive = negative = [0.0] * K
-    for step in range(4):
-        logits, gt_classes = random_batch(K, K + 1, step)
-        value = loss(logits, gt_classes)["loss_cls"]
-        expected, positive, negative = reference.eql_v2(
-            logits.tolist(), gt_classes.tolist(), positive, negative, gamma, mu, alpha
-        )
-        assert value.item() == pytest.approx(expected, rel=1e-10)
-        assert loss.positive_gradients.tolist() == pytest.approx(positive, rel=1e-10)
-        assert loss.negative_gradients.tolist() == pytest.approx(negative, rel=1e-10)
+    assert_equal_over_steps(loss, reference.eql_v2, gamma, mu, alpha)
 
 
 def test_by_hand():

@@ -3,7 +3,7 @@ import torch
 
 from eql_seesaw.losses import EqualizedFocalLoss
 from tests.losses import reference
-from tests.losses.batches import random_batch
+from tests.losses.batches import assert_equal_over_steps
 
 K = 4
 
@@ -24,23 +24,8 @@ def central_difference(function, z, step=1e-5):
 def test_equals_the_equation_over_steps(alpha, gamma, scale):
     """Loss and statistics; a step's exponents come from the statistics before it."""
     loss = EqualizedFocalLoss(K, alpha=alpha, gamma=gamma, scale=scale)
-    positive = negative = [0.0] * K
-    for step in range(4):
-        logits, gt_classes = random_batch(K, K, step)
-        value = loss(logits, gt_classes)["loss_cls"]
-        expected, positive, negative = reference.equalized_focal(
-            logits.tolist(),
-            gt_classes.tolist(),
-            positive,
-            negative,
-            alpha,
-            gamma,
-            scale,
-            central_difference,
-        )
-        assert value.item() == pytest.approx(expected, rel=1e-7)
-        assert loss.positive_gradients.tolist() == pytest.approx(positive, rel=1e-7)
-        assert loss.negative_gradients.tolist() == pytest.approx(negative, rel=1e-7)
+    arguments = (alpha, gamma, scale, central_difference)
+    assert_equal_over_steps(loss, reference.equalized_focal, *arguments, rel=1e-7)
     assert loss.exponents().unique().numel() == K
 
 

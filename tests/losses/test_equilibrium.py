@@ -3,7 +3,7 @@ import torch
 
 from eql_seesaw.losses import EquilibriumLoss
 from tests.losses import reference
-from tests.losses.batches import random_batch
+from tests.losses.batches import assert_equal_over_steps, random_batch
 
 K = 4
 SCORES = [0.5, 0.002, 0.2, 0.05]
@@ -20,16 +20,7 @@ def with_scores(**arguments):
 def test_equals_the_equations_over_steps(momentum, background):
     """Loss and mean scores; a step has those before it."""
     loss = EquilibriumLoss(K, momentum=momentum, background=background)
-    scores = [0.01] * K
-    for step in range(4):
-        logits, gt_classes = random_batch(K, loss.num_logits, step)
-        gt_classes.clamp_(max=loss.num_logits - 1)
-        value = loss(logits, gt_classes)["loss_cls"]
-        expected, scores = reference.equilibrium(
-            logits.tolist(), gt_classes.tolist(), scores, momentum, 0.01
-        )
-        assert value.item() == pytest.approx(expected, rel=1e-10)
-        assert loss.mean_scores.tolist() == pytest.approx(scores, rel=1e-10)
+    assert_equal_over_steps(loss, reference.equilibrium, momentum, 0.01)
 
 
 def test_by_hand():

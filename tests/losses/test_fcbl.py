@@ -5,7 +5,7 @@ import torch
 
 from eql_seesaw.losses import ForegroundClassificationBalanceLoss
 from tests.losses import reference
-from tests.losses.batches import random_batch
+from tests.losses.batches import assert_equal_over_steps, random_batch
 
 K = 4
 
@@ -24,17 +24,8 @@ def with_statistics(**arguments):
 def test_equals_the_equation_over_steps(alpha, threshold):
     """Loss and statistics; a step's margins come from the statistics before it."""
     loss = ForegroundClassificationBalanceLoss(K, alpha=alpha, score_threshold=threshold)
-    sums, samples = [[0.0] * K] * K, [0] * K
-    for step in range(4):
-        logits, gt_classes = batch(step)
-        value = loss(logits, gt_classes)["loss_cls"]
-        expected, sums, samples = reference.fcbl(
-            logits.tolist(), gt_classes.tolist(), sums, samples, alpha, threshold
-        )
-        assert value.item() == pytest.approx(expected, rel=1e-10)
-        assert loss.samples.tolist() == loss.sample_counts().tolist() == samples
-        for found, row in zip(loss.probability_sums.tolist(), sums, strict=True):
-            assert found == pytest.approx(row, rel=1e-10)
+    assert_equal_over_steps(loss, reference.fcbl, alpha, threshold, num_samples=12)
+    assert loss.sample_counts() is loss.samples
 
 
 def test_margins_by_hand():

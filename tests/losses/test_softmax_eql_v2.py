@@ -4,7 +4,7 @@ import torch
 from eql_seesaw.losses import SoftmaxEqualizationLossV2
 from eql_seesaw.losses.softmax_eql_v2 import GRADIENT_FLOOR
 from tests.losses import reference
-from tests.losses.batches import random_batch
+from tests.losses.batches import assert_equal_over_steps
 
 K = 4
 GRADIENTS = [0.0, 1.0, 10.0, 400.0]
@@ -21,16 +21,7 @@ def with_statistics(**arguments):
 def test_equals_the_equation_over_steps(tau, background):
     """Loss and statistics; a step's ratios come from the statistics before it."""
     loss = SoftmaxEqualizationLossV2(K, tau=tau, background=background)
-    gradients = [0.0] * K
-    for step in range(4):
-        logits, gt_classes = random_batch(K, loss.num_logits, step)
-        gt_classes.clamp_(max=loss.num_logits - 1)
-        value = loss(logits, gt_classes)["loss_cls"]
-        expected, gradients = reference.softmax_eql_v2(
-            logits.tolist(), gt_classes.tolist(), gradients, tau, GRADIENT_FLOOR
-        )
-        assert value.item() == pytest.approx(expected, rel=1e-10)
-        assert loss.positive_gradients.tolist() == pytest.approx(gradients, rel=1e-10)
+    assert_equal_over_steps(loss, reference.softmax_eql_v2, tau, GRADIENT_FLOOR)
 
 
 def test_by_hand():
