@@ -257,13 +257,9 @@ def test_only_broken_files(predict, photos, tmp_path):
         (["nowhere.jpg"], "no such file or folder: nowhere.jpg"),
         (["empty"], "no image in empty"),
         (["photo.png", "--weights", "nowhere.pth"], "nowhere.pth not found"),
-        (["photo.png", "--weights", "photo.png"], "cannot read photo.png"),
-        (["photo.png", "--config-file", "nowhere.yaml"], "nowhere.yaml"),
-        (["photo.png", "MODEL.NO_SUCH_KEY", "1"], "NO_SUCH_KEY"),
         (["photo.png", "MODEL.DEVICE"], "overrides"),
         (["photo.png", "INPUT.FORMAT", "L"], "INPUT.FORMAT is 'L'"),
         (["photo.png", "MODEL.ROI_BOX_HEAD.CLS_LOSS", "eql"], "trained with .*CLS_LOSS seesaw"),
-        (["photo.png", "MODEL.ROI_HEADS.NUM_CLASSES", "7"], "NUM_CLASSES 6, but here it is 7"),
         (["photo.png", "--output", "full"], "--output full is there already"),
         (["photo.png", "--output", "photo.png"], "--output photo.png is there already"),
         (["photo.png", "--output", "photo.png/out"], "Not a directory: 'photo.png/out'"),
@@ -292,9 +288,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(
     "arguments",
     [
         [],
-        ["MODEL.DEVICE", "cpu"],
         ["photo.png", "--score-threshold", "50"],
-        ["photo.png", "--score-threshold", "nan"],
         ["photo.png", "--batch-size", "0"],
     ],
 )

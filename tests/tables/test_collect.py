@@ -124,12 +124,6 @@ def test_some_rows(run_command):
     assert status == "error: table big has no row 'x'; it has ce, p, test_dev"
 
 
-def test_table_without_source_and_published_numbers(run_command):
-    status, text = run_command("collect", "small")
-    assert status == 0 and "seesaw seed 2, retrain seed 1: not run" in text
-    assert "published" not in text and "\n\n\n" not in text
-
-
 COMPARED = """
 title: Two methods and their baselines
 dataset: symbols

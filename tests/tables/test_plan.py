@@ -170,13 +170,13 @@ def test_mistakes_are_one_line(run_command):
 
 
 @pytest.mark.slow
-def test_every_row_of_the_papers_can_be_planned_in_both_scales(monkeypatch, capsys, tmp_path):
+def test_every_row_of_the_papers_can_be_planned_in_miniature(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(ROOT)
     for name in table_names():
         table = load_table(name)
-        for scale in () if table.is_classification else table.scales:
-            arguments = ["plan", name, "--scale", scale, "--output", str(tmp_path)]
-            assert main(arguments) == 0
-            text = capsys.readouterr().out
-            left_out = text.count("Left out: ") + text.count(": in miniature the same as row ")
-            assert text.count(f"# {name}/") + left_out >= len(table.rows)
+        if table.is_classification:
+            continue
+        assert main(["plan", name, "--scale", "mini", "--output", str(tmp_path)]) == 0
+        text = capsys.readouterr().out
+        left_out = text.count("Left out: ") + text.count(": in miniature the same as row ")
+        assert text.count(f"# {name}/") + left_out >= len(table.rows)

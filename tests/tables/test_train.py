@@ -145,11 +145,6 @@ def test_resumed_run_keeps_its_batch(run_command, two_gpus, monkeypatch):
     assert "--resume" in calls()[-1] and "SOLVER.IMS_PER_BATCH 6" in calls()[-1]
 
 
-def test_no_gpu(run_command, monkeypatch):
-    status, _ = run_command("run", "big")
-    assert status.startswith("error: this machine has 0 GPU(s), and 1 are asked for;")
-
-
 INTERRUPTED = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -185,15 +180,13 @@ def test_interruption_ends_the_trainings(run_command):
 
 @pytest.mark.slow
 def test_a_real_training(run_command, project, overrides):  # noqa: F811
-    """Two rows, one from the other's checkpoint, by the real train_net.py; then collected."""
+    """By the real train_net.py; then collected."""
     (project / "train_net.py").unlink()
     (project / "train_net.py").symlink_to(ROOT / "train_net.py")
-    for name in ("softmax_ce", "seesaw"):
-        cfg = load_config(str(ROOT / f"configs/quickstart/{name}.yaml"), overrides)
-        (project / f"configs/small/{name}.yaml").write_text(cfg.dump())
-    status, text = run_command("run", "small", "--rows", "retrain", "--jobs", 2)
+    cfg = load_config(str(ROOT / "configs/quickstart/softmax_ce.yaml"), overrides)
+    (project / "configs/small/softmax_ce.yaml").write_text(cfg.dump())
+    status, text = run_command("run", "small", "--rows", "ce")
     assert status == 0, text
     status, text = run_command("collect", "small")
-    assert status == 0 and "| CE " in text and "| DE-Seesaw " in text
-    assert "seesaw seed 2: not run" in text
+    assert status == 0 and "| CE " in text and "seesaw seed 2, retrain seed 1: not run" in text
     assert (project / "output/tables/mini/small.png").exists()
