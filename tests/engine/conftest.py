@@ -1,5 +1,6 @@
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -101,6 +102,16 @@ def train_net(monkeypatch, capsys):
         return None
 
     return run
+
+
+def killed_copy(output):
+    """A copy of a run, as after a kill between the checkpoints of its second and fourth step."""
+    killed = output.with_name("killed")
+    shutil.copytree(output, killed)
+    for name in ("model_final.pth", "model_0000003.pth"):
+        (killed / name).unlink()
+    (killed / "last_checkpoint").write_text("model_0000001.pth")
+    return killed
 
 
 def last_metrics(output_dir):

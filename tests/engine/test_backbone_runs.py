@@ -5,7 +5,7 @@ import torch
 
 from eql_seesaw.export import main as export
 from tests.crash_test import first_difference
-from tests.engine.conftest import last_metrics
+from tests.engine.conftest import killed_copy, last_metrics
 
 pytest.importorskip("timm")
 
@@ -37,16 +37,13 @@ def test_run(train_net, overrides, tmp_path, backbone):
     run = [*overrides, *ADAMW, *BACKBONES[backbone], "SEED", "1", "SOLVER.MAX_ITER", "4"]
     run += ["SOLVER.CHECKPOINT_PERIOD", "2", "TEST.BEST_METRIC", ""]
     assert train_net(CONFIG, *run) is None
-    output, killed = tmp_path / "output", tmp_path / "killed"
+    output = tmp_path / "output"
     assert last_metrics(output)["bbox/AP"] >= 0
 
-    again = [*run, "OUTPUT_DIR", str(killed)]
-    assert train_net(CONFIG, *again, "DATASETS.TEST", "()") is None
-    for name in ("model_final.pth", "model_0000003.pth"):
-        (killed / name).unlink()
-    (killed / "last_checkpoint").write_text("model_0000001.pth")
+    killed = killed_copy(output)
     before = load(killed / "model_0000001.pth")
-    assert train_net(CONFIG, "--resume", *again, "DATASETS.TEST", "()") is None
+    again = [*run, "OUTPUT_DIR", str(killed), "DATASETS.TEST", "()"]
+    assert train_net(CONFIG, "--resume", *again) is None
     found = load(killed / "model_final.pth")
     assert not first_difference(load(output / "model_final.pth"), found)
     moved = [key for key, x in found["model"].items() if not torch.equal(x, before["model"][key])]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.utils.events import EventStorage, JSONWriter
+from detectron2.utils.events import EventStorage
 
 from eql_seesaw.engine.metrics_log import MetricsWindow, ResumableJSONWriter
 
@@ -133,11 +133,6 @@ def test_window_is_no_longer_than_needed(tmp_path):
     state = run(tmp_path / "metrics.json", 0, 90)
     iterations = [iteration for _, iteration in state["metrics"]["loss"]["values"]]
     assert iterations == list(range(70, 90))
-
-
-def test_detectron2s_writer_still_has_what_ours_sets(tmp_path):
-    """The subclass relies on it."""
-    assert JSONWriter(str(tmp_path / "metrics.json"))._last_write == -1
 
 
 def test_accuracies_of_other_groups_are_left_out():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.crash_test import first_difference
-from tests.engine.conftest import ROOT
+from tests.engine.conftest import ROOT, killed_copy
 from tests.engine.test_resume import CONFIG, load, metrics
 from tests.ranks import train_net_on_ranks
 
@@ -45,13 +45,9 @@ def test_two_processes_are_resumed_exactly(overrides, tmp_path):
         command = ["--config-file", str(ROOT / "configs" / CONFIG), *options, *run]
         train_net_on_ranks(tmp_path, *command, "OUTPUT_DIR", output)
 
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
     train(whole)
-    train(killed)
-    # As after a kill between the checkpoint of iteration 1 and that of iteration 3.
-    for name in ("model_final.pth", "model_0000003.pth"):
-        (killed / name).unlink()
-    (killed / "last_checkpoint").write_text("model_0000001.pth")
+    killed = killed_copy(whole)
     train(killed, "--resume")
     assert not first_difference(load(whole), load(killed))
     assert losses_of_steps(whole) == losses_of_steps(killed)

@@ -1,7 +1,6 @@
 """DATALOADER.SAMPLER_TRAIN, as users type it."""
 
 import json
-import re
 
 import pytest
 
@@ -13,22 +12,6 @@ from tests.engine.test_train_net import check_error, quickstart
 NO_EVALUATION = ["DATASETS.TEST", "()"]
 SAMPLER = "DATALOADER.SAMPLER_TRAIN"
 REPEAT_FACTOR = [SAMPLER, "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", "0.5"]
-
-
-def test_class_aware(train_net, overrides, tmp_path):
-    run = [*overrides, *NO_EVALUATION, SAMPLER, "ClassAwareTrainingSampler"]
-    assert train_net("quickstart/eql.yaml", *run) is None
-    log = (tmp_path / "output" / "log.txt").read_text()
-    assert "6 classes with images are drawn equally often; training draws 6, " in log
-
-
-def test_repeat_factor(train_net, overrides, tmp_path):
-    assert train_net("quickstart/eql.yaml", *overrides, *NO_EVALUATION, *REPEAT_FACTOR) is None
-    log = (tmp_path / "output" / "log.txt").read_text()
-    line = re.search(r"threshold 0.5 an epoch over ([\d,]+) images has ([\d,]+); training", log)
-    before, after = (int(number.replace(",", "")) for number in line.groups())
-    assert before < after
-    assert "Cat ID" not in log
 
 
 def drawn_images(overrides, extra, number):

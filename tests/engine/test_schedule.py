@@ -4,7 +4,7 @@ import pytest
 
 from eql_seesaw.config import merge_config
 from eql_seesaw.engine import load_config
-from eql_seesaw.schedule import describe_scaling, describe_step, doubts
+from eql_seesaw.schedule import describe_scaling, doubts
 from tests.engine.conftest import ROOT
 
 RECIPE = str(ROOT / "configs" / "lvis_v1" / "mask_rcnn_R_50_FPN_2x_seesaw.yaml")
@@ -37,17 +37,6 @@ def test_log_names_what_was_scaled():
     assert f"SOLVER.STEPS {steps} -> {tuple(4 * step for step in steps)}" in text
     assert "SOLVER.WARMUP_ITERS 500 -> 2000" in text
     assert describe_scaling(merge_config(RECIPE, []), load_config(RECIPE, [])) == ""
-
-
-def test_off_by_default():
-    solver = load_config(RECIPE, ["SOLVER.IMS_PER_BATCH", "4"]).SOLVER
-    assert solver.BASE_LR == 0.02
-
-
-def test_description_of_a_step():
-    cfg = load_config(RECIPE, ["SOLVER.ACCUMULATION_STEPS", "4"])
-    text = "a step is 16 images: 2 process(es) x 4 pass(es) x 2 image(s); learning rate 0.02, "
-    assert describe_step(cfg, images_per_pass=2).startswith(text)
 
 
 def test_doubts():

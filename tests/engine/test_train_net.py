@@ -14,7 +14,7 @@ from PIL import Image
 from eql_seesaw.engine import load_config
 from eql_seesaw.losses import LOSSES
 from tests.engine.conftest import ROOT, last_metrics
-from tests.ranks import Script, train_net_on_ranks
+from tests.ranks import Script
 
 slow = pytest.mark.slow
 
@@ -126,13 +126,13 @@ def test_rule_of_annotated_classes_reaches_the_loss(train_net, overrides, tmp_pa
     assert losses["True"] > losses["False"]
 
 
-@pytest.mark.parametrize("missing", ["JSON", "IMAGES"])
-def test_evaluation_without_the_training_set(train_net, overrides, tmp_path, missing):
+def test_evaluation_without_the_training_set(train_net, overrides, tmp_path):
     assert train_net("quickstart/eql.yaml", *overrides) is None
     inference = tmp_path / "output" / "inference" / "symbols_val"
     results = (inference / "lvis_instances_results.json").read_bytes()
     weights = ["MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")]
-    elsewhere = [f"DATASETS.REGISTER.symbols_train.{missing}", "not_here"]
+    elsewhere = ["DATASETS.REGISTER.symbols_train.JSON", "not_here"]
+    elsewhere += ["DATASETS.REGISTER.symbols_train.IMAGES", "not_here"]
     elsewhere += ["OUTPUT_DIR", str(tmp_path / "second")]
     assert train_net("quickstart/eql.yaml", "--eval-only", *overrides, *weights, *elsewhere) is None
     inference = tmp_path / "second" / "inference" / "symbols_val"
@@ -152,17 +152,13 @@ def test_cascade_runs_and_keeps_counts_per_stage(train_net, overrides, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these are processes without a GPU")
-@pytest.mark.parametrize("launcher", ["--num-gpus", "torchrun"])
-def test_two_processes(overrides, tmp_path, launcher):
-    command = ["--config-file", quickstart("seesaw.yaml"), *overrides]
-    if launcher == "torchrun":
-        train_net_on_ranks(tmp_path, *command)
-    else:
-        # As typed, with processes that import everything.
-        command = [sys.executable, str(ROOT / "train_net.py"), "--num-gpus", "2", *command]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert process.returncode == 0, process.stderr[-3000:]
+def test_two_processes(overrides, tmp_path):
+    """As typed, with processes that import everything."""
+    command = [sys.executable, str(ROOT / "train_net.py"), "--num-gpus", "2"]
+    command += ["--config-file", quickstart("seesaw.yaml"), *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
     output = tmp_path / "output"
     assert "rank 0 of 2 processes" in (output / "log.txt").read_text()
     assert (output / "log.txt.rank1").exists()
@@ -175,20 +171,12 @@ def quickstart(name):
 
 BAD_VALUES = {
     "unknown loss": (["MODEL.ROI_BOX_HEAD.CLS_LOSS", "sesaw"], "CLS_LOSS is 'sesaw'; .*seesaw"),
-    "unknown key": (["MODEL.ROI_BOX_HEAD.CLSLOSS", "eql"], "CLSLOSS"),
-    "wrong type": (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER|MAX_ITER"),
     "option after the pairs": (["--resume"], "--resume must stand before the KEY VALUE pairs"),
     "key without value": (["SOLVER.MAX_ITER"], "overrides"),
-    "wrong value": (["MODEL.ROI_BOX_HEAD.SEESAW.P", "-1.0"], "ROI_BOX_HEAD.SEESAW: p and q"),
     "wrong number of classes": (
         ["MODEL.ROI_HEADS.NUM_CLASSES", "80"],
         "NUM_CLASSES is 80, but dataset 'symbols_train' has 6",
     ),
-    "other heads": (
-        ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"],
-        "NAME is 'StandardROIHeads'; it must be",
-    ),
-    "detectron2's switch": (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"], "USE_SIGMOID_CE"),
     "float16 on cpu": (
         ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"],
         "AMP.ENABLED in float16 needs a GPU, .* 'cpu'; there set SOLVER.AMP.PRECISION bfloat16",
@@ -197,22 +185,8 @@ BAD_VALUES = {
     "best metric": (["TEST.BEST_METRIC", "segm/ap"], "BEST_METRIC is 'segm/ap'; .*segm/AP"),
     "mask metric without masks": (["MODEL.MASK_ON", "False"], "TEST.BEST_METRIC is 'segm/AP'"),
     "no detections": (["TEST.LVIS_MAX_DETECTIONS", "0"], "LVIS_MAX_DETECTIONS is 0"),
-    "wrong type in a loss": (
-        ["MODEL.ROI_BOX_HEAD.CLS_LOSS", "eql", "MODEL.ROI_BOX_HEAD.EQL.LAMBDA", "abc"],
-        "ROI_BOX_HEAD.EQL: ",
-    ),
     "normed classifier": (["MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER", "yes"], "auto, true or false"),
-    "unknown dataset": (["DATASETS.TRAIN", "('symbol_train',)"], "symbols_train"),
     "empty training set": (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN"),
-    "missing statistics": (["DATASETS.CLASS_STATISTICS", "no.json"], "CLASS_STATISTICS: .*no.json"),
-    "missing json": (
-        ["DATASETS.REGISTER.symbols_train.JSON", "no.json"],
-        "REGISTER.symbols_train.JSON: .*no.json",
-    ),
-    "missing folder": (
-        ["DATASETS.REGISTER.symbols_val.IMAGES", "nowhere"],
-        "REGISTER.symbols_val.IMAGES: .*nowhere",
-    ),
     "nothing to evaluate on": (["DATASETS.TEST", "()"], "DATASETS.TEST is empty"),
     "device of a number": (
         ["MODEL.DEVICE", "cuda:1"],
@@ -263,16 +237,6 @@ def test_weights_that_cannot_be_downloaded(train_net, overrides, monkeypatch):
 def check_error(error, pattern):
     assert error is not None and error.startswith("error: ") and "\n" not in error
     assert re.search(pattern, error), error
-
-
-def test_statistics_of_another_dataset(train_net, overrides, tmp_path):
-    statistics = {"image_counts": [1] * 5, "instance_counts": [1] * 5, "num_images": 5}
-    json.dump(statistics, open(tmp_path / "statistics.json", "w"))
-    extra = ["DATASETS.CLASS_STATISTICS", str(tmp_path / "statistics.json")]
-    check_error(
-        train_net("quickstart/eql.yaml", *overrides, *extra),
-        "image_counts are those of 5 classes.*is 6",
-    )
 
 
 @pytest.mark.parametrize(

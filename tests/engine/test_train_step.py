@@ -87,15 +87,6 @@ def test_loss_that_is_not_finite_stops_before_the_weights_change(value):
     assert message.endswith("images 4.jpg, 5.jpg, 6.jpg, 7.jpg")
 
 
-def test_unreadable_images_of_all_passes_are_told():
-    pool = images(4)
-    pool[1]["unreadable"] = ["image 7, a.jpg: cut off"]
-    pool[3]["unreadable"] = ["image 8, b.jpg: empty", "image 9, c.jpg: empty"]
-    _, _, trainer = train([pool[:2], pool[2:]], 2, steps=1)
-    assert trainer.unreadable == pool[1]["unreadable"] + pool[3]["unreadable"]
-    assert trainer.num_unreadable == 3
-
-
 def test_optimizer_is_resumed_or_starts_anew():
     _, _, trainer = train([images(2)] * 3, 1, steps=3)
     state = trainer.state_dict()

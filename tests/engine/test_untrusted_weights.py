@@ -39,8 +39,9 @@ def load(path, size=3):
 
 
 class TestHarmfulFiles:
-    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-    @pytest.mark.parametrize("payload", [Payload, ExpressionPayload])
+    @pytest.mark.parametrize(
+        "protocol, payload", [(0, Payload), (2, ExpressionPayload), (5, Payload)]
+    )
     @pytest.mark.fault(
         "MODEL.WEIGHTS is a pickle (`.pkl`) that runs a command when it is loaded",
         "Nothing runs; one line names the file and what it asks for",
@@ -55,8 +56,7 @@ class TestHarmfulFiles:
             load(path)
         assert "\n" not in str(e.value) and os.listdir(tmp_path) == ["R-50.pkl"]
 
-    @pytest.mark.parametrize("suffix", ["pth", "pyth", "bin"])
-    @pytest.mark.parametrize("is_zip", [True, False])
+    @pytest.mark.parametrize("suffix, is_zip", [("pth", True), ("pyth", False), ("bin", True)])
     @pytest.mark.fault(
         "MODEL.WEIGHTS is a file of torch.save that runs a command when it is loaded",
         "Nothing runs; one line names the file and what it asks for",
@@ -103,7 +103,7 @@ class TestModelZoo:
     weight = np.arange(9, dtype=np.float32).reshape(3, 3)
     bias = np.ones(3, dtype=np.float32)
 
-    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    @pytest.mark.parametrize("protocol", [0, 2, 5])
     def test_detectron2s_pickle(self, tmp_path, protocol):
         model = OrderedDict(weight=self.weight, bias=self.bias)
         content = {"model": model, "__author__": "Ä", "matching_heuristics": True}
@@ -140,9 +140,8 @@ class TestModelZoo:
         torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "model.pth")
         load(tmp_path / "model.pth")
 
-    @pytest.mark.parametrize("content", [[1, 2], "weights", None])
-    def test_pickle_of_something_else(self, tmp_path, content):
-        (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(content))
+    def test_pickle_of_something_else(self, tmp_path):
+        (tmp_path / "R-50.pkl").write_bytes(pickle.dumps([1, 2]))
         with pytest.raises(CheckpointError, match="R-50.pkl holds no weights"):
             load(tmp_path / "R-50.pkl")
 

@@ -6,20 +6,9 @@ import sys
 import pytest
 
 from eql_seesaw.evaluation import __main__ as evaluation
+from tests.engine.test_untrusted_weights import Payload
 
 from .conftest import check_error
-
-
-class Attack:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        import os
-
-        return os.system, (self.command,)
 
 
 @pytest.fixture
@@ -72,7 +61,7 @@ def test_override(train_net, overrides, attack):
 )
 def test_predictions(symbols, tmp_path, attack, monkeypatch):
     path = tmp_path / "results.json"
-    path.write_bytes(pickle.dumps([Attack(attack)]))
+    path.write_bytes(pickle.dumps([Payload(attack)]))
     arguments = [str(path), "--dataset", str(symbols / "symbols_val.json")]
     monkeypatch.setattr(sys, "argv", ["python -m eql_seesaw.evaluation", *arguments])
     with pytest.raises(SystemExit) as info:
