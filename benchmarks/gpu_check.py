@@ -65,6 +65,7 @@ def loss_and_samples(name: str, args, device: str, num_samples: int = 512):
     num_classes = 20 if args.quick else 1203
     counts = image_counts(num_classes)
     statistics = {"image_counts": counts, "instance_counts": counts, "num_images": 100_170}
+    statistics["num_steps"] = 0  # what starts late, has started
     loss = build_loss(name, num_classes, **statistics, **DRAW_NOTHING.get(name, {})).to(device)
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(num_samples, loss.num_logits, generator=generator)

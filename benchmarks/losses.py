@@ -123,6 +123,7 @@ def main() -> None:
     for num_classes, num_samples, dtype in QUICK_SIZES if args.quick else SIZES:
         counts = image_counts(num_classes)
         statistics = {"image_counts": counts, "instance_counts": counts, "num_images": 100_170}
+        statistics["num_steps"] = 0  # what starts late, has started
         size = f"{num_samples:,} x {num_classes:,}, {str(dtype)[6:]}"
         softmax = ("F.cross_entropy in float32", in_float32(F.cross_entropy), num_classes + 1)
         for name in LOSSES:

@@ -265,6 +265,14 @@ def add_long_tail_config(cfg: CN) -> None:
     # Score from which a foreground sample suppresses another class, even if its own has more.
     fcbl.SCORE_THRESHOLD = 0.7
 
+    pcb = box_head.PCB = CN()
+    # Strength of the regulariser, and the share of the iterations after which it starts.
+    pcb.ALPHA = 0.4
+    pcb.START = 2 / 3
+    # Share of a class's mean scores that one more step with samples of it leaves as it was.
+    pcb.MOMENTUM = 0.99
+    pcb.OBJECTNESS = False
+
     # Detectron2's mask head, computing only the masks that are used.
     cfg.MODEL.ROI_MASK_HEAD.NAME = "OwnClassMaskRCNNConvUpsampleHead"
     # Temperature (tau) of NormedMaskRCNNConvUpsampleHead.
@@ -672,6 +680,7 @@ def _validate_loss(cfg: CN) -> ClassificationLoss:
             image_counts=ones,
             instance_counts=ones,
             num_images=num_classes,
+            num_steps=1,
             **loss_arguments(cfg, name),
         )
     except (TypeError, ValueError) as error:

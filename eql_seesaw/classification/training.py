@@ -58,6 +58,7 @@ def loss_and_classifier(
             image_counts=image_counts,
             instance_counts=image_counts,
             num_images=sum(image_counts),
+            num_steps=recipe.iterations,
             **arguments,
         )
     except (ValueError, TypeError) as error:

@@ -23,6 +23,7 @@ from .federated import FederatedLoss
 from .focal import FocalLoss
 from .ldam import LDAMLoss
 from .logit_adjustment import LogitAdjustmentLoss
+from .pcb import PairwiseClassBalanceLoss
 from .seesaw import SeesawLoss
 from .sigmoid_ce import SigmoidCrossEntropy
 from .softmax_ce import SoftmaxCrossEntropy
@@ -53,10 +54,11 @@ LOSSES: dict[str, type[ClassificationLoss]] = {
     "ecm": EffectiveClassMarginLoss,
     "equilibrium": EquilibriumLoss,
     "fcbl": ForegroundClassificationBalanceLoss,
+    "pcb": PairwiseClassBalanceLoss,
 }
 
-# Arguments that describe the training set rather than the loss.
-STATISTICS = ("image_counts", "instance_counts", "num_images")
+# Arguments that describe the training set, or the training, rather than the loss.
+STATISTICS = ("image_counts", "instance_counts", "num_images", "num_steps")
 
 __all__ = [
     "LOSSES",

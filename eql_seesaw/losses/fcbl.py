@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import computation_dtype, float32_or_better
-from .row_blocks import row_blocks
+from .confusion import confusion_statistics
 from .sigmoid import SigmoidLossWithBackground, weighted_sigmoid
 
 # Lowest mean probability in the confusion matrix.
@@ -98,13 +98,7 @@ class ForegroundClassificationBalanceLoss(SigmoidLossWithBackground):
         return F.pad(self.alpha * (log_confusion - log_confusion.T), (0, 1, 0, 1))
 
     def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
-        sums = self.probability_sums.new_zeros(self.num_classes + 1, self.num_classes)
-        for rows in row_blocks(logits):
-            p = float32_or_better(logits[rows, : self.num_classes]).softmax(dim=1)
-            sums.index_add_(0, gt_classes[rows], p.double())
-        samples = self.samples.new_zeros(self.num_classes + 1)
-        samples.scatter_add_(0, gt_classes, torch.ones_like(gt_classes))
-        return {"probability_sums": sums[:-1], "samples": samples[:-1]}
+        return confusion_statistics(logits, gt_classes, self.num_classes)
 
     def sample_counts(self) -> Tensor | None:
         return self.samples

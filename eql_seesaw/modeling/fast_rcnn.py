@@ -113,6 +113,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             image_counts=statistics.image_counts,
             instance_counts=statistics.instance_counts,
             num_images=statistics.num_images,
+            num_steps=cfg.SOLVER.MAX_ITER * cfg.SOLVER.ACCUMULATION_STEPS,
             **loss_arguments(cfg, name),
         )
         return {

@@ -49,6 +49,7 @@ LOSS_COLORS = {
     "ecm": "#BB5566",
     "equilibrium": "#7F7FBF",
     "fcbl": "#6E4B2A",
+    "pcb": "#CCBB44",
     "equalized_focal": "#EE99AA",
 }
 OTHER_COLOR = "#4D4D4D"

@@ -20,12 +20,14 @@ from eql_seesaw.modeling.classification_accuracy import PERIOD, ClassificationAc
 
 K = 5
 STATISTICS = {"image_counts": [1, 5, 50, 500, 5000], "instance_counts": [2, 9, 99, 999, 9999]}
+STATISTICS |= {"num_images": 6000, "num_steps": 9}
 # What is not the default, and may go another way.
 VARIANTS = [
     *((name, {}) for name in LOSSES),
     ("softmax_ce", {"objectness": True}),
     ("softmax_eql_v2", {"objectness": True}),
     ("equilibrium", {"objectness": True}),
+    ("pcb", {"objectness": True}),
     ("seesaw", {"objectness": False}),
     ("seesaw", {"counts": "fixed"}),
     ("eql", {"excluding_function": False}),
@@ -36,7 +38,7 @@ VARIANTS = [
 
 
 def build(name, arguments):
-    return build_loss(name, K, **STATISTICS, num_images=6000, **arguments).to("meta")
+    return build_loss(name, K, **STATISTICS, **arguments).to("meta")
 
 
 def samples(loss, num_samples=8, dtype=torch.float32):

@@ -287,6 +287,29 @@ def fcbl(logits, gt_classes, sums, samples, alpha, threshold):
     return total / len(logits), sums_after, samples_after
 
 
+def pcb(logits, gt_classes, confusion, samples, alpha, momentum):
+    """The loss, and the statistics (K lists of K, and a list of K) after this step."""
+    num_classes = len(samples)
+    total = 0.0
+    for row, y in zip(logits, gt_classes):
+        log_p = [math.log(p) for p in softmax(row)]
+        if y == num_classes:
+            total -= log_p[y]
+            continue
+        taken_for_y = sum(confusion[k][y] for k in range(num_classes))
+        balanced = sum(confusion[k][y] / taken_for_y * log_p[k] for k in range(num_classes))
+        total -= (1 - alpha) * log_p[y] + alpha * balanced
+    after, samples_after = [], []
+    for c in range(num_classes):
+        rows = [softmax(row[:num_classes]) for row, y in zip(logits, gt_classes) if y == c]
+        samples_after.append(samples[c] + len(rows))
+        means = [sum(column) / len(rows) for column in zip(*rows)]
+        kept = momentum if samples[c] else 0.0
+        mixed = [kept * m + (1 - kept) * p for m, p in zip(confusion[c], means)]
+        after.append(mixed if rows else confusion[c])
+    return total / len(logits), after, samples_after
+
+
 def ecm(logits, gt_classes, counts):
     """As the released code: a quotient of exponentials. ``counts`` has background's as its last."""
     n_all = sum(counts)

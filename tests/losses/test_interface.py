@@ -24,6 +24,7 @@ STATISTICS = {
     "image_counts": IMAGE_COUNTS,
     "instance_counts": [2 * count for count in IMAGE_COUNTS],
     "num_images": 10_000,
+    "num_steps": 0,
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
 # Losses of which nothing is detached, so that numerical differentiation sees the same derivatives.
@@ -31,7 +32,7 @@ DIFFERENTIABLE = [
     *((name, {}) for name in LOSSES if name != "seesaw"),
     *(("seesaw", {"q": 0.0, "objectness": objectness}) for objectness in (True, False)),
     *((name, {"objectness": True}) for name in ("softmax_ce", "softmax_eql", "softmax_eql_v2")),
-    ("equilibrium", {"objectness": True}),
+    *((name, {"objectness": True}) for name in ("equilibrium", "pcb")),
     *((name, {"objectness": True}) for name in ("balanced_softmax", "logit_adjustment", "ldam")),
     ("eql", {"keep_annotated": True}),
     ("eql", {"excluding_function": False}),
@@ -87,6 +88,7 @@ def test_promised_numbers_of_logits():
     assert build_loss("eql_v2", 1203).num_logits == 1204
     assert build_loss("equilibrium", 1203).num_logits == 1204
     assert build_loss("fcbl", 1203).num_logits == 1204
+    assert build_loss("pcb", 1203, num_steps=9).num_logits == 1204
     assert build_loss("softmax_eql_v2", 1203).num_logits == 1204
     assert build_loss("equalized_focal", 1203).num_logits == 1203
     assert build_loss("federated", 1203, image_counts=counts).num_logits == 1203
@@ -236,6 +238,8 @@ def test_first_and_second_derivatives(name, arguments, foreground):
         loss.negative_gradients.fill_(10.0)
     if name == "equilibrium":
         loss.mean_scores.copy_(torch.arange(1, K + 1) / 10)
+    if name == "pcb":
+        loss.confusion.copy_(torch.arange(1, K * K + 1).view(K, K))
     if name == "fcbl":  # margins from 0 to 4
         loss.probability_sums.copy_(torch.arange(K * K).view(K, K) / 40)
         loss.samples.fill_(1)
@@ -380,6 +384,8 @@ def test_wrong_inputs(name):
         ("fcbl", {"alpha": -1}, "alpha"),
         ("fcbl", {"score_threshold": 2}, "score_threshold"),
         ("fcbl", {"score_threshold": 0}, "score_threshold"),
+        *(("pcb", {name: 1.1}, f"{name} must be in") for name in ("alpha", "momentum", "start")),
+        ("pcb", {"num_steps": None}, "num_steps"),
         ("ecm", {"background_ratio": 0}, "background_ratio"),
         ("focal", {"alpha": 1.5}, "alpha"),
         ("focal", {"alpha": -1}, "alpha"),

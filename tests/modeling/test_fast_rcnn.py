@@ -283,6 +283,14 @@ def test_keys_and_statistics_reach_the_loss(tmp_path):
     assert seesaw.cumulative_counts.tolist() == STATISTICS["instance_counts"]
 
 
+def test_length_of_the_training(tmp_path):
+    """Which is of forward passes."""
+    name = ("MODEL.ROI_BOX_HEAD.CLS_LOSS", "pcb", "MODEL.ROI_BOX_HEAD.PCB.START", 0.5)
+    schedule = ("SOLVER.MAX_ITER", 30, "SOLVER.ACCUMULATION_STEPS", 2)
+    cfg = tiny_config(tmp_path, "LongTailROIHeads", *name, *schedule)
+    assert LongTailFastRCNNOutputLayers(cfg, SHAPE).loss.start_step == 30
+
+
 def test_statistics_of_another_dataset(tmp_path):
     cfg = tiny_config(tmp_path, "LongTailROIHeads", "MODEL.ROI_HEADS.NUM_CLASSES", K + 1)
     with pytest.raises(
@@ -355,6 +363,7 @@ def test_what_a_loss_adds_to_checkpoints(name):
         "softmax_eql_v2": {"loss.positive_gradients"},
         "equilibrium": {"loss.mean_scores"},
         "fcbl": {"loss.probability_sums", "loss.samples"},
+        "pcb": {"loss.confusion", "loss.samples", "loss.steps"},
         "equalized_focal": {"loss.positive_gradients", "loss.negative_gradients"},
     }.get(name, set())
     predictor, resumed = build(name), build(name)

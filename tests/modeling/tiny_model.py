@@ -16,6 +16,7 @@ STATISTICS = {
     "image_counts": IMAGE_COUNTS,
     "instance_counts": [2 * count for count in IMAGE_COUNTS],
     "num_images": 500,
+    "num_steps": 0,
 }
 IMAGE_SIZE = 64
 
