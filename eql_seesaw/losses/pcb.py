@@ -8,6 +8,9 @@ from .base import float32_or_better
 from .confusion import confusion_statistics
 from .softmax import SoftmaxLoss
 
+# A class that nothing is taken for has no shares to divide.
+FLOOR = 1e-12
+
 
 class PairwiseClassBalanceLoss(SoftmaxLoss):
     r"""
@@ -77,26 +80,28 @@ class PairwiseClassBalanceLoss(SoftmaxLoss):
 
     def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         logits = float32_or_better(logits)
-        labels = gt_classes[:, None]
-        has_started = self.steps >= self.start_step
-        alpha = self.alpha * (has_started & (labels < self.num_classes)).to(logits.dtype)
-        # As many columns as logits: background is no soft label.
-        q = self.confusion[:, gt_classes.clamp(max=self.num_classes - 1)].T.to(logits.dtype)
-        q = F.pad(F.normalize(q, p=1), (0, self.num_columns - self.num_classes))
-        targets = (alpha * q).scatter_add(1, labels, 1 - alpha)
-        return F.cross_entropy(logits, targets, reduction="none")
+        labels = self.labels(logits.dtype)[gt_classes]
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def labels(self, dtype: torch.dtype) -> Tensor:
+        """(C, C), those of a class's samples in a row: alpha q, and the rest for itself."""
+        alpha = self.alpha * (self.steps >= self.start_step).to(dtype)
+        q = (self.confusion / self.confusion.sum(dim=0).clamp(min=FLOOR)).T.to(dtype)
+        num_others = self.num_columns - self.num_classes
+        labels = F.pad(alpha * q, (0, num_others, 0, num_others))
+        labels.diagonal().add_(1 - labels.sum(dim=1))
+        return labels
 
     def logit_statistics(self, logits: Tensor, gt_classes: Tensor) -> dict[str, Tensor]:
         return confusion_statistics(logits, gt_classes, self.num_classes)
 
     def update_statistics(self, sums: dict[str, Tensor]) -> None:
-        samples = sums["samples"][:, None]
-        # The first mean of a class is its row.
-        kept = self.momentum * (self.samples[:, None] > 0).double()
-        means = sums["probability_sums"] / samples.clamp(min=1)
-        mixed = kept * self.confusion + (1 - kept) * means
-        self.confusion = torch.where(samples > 0, mixed, self.confusion)
-        self.samples = self.samples + sums["samples"]
+        samples = sums["samples"]
+        # The first mean of a class is its row, later ones change it.
+        weights = (1 - self.momentum * (self.samples > 0).double()) * (samples > 0)
+        means = sums["probability_sums"] / samples.clamp(min=1)[:, None]
+        self.confusion = self.confusion.lerp(means, weights[:, None])
+        self.samples = self.samples + samples
         self.steps = self.steps + samples.any()
 
     def sample_counts(self) -> Tensor | None:

@@ -89,3 +89,12 @@ def test_statistics_are_saved():
     values = [each(*batch(5))["loss_cls"] for each in (loss, other)]
     torch.testing.assert_close(*values, rtol=0, atol=0)
     assert not torch.allclose(values[0], F.cross_entropy(*batch(5)))
+
+
+def test_a_class_that_nothing_is_taken_for_keeps_its_labels():
+    loss = PairwiseClassBalanceLoss(K, start=0.0, num_steps=9)
+    logits, _ = batch(1)
+    loss.confusion[:, 0] = 0
+    gt_classes = torch.zeros(12, dtype=torch.int64)
+    value = loss.eval()(logits, gt_classes)["loss_cls"]
+    torch.testing.assert_close(value, F.cross_entropy(logits, gt_classes))
