@@ -287,8 +287,8 @@ def fcbl(logits, gt_classes, sums, samples, alpha, threshold):
     return total / len(logits), sums_after, samples_after
 
 
-def pcb(logits, gt_classes, confusion, samples, alpha, momentum):
-    """The loss, and the statistics (K lists of K, and a list of K) after this step."""
+def pcb(logits, gt_classes, confusion, samples, steps, alpha, momentum):
+    """The loss, and the statistics (K lists of K, a list of K, a number) after this step."""
     num_classes = len(samples)
     total = 0.0
     for row, y in zip(logits, gt_classes):
@@ -307,7 +307,8 @@ def pcb(logits, gt_classes, confusion, samples, alpha, momentum):
         kept = momentum if samples[c] else 0.0
         mixed = [kept * m + (1 - kept) * p for m, p in zip(confusion[c], means)]
         after.append(mixed if rows else confusion[c])
-    return total / len(logits), after, samples_after
+    steps += samples_after != samples
+    return total / len(logits), after, samples_after, steps
 
 
 def ecm(logits, gt_classes, counts):

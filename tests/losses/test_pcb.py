@@ -4,17 +4,13 @@ from torch.nn import functional as F
 
 from eql_seesaw.losses import PairwiseClassBalanceLoss
 from tests.losses import reference
-from tests.losses.batches import random_batch
+from tests.losses.batches import assert_equal_over_steps, random_batch
 
 K = 4
 
 
 def batch(seed, num_logits=K + 1):
     return random_batch(K, num_logits, seed, num_samples=12)
-
-
-def identity():
-    return torch.eye(K).tolist()
 
 
 @pytest.mark.parametrize("alpha, momentum", [(0.4, 0.99), (0.9, 0.3)])
@@ -24,21 +20,7 @@ def test_equals_the_equations_over_steps(alpha, momentum, background):
     loss = PairwiseClassBalanceLoss(
         K, alpha=alpha, momentum=momentum, start=0.0, num_steps=9, background=background
     )
-    confusion, samples = identity(), [0] * K
-    for step in range(4):
-        logits, gt_classes = batch(step, loss.num_logits)
-        gt_classes.clamp_(max=loss.num_logits - 1)
-        if step < 2:  # class 2 comes later
-            gt_classes[gt_classes == 2] = 1
-        value = loss(logits, gt_classes)["loss_cls"]
-        expected, confusion, samples = reference.pcb(
-            logits.tolist(), gt_classes.tolist(), confusion, samples, alpha, momentum
-        )
-        assert value.item() == pytest.approx(expected, rel=1e-10)
-        assert loss.samples.tolist() == loss.sample_counts().tolist() == samples
-        for found, row in zip(loss.confusion.tolist(), confusion, strict=True):
-            assert found == pytest.approx(row, rel=1e-10)
-        assert loss.confusion.sum(dim=1).tolist() == pytest.approx([1.0] * K)
+    assert_equal_over_steps(loss, reference.pcb, alpha, momentum)
 
 
 def test_by_hand():
