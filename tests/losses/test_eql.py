@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from eql_seesaw.losses import EqualizationLoss, SigmoidCrossEntropy
 from tests.losses import reference
-from tests.losses.batches import random_batch
+from tests.losses.batches import assert_equal, random_batch
 
 IMAGE_COUNTS = [1, 10, 11, 100, 101, 5000]
 K = len(IMAGE_COUNTS)
@@ -20,7 +20,6 @@ def build(**arguments):
 @pytest.mark.parametrize("excluding_function", [True, False])
 @pytest.mark.parametrize("threshold_function", ["threshold", "exponential", "gompertz"])
 def test_equals_the_equations(excluding_function, threshold_function):
-    logits, gt_classes = random_batch(K, K)
     loss = build(excluding_function=excluding_function, threshold_function=threshold_function)
     rarity = []
     for count in IMAGE_COUNTS:
@@ -31,9 +30,8 @@ def test_equals_the_equations(excluding_function, threshold_function):
             rarity.append(max(0.0, 1 - (400 * f) ** 2))
         else:
             rarity.append(1 - math.exp(-80 * math.exp(-3000 * f)))
-    expected = reference.eql(logits.tolist(), gt_classes.tolist(), rarity, excluding_function)
     # The weights themselves are float32.
-    assert loss(logits, gt_classes)["loss_cls"].item() == pytest.approx(expected, rel=1e-7)
+    assert_equal(loss, reference.eql, rarity, excluding_function, rel=1e-7)
 
 
 def test_by_hand():

@@ -5,17 +5,15 @@ import torch
 
 from eql_seesaw.losses import FocalLoss
 from tests.losses import reference
-from tests.losses.batches import random_batch
+from tests.losses.batches import assert_equal
 
 K = 4
 
 
 @pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (0.5, 0.0), (1.0, 5.0), (0.0, 0.5)])
 def test_equals_the_equation(alpha, gamma):
-    logits, gt_classes = random_batch(K, K)
-    value = FocalLoss(K, alpha=alpha, gamma=gamma)(logits, gt_classes)["loss_cls"].item()
-    expected = reference.focal(logits.tolist(), gt_classes.tolist(), alpha, gamma)
-    assert value == pytest.approx(expected, rel=1e-10)
+    loss = FocalLoss(K, alpha=alpha, gamma=gamma)
+    assert_equal(loss, reference.focal, alpha, gamma, rel=1e-10)
 
 
 def test_by_hand():
