@@ -5,20 +5,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
-from detectron2.structures import BoxMode
 from PIL import Image
 
-from eql_seesaw.config import add_long_tail_config
 from eql_seesaw.data.dataset_mapper import AnnotatedClassesMapper
+
+from . import small_images
+from .small_images import make_cfg
 
 
 @pytest.fixture
 def cfg():
-    cfg = get_cfg()
-    add_long_tail_config(cfg)
+    cfg = make_cfg()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 6
-    cfg.MODEL.MASK_ON = True
     cfg.INPUT.MIN_SIZE_TRAIN = (40,)
     return cfg
 
@@ -37,13 +35,8 @@ def dataset_dict(tmp_path):
 
 
 def annotation(category_id, x, **fields):
-    return {
-        "bbox": [x, 2, 8, 10],
-        "bbox_mode": BoxMode.XYWH_ABS,
-        "category_id": category_id,
-        "segmentation": [[x, 2, x + 8, 2, x + 8, 12]],
-        **fields,
-    }
+    place = {"bbox": [x, 2, 8, 10], "segmentation": [[x, 2, x + 8, 2, x + 8, 12]]}
+    return small_images.annotation(category_id, **place, **fields)
 
 
 def rows(mapper, dataset_dict):

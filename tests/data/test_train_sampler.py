@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from detectron2.config import get_cfg
 
-from eql_seesaw.config import add_long_tail_config
 from eql_seesaw.data.train_sampler import (
     ClassAwareTrainingSampler,
     build_train_sampler,
     sampler_settings,
 )
+
+from .small_images import make_cfg
 
 
 def dataset():
@@ -22,12 +22,8 @@ def dataset():
 
 
 def config(name, **settings):
-    cfg = get_cfg()
-    add_long_tail_config(cfg)
-    cfg.DATALOADER.SAMPLER_TRAIN = name
+    cfg = make_cfg(SAMPLER_TRAIN=name, **settings)
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH = 30, 4
-    for key, value in settings.items():
-        cfg.DATALOADER[key] = value
     return cfg
 
 

@@ -187,7 +187,8 @@ def test_image_that_comes_twice_is_left_out(coco_val, tmp_path):
 
 
 def test_reset_and_evaluate_forget(coco_val, caplog):
-    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS)
+    """Also whether there were masks, and so boundaries of them."""
+    evaluator = LongTailLVISEvaluator(coco_val, class_statistics=STATISTICS, boundary_ap=True)
     first = evaluate(evaluator)
     assert evaluate(evaluator, masks=False) == {"bbox": first["bbox"]}
     evaluator.evaluate()
