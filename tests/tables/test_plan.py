@@ -174,7 +174,7 @@ def test_every_row_of_the_papers_can_be_planned_in_miniature(monkeypatch, capsys
     monkeypatch.chdir(ROOT)
     for name in table_names():
         table = load_table(name)
-        if table.is_classification:
+        if table.is_classification or "mini" not in table.scales:
             continue
         assert main(["plan", name, "--scale", "mini", "--output", str(tmp_path)]) == 0
         text = capsys.readouterr().out
