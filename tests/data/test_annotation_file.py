@@ -67,6 +67,12 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.fault(
+    "Annotation file: a box with NaN, a mask of another size than its image, a polygon of two "
+    "points, an image without height, a file name that leads out of the image folder "
+    "(`../../etc/passwd`)",
+    "one line with file, entry and value, the same in training, evaluation and check",
+)
 @pytest.mark.parametrize(
     ("section", "change", "expected"),
     [
@@ -74,13 +80,14 @@ ELSEWHERE = {
         ("images", {"id": 2**63}, f"image {2**63}: id is {2**63}: Expected `int` <="),
         ("images", {"height": "20"}, 'image 1: height is "20": Expected `int`'),
         ("images", {"width": 0}, "image 1: width is 0: Expected `int` >= 1"),
+        ("images", {"height": None}, "image 1: height is null: Expected `int`"),
         ("images", {"neg_category_ids": 3}, "image 1: neg_category_ids is 3: Expected `array`"),
         ("images", {"file_name": "../1.png"}, "image 1: '../1.png' leads out of the image folder"),
         ("images", {"file_name": "a\\..\\1.png"}, "leads out of the image folder"),
         ("images", {"file_name": 5}, 'image 1: no "file_name" and no "coco_url"'),
         ("annotations", {"image_id": "1"}, 'annotation 11: image_id is "1": Expected `int`'),
         ("annotations", {"bbox": [1, 2, 3]}, "11: bbox is [1, 2, 3]: Expected `array` of length 4"),
-        ("annotations", {"bbox": [1, 2, math.inf, 4]}, "bbox is [1, 2, Infinity, 4]: Expected"),
+        ("annotations", {"bbox": [1, 2, NAN, 4]}, "annotation 11: bbox is [1, 2, NaN, 4]: Expec"),
         ("annotations", {"bbox": None, "segmentation": None}, "annotation 11: bbox is missing"),
         ("annotations", {"area": "big"}, 'annotation 11: area is "big": Expected `int | float'),
         ("annotations", {"segmentation": None}, "11: segmentation is missing, but MODEL.MASK_ON"),
@@ -127,6 +134,11 @@ def test_refused(project, caplog, section, change, expected):
     assert evaluation == training
 
 
+@pytest.mark.fault(
+    "Annotation file: annotations with the same id or of images and classes that are not listed, "
+    "`neg_category_ids` that are no classes, `iscrowd` that is null, a class without a name",
+    "a warning for each kind with entry and value; it is left out, and training goes on",
+)
 @pytest.mark.parametrize(
     ("section", "change", "expected"),
     [
@@ -177,6 +189,9 @@ def test_large_ids(project, caplog):
     assert three_ways(project, caplog) == [[], [], []]
 
 
+@pytest.mark.fault(
+    "Annotation file: no annotations at all, no images, no categories", "one line that says so"
+)
 @pytest.mark.parametrize("section", ["images", "annotations", "categories"])
 def test_missing_section(project, caplog, section):
     project.train[section] = {}
@@ -239,10 +254,17 @@ def test_junk_is_one_line_or_the_same_for_all(project, caplog):
     assert 20 < errors < 90
 
 
+@pytest.mark.fault(
+    "Annotation file: the HTML page of a failed download, an archive, cut off in the middle, "
+    "empty, or a hundred thousand nested brackets",
+    "one line that says so",
+)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (b'{"images": [', "not JSON, or not complete"),
+        (b"", "not JSON, or not complete"),
+        (b"[" * 100_000, "not JSON, or not complete"),
         (b'{"images": [{"note": "\xe9"}]}', "its text is not UTF-8"),
         (gzip.compress(b"{}", mtime=0), "compressed with gzip"),
         (b"<!DOCTYPE html>", "an HTML or XML page"),
