@@ -1,7 +1,6 @@
 """The long tail, and what is read from files."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,6 @@ from eql_seesaw.classification.datasets import (
 )
 
 from .folders import write_cifar100, write_features, write_imagenet_lt, write_lists
-
-CIFAR100_LT = Path(__file__).parents[3] / "shared" / "data" / "cifar100_lt200"
 
 
 def generator(seed=0):
@@ -108,13 +105,6 @@ def test_cifar100_lt_by_lists(tmp_path):
     # Augmented in training alone, anew each time.
     assert not torch.equal(data.train[0][0], data.train[0][0])
     assert torch.equal(data.test[0][0], data.test[0][0])
-
-
-@pytest.mark.skipif(not CIFAR100_LT.exists(), reason="no CIFAR-100-LT here")
-def test_real_cifar100_lt():
-    data = load_cifar100_lt(str(CIFAR100_LT), None, generator())
-    assert data.image_counts == long_tailed_counts(100, 500, 200)
-    assert len(data.test) == 10000
 
 
 def test_imagenet_lt(tmp_path):
