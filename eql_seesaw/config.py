@@ -28,6 +28,8 @@ TRAIN_SAMPLERS = (
     "RandomSubsetTrainingSampler",
 )
 LVIS_ENGINES = ("hotcoco", "lvis")
+# Each has the name of the package that it needs.
+EVENT_WRITERS = ("tensorboard", "wandb", "mlflow")
 # Of mixed precision.
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 # Average precision of an IoU type: of all, at IoU 0.5 and 0.75, by object size, by class frequency.
@@ -315,6 +317,14 @@ def add_long_tail_config(cfg: CN) -> None:
     cfg.SOLVER.MAX_CHECKPOINTS = 0
     # Let --resume go on although loss, classes or training set are not those of the checkpoint.
     cfg.SOLVER.RESUME_CHANGED = False
+
+    # Average the weights over the steps; the average is what is evaluated and kept as the model.
+    cfg.MODEL_EMA = CN({"ENABLED": False})
+    # Share of the average that a step leaves as it was.
+    cfg.MODEL_EMA.DECAY = 0.999
+
+    # Where metrics go, beside metrics.json: tensorboard, wandb (Weights & Biases), mlflow.
+    cfg.EVENT_WRITERS = ("tensorboard",)
 
     # Calibration of a trained classifier: none, norcal, logit_adjustment, fracal, tau_norm.
     cfg.TEST.CALIBRATION = CN({"METHOD": "none"})
@@ -662,6 +672,10 @@ def _validate_solver(cfg: CN) -> None:
             "SOLVER.STEPS",
             f"; they must ascend and be less than SOLVER.MAX_ITER, {solver.MAX_ITER}",
         )
+    if not 0 <= cfg.MODEL_EMA.DECAY < 1:
+        raise _wrong(cfg, "MODEL_EMA.DECAY", "; it must be from 0 to less than 1")
+    if not set(cfg.EVENT_WRITERS) <= set(EVENT_WRITERS):
+        raise _wrong(cfg, "EVENT_WRITERS", f"; it is a list of some of {', '.join(EVENT_WRITERS)}")
     if mixed_precision(cfg) == torch.float16 and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise ValueError(
             f"SOLVER.AMP.ENABLED in float16 needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; "
@@ -754,7 +768,7 @@ def validate_test_config(cfg: CN) -> None:
 @contextlib.contextmanager
 def _one_line_errors(where: str, cfg: CN) -> Iterator[None]:
     """Turn what yaml, yacs and fvcore raise over a config into one line."""
-    keys = list(_keys(cfg))
+    keys = [key for key, _ in config_items(cfg)]
     try:
         yield
     except FileNotFoundError as error:
@@ -781,8 +795,9 @@ def _one_line_errors(where: str, cfg: CN) -> Iterator[None]:
         raise ValueError(line) from None
 
 
-def _keys(node: CN, prefix: str = "") -> Iterator[str]:
+def config_items(node: CN, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys as users type them, sections too, with their values."""
     for key, value in node.items():
-        yield prefix + key
+        yield prefix + key, value
         if isinstance(value, CN):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from config_items(value, f"{prefix}{key}.")

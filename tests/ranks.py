@@ -165,15 +165,18 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def train_net_on_ranks(folder: Path, *arguments: Any, num_ranks: int = 2) -> None:
-    """Run train_net.py on ranks with the variables that torchrun sets; ``folder`` for its logs."""
+def train_net_on_ranks(folder: Path, *arguments: Any, num_ranks: int = 2, **variables: Any) -> None:
+    """
+    Run train_net.py on ranks with the variables that torchrun sets, and others; ``folder`` for its
+    logs.
+    """
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     sizes = {"WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
     ranks = [
         Script(
             *("train_net.py", *arguments),
             log=folder / f"rank{rank}.txt",
-            **{"RANK": rank, "LOCAL_RANK": rank, **sizes, **meeting},
+            **{"RANK": rank, "LOCAL_RANK": rank, **sizes, **meeting, **variables},
         )
         for rank in range(num_ranks)
     ]

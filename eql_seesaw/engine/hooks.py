@@ -13,6 +13,7 @@ from detectron2.checkpoint import Checkpointer
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..atomic_write import atomic_file
 from ..data.class_statistics import ClassStatistics, write_class_statistics
@@ -38,6 +39,43 @@ class BestCheckpointer(hooks.BestCheckpointer):
     def load_state_dict(self, state_dict: dict) -> None:
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
+
+
+class ModelEMA(HookBase):
+    """
+    Keeps the exponential moving average of the trained weights (MODEL_EMA), which is what is
+    evaluated and what a checkpoint has as its model; the trained ones are in the hook's state, for
+    a resumed run. Buffers, as losses have them for their statistics, are copied, not averaged.
+
+    Args:
+        model: the trained one, the same in all processes.
+        decay: MODEL_EMA.DECAY.
+
+    Attributes:
+        averaged (nn.Module): the model with the average, which takes the place of the trained one
+            where weights are loaded.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = model
+        self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.averaged = self._average.module
+        self._loaded: dict[str, torch.Tensor] = {}
+
+    def state_dict(self) -> dict:
+        trained = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        return {"trained": trained, "num_steps": int(self._average.n_averaged)}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._loaded = state_dict["trained"]
+        self._average.n_averaged.fill_(state_dict["num_steps"])
+
+    def before_train(self) -> None:
+        self.model.load_state_dict({**self.averaged.state_dict(), **self._loaded})
+        self._loaded = {}
+
+    def after_step(self) -> None:
+        self._average.update_parameters(self.model)
 
 
 class Checkpoints(hooks.PeriodicCheckpointer):

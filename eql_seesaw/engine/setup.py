@@ -1,6 +1,7 @@
 """Everything that a process reads before it trains or evaluates, once, as a value to hand on."""
 
 import argparse
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
@@ -75,6 +76,11 @@ def set_up(args: argparse.Namespace) -> Setup:
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} has checkpoints of an earlier run; give --resume to go "
             "on with that run, or another OUTPUT_DIR"
         )
+    for name in () if args.eval_only else cfg.EVENT_WRITERS:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"EVENT_WRITERS names {name}, which is not installed: pip install {name}"
+            )
     buffer = MemoryHandler(capacity=10**9, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
     loggers = [logging.getLogger(name) for name in ("eql_seesaw", "detectron2")]
     for each in loggers:

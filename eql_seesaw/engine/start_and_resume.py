@@ -107,8 +107,10 @@ def resume_run(checkpointer: LongTailCheckpointer, may_have_changed: bool = Fals
         if difference:
             anew = "the classifier, the loss's statistics and the optimizer start anew, the rest "
             _remove(weights, lambda key: _is_classifier(key) or _is_gradient_statistic(key))
-            # It may be of other parameters.
-            checkpoint.get("trainer", {}).get("_trainer", {}).pop("optimizer", None)
+            # They may be of other parameters.
+            trainer = checkpoint.get("trainer", {})
+            trainer.get("_trainer", {}).pop("optimizer", None)
+            trainer.get("hooks", {}).pop("ModelEMA", None)
         checkpointer.logger.warning(f"{changes}; as SOLVER.RESUME_CHANGED allows, {anew}goes on")
 
     checkpointer.load(path, fit=fit)

@@ -29,6 +29,7 @@ from .hooks import (
     BestCheckpointer,
     Checkpoints,
     GradientStatistics,
+    ModelEMA,
     SampleCountsSummary,
     SkippedImages,
 )
@@ -36,9 +37,13 @@ from .metrics_log import TIMES, MetricsWindow, ResumableJSONWriter
 from .setup import Setup
 from .start_and_resume import load_start, resume_run
 from .stop_signals import StopSignals, TrainingStopped
+from .tracking import MLflowRun, TrackedRun, WandbRun
 from .train_step import AccumulatingTrainer, NonFiniteLossError
 
 logger = logging.getLogger(__name__)
+
+# Of EVENT_WRITERS; made with OUTPUT_DIR.
+WRITERS = {"tensorboard": TensorboardXWriter, "wandb": WandbRun, "mlflow": MLflowRun}
 
 
 class LongTailTrainer(DefaultTrainer):
@@ -70,8 +75,14 @@ class LongTailTrainer(DefaultTrainer):
             mixed_precision=mixed_precision(cfg),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.ema: ModelEMA | None = None
+        # The model that is loaded, saved and evaluated.
+        self.kept_model = model
+        if cfg.MODEL_EMA.ENABLED:
+            self.ema = ModelEMA(getattr(model, "module", model), cfg.MODEL_EMA.DECAY)
+            self.kept_model = self.ema.averaged
         self.checkpointer = build_checkpointer(
-            cfg, model, trainer=weakref.proxy(self), training_set=training_set
+            cfg, self.kept_model, trainer=weakref.proxy(self), training_set=training_set
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -224,6 +235,8 @@ class LongTailTrainer(DefaultTrainer):
         before += [MetricsWindow(self.model), SkippedImages(cfg.OUTPUT_DIR)]
         if cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS:
             before.append(GradientStatistics(cfg.OUTPUT_DIR))
+        if self.ema is not None:
+            before.append(self.ema)  # last, to see the buffers that the others change
         checkpoints, after = [], [hooks.EvalHook(period, self._evaluate)]
         if comm.is_main_process():
             checkpointer = self.checkpointer
@@ -232,6 +245,7 @@ class LongTailTrainer(DefaultTrainer):
                 after.append(BestCheckpointer(period, checkpointer, cfg.TEST.BEST_METRIC))
             statistics, names = self.training_set.statistics, self.training_set.class_names
             after.append(SampleCountsSummary(period, statistics, names, cfg.OUTPUT_DIR))
+            after += [writer for writer in self.writers if isinstance(writer, TrackedRun)]
             # Last, to see what the others put into the storage.
             after.append(hooks.PeriodicWriter(self.writers, PERIOD))
         self._hooks_before_checkpoint, self._hooks_after_checkpoint = before, after
@@ -242,7 +256,7 @@ class LongTailTrainer(DefaultTrainer):
         self.writers = [
             CommonMetricPrinter(self.max_iter),
             self.metrics_writer,
-            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+            *(WRITERS[name](self.cfg.OUTPUT_DIR) for name in self.cfg.EVENT_WRITERS),
         ]
         return self.writers
 
@@ -250,7 +264,7 @@ class LongTailTrainer(DefaultTrainer):
         try:
             with self.signals.at_once():
                 is_trained = self.iter >= self.max_iter
-                self._last_eval_results = evaluate(self.setup, self.model, is_trained)
+                self._last_eval_results = evaluate(self.setup, self.kept_model, is_trained)
         except TrainingStopped:
             logger.info("stopped by a signal in an evaluation; --resume begins with it")
             raise
