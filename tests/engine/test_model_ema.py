@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.crash_test import first_difference
-from tests.engine.conftest import ROOT
+from tests.engine.conftest import ROOT, killed_copy
 from tests.ranks import train_net_on_ranks
 
 CONFIG = "quickstart/seesaw.yaml"
@@ -55,17 +55,11 @@ def test_checkpoints_hold_the_average_and_the_trained_weights(train_net, overrid
 @pytest.mark.slow
 def test_killed_run_is_resumed_exactly(train_net, overrides, tmp_path):
     run = [*overrides, *RUN, *AVERAGED, "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
-    run += ["TEST.EVAL_PERIOD", "2"]
+    run += ["TEST.EVAL_PERIOD", "2", "TEST.BEST_METRIC", ""]
     assert train_net(CONFIG, *run) is None
-    killed = tmp_path / "killed"
-    again = [*run, "OUTPUT_DIR", str(killed)]
-    assert train_net(CONFIG, *again) is None
-    # As after a kill in the evaluation that follows the checkpoint of iteration 1.
-    for name in ("model_final.pth", "model_best.pth", "model_0000003.pth"):
-        (killed / name).unlink(missing_ok=True)
-    (killed / "last_checkpoint").write_text("model_0000001.pth")
-    (killed / "metrics.json").write_text("")
-    assert train_net(CONFIG, "--resume", *again) is None
+    killed = killed_copy(tmp_path / "output")
+    (killed / "metrics.json").write_text("")  # in the evaluation that follows the checkpoint
+    assert train_net(CONFIG, "--resume", *run, "OUTPUT_DIR", str(killed)) is None
     assert not first_difference(load(tmp_path / "output"), load(killed))
     assert results(killed) == results(tmp_path / "output")
 
