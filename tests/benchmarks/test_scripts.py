@@ -18,7 +18,6 @@ from tests.ranks import Script
     "script",
     [
         "losses",
-        "train_step",
         "mask_head",
         "box_predictor",
         "post_processing",
