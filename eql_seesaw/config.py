@@ -336,7 +336,7 @@ def add_long_tail_config(cfg: CN) -> None:
     cfg.TEST.LVIS_MAX_DETECTIONS = 300
     # hotcoco, or lvis for the official package: the same numbers, much slower.
     cfg.TEST.LVIS_ENGINE = "hotcoco"
-    # Also compute Fixed AP: 10,000 detections of each class, no limit per image.
+    # Also compute Fixed AP, 10,000 detections of each class without a limit per image, and AP-pool.
     cfg.TEST.FIXED_AP = False
     # Also compute Boundary AP.
     cfg.TEST.BOUNDARY_AP = False

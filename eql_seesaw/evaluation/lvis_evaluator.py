@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from .official_engine import best_of_each_class, evaluate_officially, official_p
 from .result import RESULTS, Result, category_records, results_table
 from .results_file import CollectedResults
 
+# After so many new ones, detections that cannot count for Fixed AP any more are dropped.
+NEW_DETECTIONS = 1_000_000
+
 
 class LongTailLVISEvaluator(DatasetEvaluator):
     """
@@ -38,6 +42,10 @@ class LongTailLVISEvaluator(DatasetEvaluator):
 
     Every rank matches its own images as they come, and sends rank 0 the outcome and the detections
     at the end. The numbers are the same, to the bit, for any number of ranks.
+
+    For Fixed AP a model may give any number of detections an image. Kept are the 300 best of each
+    image, which AP needs, the 10,000 best of each class that the rank has seen, and up to a million
+    new ones. In the end the first two kinds are left, of all ranks, in memory and in the file.
 
     Attributes:
         ground_truth: annotations as ``load_ground_truth`` returns them.
@@ -70,7 +78,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 None where the file has frequencies.
             max_detections: detections that count per image, over all classes.
             engine: "hotcoco", or "lvis" for the official package; the numbers are the same.
-            fixed_ap: also compute Fixed AP, see :meth:`.LVISEvaluation.fixed_result`.
+            fixed_ap: also compute Fixed AP, see :meth:`.LVISEvaluation.fixed_result`, and AP-pool,
+                see :meth:`.LVISEvaluation.pooled_ap`.
             boundary_ap: also compute Boundary AP, see :mod:`.boundary`, if there are masks.
             distributed: bring the images of all ranks together on rank 0. False: each process
                 evaluates its own.
@@ -107,6 +116,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._evaluation: LVISEvaluation | None = None
         self._results = CollectedResults(("bbox",))
         self._file_names: dict[int, str | None] = {}
+        self._num_new = 0
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """
@@ -146,9 +156,14 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         evaluation = self._evaluation or self._start(detections.iou_types)
         if detections.iou_types != self._results.iou_types:
             raise ValueError(f"Image {image_id!r}: either all images have masks, or none.")
+        if self._fixed_ap:
+            detections = evaluation.contenders(detections)
         evaluation.add(detections)
         self._results.add(detections)
         self._file_names[image_id] = file_name
+        self._num_new += len(detections.scores)
+        if self._num_new >= NEW_DETECTIONS:
+            self._drop_beaten()
 
     def evaluate(self) -> dict:
         """
@@ -159,10 +174,11 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             {"bbox": {"AP": percent, "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf",
             "AR", "ARs", "ARm", "ARl", "ARr", "ARc", "ARf", "ECE", "ECEr", "ECEc", "ECEf"}};
             "segm" likewise if the model gave masks; and as asked for, without ECE, "bbox_fixed",
-            "segm_fixed" and, without AR, "boundary". A metric without ground truth is left out. {}
-            on ranks that do not report.
+            "segm_fixed", without AR, "boundary", and AP, APr, APc, APf of "bbox_pool", "segm_pool".
+            A metric without ground truth is left out. {} on ranks that do not report.
         """
         reports = comm.is_main_process() or not self._distributed
+        self._drop_beaten()
         if self._distributed and comm.get_world_size() > 1:
             comm.synchronize()  # the ordinary one: a rank that stalls over its images is found
             self._gather()
@@ -180,9 +196,21 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         )
         return self._evaluation
 
+    def _drop_beaten(self, rivals=()):
+        """Forget detections that are not kept for Fixed AP."""
+        if self._fixed_ap and self._evaluation is not None:
+            for image_id, is_kept in self._evaluation.drop_beaten(rivals).items():
+                self._results.select(image_id, is_kept)
+        self._num_new = 0
+
     def _gather(self):
         """Bring what all ranks have matched together on rank 0."""
         self._logger.info(f"rank {comm.get_rank()} evaluated {len(self._file_names)} images")
+        if self._fixed_ap:
+            own = None if self._evaluation is None else self._evaluation.ranking()
+            rankings = comm.all_gather(own)
+            del rankings[comm.get_rank()]
+            self._drop_beaten([of_rank for of_rank in rankings if of_rank is not None])
         state = None if self._evaluation is None else self._evaluation.state()
         ranks = comm.gather((self._results, self._file_names, state), dst=0)
         for results, file_names, state in ranks[1:]:
@@ -211,6 +239,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         metrics = {name: dict(of_name.metrics) for name, of_name in results.items()}
         for iou_type in iou_types:
             metrics[iou_type].update(calibration_errors(matches[iou_type], groups))
+        if self._fixed_ap:
+            metrics.update({f"{t}_pool": evaluation.pooled_ap(t) for t in iou_types})
         if self._boundary_ap and "segm" in iou_types:
             boundary = evaluation.result("boundary").metrics
             metrics["boundary"] = {k: v for k, v in boundary.items() if "AR" not in k}
@@ -234,7 +264,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         ground_truth = self.ground_truth
         detections = [
             result
-            for image in ground_truth["images"]
+            for image in sorted(ground_truth["images"], key=itemgetter("id"))
             for result in self._results.detections(image["id"]).to_results()
         ]
         results = {

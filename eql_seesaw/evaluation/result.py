@@ -35,6 +35,8 @@ ROW_NAMES = {
     "segm": "mask",
     "bbox_fixed": "box, Fixed AP",
     "segm_fixed": "mask, Fixed AP",
+    "bbox_pool": "box, AP-pool",
+    "segm_pool": "mask, AP-pool",
     "boundary": "mask, Boundary AP",
 }
 

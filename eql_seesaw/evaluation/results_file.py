@@ -46,6 +46,11 @@ class CollectedResults:
     def add(self, detections: Detections) -> None:
         self.of_images[detections.image_id] = b",\n".join(map(_encode, detections.to_results()))
 
+    def select(self, image_id: int, is_kept: np.ndarray) -> None:
+        """Keep some of an image's detections; bool (N,)."""
+        lines = itertools.compress(self.of_images[image_id].split(b",\n"), is_kept)
+        self.of_images[image_id] = b",\n".join(lines)
+
     def detections(self, image_id: int) -> Detections:
         """Detections of an image; none if it was not added."""
         results = msgspec.json.decode(b"[" + self.of_images.get(image_id, b"") + b"]")

@@ -31,6 +31,7 @@ def test_two_ranks_are_one(train_net, overrides, tmp_path):
     assert train_net(config, *overrides) is None
     trained = ["MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth")]
     trained += ["TEST.FIXED_AP", "True", "TEST.BOUNDARY_AP", "True"]
+    trained += ["TEST.DETECTIONS_PER_IMAGE", "-1"]
     one, two = tmp_path / "1", tmp_path / "2"
     evaluate = ["--eval-only", *overrides, *trained, "OUTPUT_DIR"]
     assert train_net(config, *evaluate, str(one)) is None

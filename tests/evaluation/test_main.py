@@ -38,7 +38,7 @@ def test_engines_and_further_numbers(run, files):
         arguments = ("results.json", "--dataset", "val.json", "--output", engine)
         assert run(*arguments, "TEST.LVIS_ENGINE", engine, *options) is None
     assert metrics(files / "hotcoco") == metrics(files / "lvis")
-    names = ["bbox", "segm", "bbox_fixed", "segm_fixed", "boundary"]
+    names = ["bbox", "segm", "bbox_fixed", "segm_fixed", "bbox_pool", "segm_pool", "boundary"]
     assert list(metrics(files / "hotcoco")) == names
     assert not (files / "hotcoco" / "report").exists()
 

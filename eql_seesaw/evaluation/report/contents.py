@@ -13,6 +13,8 @@ ROW_NAMES = {
     "bbox": "boxes",
     "segm_fixed": "masks, Fixed AP",
     "bbox_fixed": "boxes, Fixed AP",
+    "segm_pool": "masks, AP-pool",
+    "bbox_pool": "boxes, AP-pool",
     "boundary": "boundaries",
 }
 # Heading of columns, then metric and the column's own heading.
