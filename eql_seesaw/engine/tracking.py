@@ -1,5 +1,6 @@
 """Weights & Biases and MLflow beside Detectron2's event writers: one run there for a training."""
 
+import importlib
 from collections import defaultdict
 from typing import Any
 
@@ -17,6 +18,8 @@ class TrackedRun(EventWriter, HookBase):
     is in the checkpoints, so that a resumed training goes on in the same run. Server, project and
     name of the run are those of the service's own environment variables.
 
+    A subclass has the ``name`` of the service's package, which is imported as ``service``.
+
     Args:
         output_dir: OUTPUT_DIR, for what the service keeps on this machine.
     """
@@ -24,6 +27,7 @@ class TrackedRun(EventWriter, HookBase):
     name: str
 
     def __init__(self, output_dir: str):
+        self.service = importlib.import_module(self.name)
         self.output_dir = output_dir
         self.run_id: str | None = None
         self._last_write = -1
@@ -71,22 +75,18 @@ class WandbRun(TrackedRun):
     name = "wandb"
 
     def start(self, settings: dict[str, Any]) -> str:
-        import wandb
-
-        run = wandb.init(dir=self.output_dir, id=self.run_id, resume="allow", config=settings)
+        run = self.service.init(
+            dir=self.output_dir, id=self.run_id, resume="allow", config=settings
+        )
         # Its own steps cannot go back, as a resumed training does.
         run.define_metric("*", step_metric="iteration")
         return run.id
 
     def log(self, scalars: dict[str, float], iteration: int) -> None:
-        import wandb
-
-        wandb.log({**scalars, "iteration": iteration})
+        self.service.log({**scalars, "iteration": iteration})
 
     def close(self) -> None:
-        import wandb
-
-        wandb.finish(exit_code=0 if self.is_finished else 1)
+        self.service.finish(exit_code=0 if self.is_finished else 1)
 
 
 class MLflowRun(TrackedRun):
@@ -95,20 +95,14 @@ class MLflowRun(TrackedRun):
     name = "mlflow"
 
     def start(self, settings: dict[str, Any]) -> str:
-        import mlflow
-
         is_new = self.run_id is None
-        run = mlflow.start_run(run_id=self.run_id)
+        run = self.service.start_run(run_id=self.run_id)
         if is_new:  # parameters of a run cannot change
-            mlflow.log_params(settings)
+            self.service.log_params(settings)
         return run.info.run_id
 
     def log(self, scalars: dict[str, float], iteration: int) -> None:
-        import mlflow
-
-        mlflow.log_metrics(scalars, step=iteration)
+        self.service.log_metrics(scalars, step=iteration)
 
     def close(self) -> None:
-        import mlflow
-
-        mlflow.end_run("FINISHED" if self.is_finished else "FAILED")
+        self.service.end_run("FINISHED" if self.is_finished else "FAILED")
