@@ -58,7 +58,7 @@ WITHOUT_EFFECT = (
 CHOICES: dict[str, Sequence] = {
     "MODEL.ROI_HEADS.NAME": ["LongTailROIHeads", "LongTailCascadeROIHeads", "LongTailRes5ROIHeads"],
     "MODEL.ROI_BOX_HEAD.CLS_LOSS": list(LOSSES),
-    "MODEL.ROI_BOX_HEAD.DECOUPLED": ["none", "retrain", "scale"],
+    "MODEL.ROI_BOX_HEAD.DECOUPLED": ["none", "retrain", "scale", "align"],
     "MODEL.ROI_BOX_CASCADE_HEAD.AVERAGED": ["probabilities", "logits"],
     "DATALOADER.SAMPLER_TRAIN": TRAIN_SAMPLERS,
     "DATALOADER.REPEAT_FREQUENCY": ["image", "instance_aware"],
@@ -126,6 +126,8 @@ def add_long_tail_config(cfg: CN) -> None:
 
     # retrain: MODEL.WEIGHTS's last classifier layer starts anew, and nothing else trains (cRT).
     # scale: that classifier stays, and one learnable scale per logit is all that trains (LWS).
+    # align: it stays, and a scale and a shift per class train, and how far each sample takes them
+    # (DisAlign, with SOFTMAX_CE.REWEIGHTING 0.8).
     box_head.DECOUPLED = "none"
     # Write each class's sums of positive and negative gradients, gradient_statistics.json.
     box_head.GRADIENT_STATISTICS = False
@@ -133,6 +135,8 @@ def add_long_tail_config(cfg: CN) -> None:
     # Each loss reads the node with its own name; a key is the constructor argument in upper case.
     # Separate foreground / background pair of logits (Seesaw paper, table 8).
     box_head.SOFTMAX_CE = CN({"OBJECTNESS": False})
+    # Weights of samples, their class's training instances to minus this power.
+    box_head.SOFTMAX_CE.REWEIGHTING = 0.0
 
     # Probability of a logit: sigmoid, or gumbel for that of GOL.
     box_head.SIGMOID_CE = CN({"LINK": "sigmoid"})
@@ -710,8 +714,8 @@ def _validate_calibration(cfg: CN, loss: ClassificationLoss) -> None:
     reason = ""
     if loss.normed_classifier if is_normed is None else is_normed:
         reason = "NORMED_CLASSIFIER normalises the weight vectors already"
-    elif box_head.DECOUPLED == "scale":
-        reason = "DECOUPLED scale has learnt the scale of each weight vector"
+    elif box_head.DECOUPLED in ("scale", "align"):
+        reason = f"DECOUPLED {box_head.DECOUPLED} has learnt the scale of each weight vector"
     if method == "tau_norm" and reason:
         raise ValueError(
             f"TEST.CALIBRATION.METHOD is tau_norm, but MODEL.ROI_BOX_HEAD.{reason}; choose another "

@@ -91,7 +91,7 @@ def test_path_says_what_it_is(path):
     if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "none":
         assert cfg.MODEL.WEIGHTS == f"detectron2://ImageNetPretrained/MSRA/R-{depth}.pkl"
     else:
-        assert re.search("_(retrain|scale)", name)[1] == cfg.MODEL.ROI_BOX_HEAD.DECOUPLED
+        assert re.search("_(retrain|scale|align)", name)[1] == cfg.MODEL.ROI_BOX_HEAD.DECOUPLED
     sampler = re.search("x_(rfs|cas)_|e_(rfs|cas)_|k_(rfs|cas)_", name)
     expected = {"rfs": "RepeatFactorTrainingSampler", "cas": "ClassAwareTrainingSampler"}
     assert cfg.DATALOADER.SAMPLER_TRAIN == (

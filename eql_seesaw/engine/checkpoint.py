@@ -173,7 +173,7 @@ def build_checkpointer(
         NORMED_CLASSIFIER: is_normed,
         "MODEL.ROI_BOX_HEAD.TEMPERATURE": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE if is_normed else 1.0,
         # A classifier trained anew is like any other.
-        DECOUPLED: "scale" if cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "scale" else "none",
+        DECOUPLED: cfg.MODEL.ROI_BOX_HEAD.DECOUPLED.replace("retrain", "none"),
     }
     link = cfg.MODEL.ROI_BOX_HEAD.get(loss.upper(), {}).get("LINK")
     if link is not None:

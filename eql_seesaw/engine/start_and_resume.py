@@ -25,12 +25,13 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
     Args:
         path: MODEL.WEIGHTS; "" for none.
         decoupled: MODEL.ROI_BOX_HEAD.DECOUPLED: "retrain" leaves out the classifier and the loss's
-            statistics of any file, "scale" takes nothing but a fitting one.
+            statistics of any file, "scale" and "align" take nothing but a fitting one.
 
     Raises:
         CheckpointError: the file cannot be read, or does not fit where it must.
     """
     logger = checkpointer.logger
+    keeps_classifier = decoupled in ("scale", "align")
 
     def fit(checkpoint: dict[str, Any]) -> None:
         for warning in _rename_backbone(checkpointer, checkpoint, path):
@@ -41,10 +42,12 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
             logger.info(f"{path} gives all but the classifier, which starts anew")
             _remove(weights, _is_classifier)
             return
-        # A classifier without a scale gets one.
-        compared = [k for k in checkpointer.classifier if decoupled != "scale" or k != DECOUPLED]
+        compared = list(checkpointer.classifier)
+        found = _own_entry(checkpoint, "classifier", DECOUPLED) or {DECOUPLED: "none"}
+        if keeps_classifier and found[DECOUPLED] == "none":
+            compared.remove(DECOUPLED)  # a classifier without a scale, or an alignment, gets one
         difference = _difference(checkpointer, checkpoint, compared)
-        if difference and decoupled == "scale":
+        if difference and keeps_classifier:
             raise CheckpointError(f"{path} {difference}")
         if difference and any(map(_is_classifier, weights)):
             logger.warning(
@@ -56,8 +59,9 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
     checkpointer.load(path, checkpointables=[], fit=fit)
     if decoupled == "retrain":
         _check_parameters(checkpointer, path, may_lack=_is_classifier)
-    elif decoupled == "scale":
-        _check_parameters(checkpointer, path, may_lack=lambda key: key.endswith(".cls_score.scale"))
+    elif keeps_classifier:
+        new = (".cls_score.scale", ".cls_score.alignment.")
+        _check_parameters(checkpointer, path, may_lack=lambda key: any(x in key for x in new))
     # The FPN around a backbone is made anew in most trainings.
     parameters = [key for key, _ in checkpointer.model.named_parameters()]
     backbone = {key for key in parameters if "backbone." in key and ".fpn_" not in key}

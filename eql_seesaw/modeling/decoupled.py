@@ -13,13 +13,15 @@ logger = logging.getLogger(__name__)
 def freeze_all_but_classifiers(model: nn.Module) -> None:
     """
     Freeze a detector, batch normalisation included, but for the last classifier layer of each box
-    predictor, or, where that has a scale per class, but for its scale (in place).
+    predictor, or, where that has a scale per class or an alignment, but for these (in place).
     """
     model.requires_grad_(False)
     FrozenBatchNorm2d.convert_frozen_batchnorm(model)
     for module in model.modules():
         if isinstance(module, LongTailFastRCNNOutputLayers):
-            getattr(module.cls_score, "scale", module.cls_score).requires_grad_(True)
+            layer = module.cls_score
+            learnt = getattr(layer, "alignment", getattr(layer, "scale", layer))
+            learnt.requires_grad_(True)
     sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     total = sum(p.numel() for p in model.parameters())
     logger.info(

@@ -18,6 +18,7 @@ from ..data.class_statistics import ClassStatistics
 from ..data.training_set import class_statistics
 from ..losses import ClassificationLoss, build_loss
 from ..normed_layers import NormedLinear
+from .aligned_linear import AlignedLinear, AlignedNormedLinear
 from .calibration import Calibration, build_calibration
 from .class_gradients import ClassGradients
 from .class_specific_boxes import ClassSpecificDeltas, EncodedBoxes
@@ -49,6 +50,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         loss: ClassificationLoss | Mapping | None = None,
         normed_classifier: bool | None = None,
         scaled_classifier: bool = False,
+        aligned_classifier: bool = False,
         temperature: float = 20.0,
         class_groups: Sequence[str] | None = None,
         gradient_statistics: bool = False,
@@ -64,6 +66,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             normed_classifier: whether weight and features are L2-normalised; None for the choice
                 of the loss's paper.
             scaled_classifier: whether each logit's weight vector has a learnable scale.
+            aligned_classifier: whether the logits have a learnable alignment instead.
             temperature: of the normalised classifier.
             class_groups: K of "r", "c", "f", for training accuracy by frequency group; optional.
             gradient_statistics: whether to collect :class:`ClassGradients` in training.
@@ -87,9 +90,13 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
         if normed_classifier is None:
             normed_classifier = loss.normed_classifier
         size = self.cls_score.in_features, loss.num_logits
-        if normed_classifier:
+        if normed_classifier and aligned_classifier:
+            self.cls_score = AlignedNormedLinear(*size, temperature, num_classes)
+        elif normed_classifier:
             layer = ScaledNormedLinear if scaled_classifier else NormedLinear
             self.cls_score = layer(*size, temperature)
+        elif aligned_classifier:
+            self.cls_score = AlignedLinear(*size, num_classes)
         else:
             self.cls_score = ScaledLinear(*size) if scaled_classifier else nn.Linear(*size)
         loss.init_classifier(self.cls_score)
@@ -122,6 +129,7 @@ class LongTailFastRCNNOutputLayers(FastRCNNOutputLayers):
             "calibration": build_calibration(cfg, loss, known_statistics),
             "normed_classifier": normed_classifier(cfg),
             "scaled_classifier": cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "scale",
+            "aligned_classifier": cfg.MODEL.ROI_BOX_HEAD.DECOUPLED == "align",
             "temperature": cfg.MODEL.ROI_BOX_HEAD.TEMPERATURE,
             "class_groups": statistics.groups,
             "gradient_statistics": cfg.MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS,

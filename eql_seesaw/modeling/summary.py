@@ -70,6 +70,8 @@ def _box_predictor(predictor: LongTailFastRCNNOutputLayers) -> str:
         parts.append("linear classifier")
     if hasattr(classifier, "scale"):
         parts.append("learnable scale per logit")
+    if hasattr(classifier, "alignment"):
+        parts.append("learnable alignment of the classes")
     parts.append(_per_class("boxes", not predictor.has_class_specific_boxes))
     if predictor.calibration is not None:
         parts.append(f"calibrated at test time by {predictor.calibration.extra_repr()}")

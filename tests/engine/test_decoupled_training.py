@@ -100,6 +100,32 @@ def test_scale(train_net, overrides, pretrained, tmp_path):
     check_error(error, "was trained with .*DECOUPLED scale, but here it is none")
 
 
+def test_align(train_net, overrides, pretrained, tmp_path):
+    """DisAlign: the alignment alone learns; it resumes, and is a classifier of its own."""
+    weights = pretrained("softmax_ce")
+    disalign = [DECOUPLED, "align", "MODEL.ROI_BOX_HEAD.SOFTMAX_CE.REWEIGHTING", "0.8"]
+    run = [*overrides, *disalign]
+    assert train_net("quickstart/softmax_ce.yaml", *run, *weights) is None
+    output = tmp_path / "output"
+    prefix = "roi_heads.box_predictor.cls_score.alignment."
+    aligned = {f"{prefix}{x}" for x in ("scale", "shift", "confidence.weight", "confidence.bias")}
+    assert changed_keys(weights, output) == aligned
+    first = load(output / "model_final.pth")
+    assert first[f"{prefix}scale"].shape == (6,) and (first[f"{prefix}shift"] != 0).all()
+    assert "learnable alignment of the classes" in (output / "log.txt").read_text()
+
+    resumed = [*run, *weights, *NO_EVALUATION, "SOLVER.MAX_ITER", "5"]
+    assert train_net("quickstart/softmax_ce.yaml", "--resume", *resumed) is None
+    second = load(output / "model_final.pth")
+    assert {key for key in second if not second[key].equal(first[key])} == aligned
+    # Neither plain nor scaled: nothing of it is left out in silence.
+    final = [*overrides, "MODEL.WEIGHTS", str(output / "model_final.pth")]
+    error = train_net("quickstart/softmax_ce.yaml", "--eval-only", *final)
+    check_error(error, "was trained with .*DECOUPLED align, but here it is none")
+    error = train_net("quickstart/softmax_ce.yaml", *final, DECOUPLED, "scale")
+    check_error(error, "was trained with .*DECOUPLED align, but here it is scale")
+
+
 def test_scale_goes_on_from_scales(train_net, overrides, pretrained, tmp_path):
     run = [*overrides, *NO_EVALUATION, DECOUPLED, "scale"]
     assert train_net("quickstart/eql.yaml", *run, *pretrained("eql")) is None

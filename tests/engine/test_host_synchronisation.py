@@ -25,6 +25,7 @@ STATISTICS |= {"num_images": 6000, "num_steps": 9}
 VARIANTS = [
     *((name, {}) for name in LOSSES),
     ("softmax_ce", {"objectness": True}),
+    ("softmax_ce", {"reweighting": 0.8}),
     ("softmax_eql_v2", {"objectness": True}),
     ("equilibrium", {"objectness": True}),
     ("pcb", {"objectness": True}),

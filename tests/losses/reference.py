@@ -287,6 +287,14 @@ def fcbl(logits, gt_classes, sums, samples, alpha, threshold):
     return total / len(logits), sums_after, samples_after
 
 
+def reweighted_cross_entropy(logits, gt_classes, counts, rho):
+    """Weighted mean of cross entropies; background has weight 1."""
+    weights = [max(n, 1) ** -rho for n in counts]
+    weights = [w * len(counts) / sum(weights) for w in weights] + [1.0]
+    terms = [-weights[y] * math.log(softmax(row)[y]) for row, y in zip(logits, gt_classes)]
+    return sum(terms) / sum(weights[y] for y in gt_classes)
+
+
 def pcb(logits, gt_classes, confusion, samples, steps, alpha, momentum):
     """The loss, and the statistics (K lists of K, a list of K, a number) after this step."""
     num_classes = len(samples)

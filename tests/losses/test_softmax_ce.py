@@ -27,6 +27,24 @@ def test_equals_the_equation():
     assert_equal(build("softmax_ce"), reference.cross_entropy)
 
 
+@pytest.mark.parametrize("rho", [0.8, 1.2])
+def test_reweighting_equals_the_equation(rho):
+    """A class without instances counts as one with one."""
+    counts = [0, 40, 90, 700, 9000]
+    loss = build("softmax_ce", reweighting=rho, instance_counts=counts)
+    logits, gt_classes = random_batch(K, K + 1)
+    value = loss(logits, gt_classes)["loss_cls"]
+    expected = reference.reweighted_cross_entropy(logits.tolist(), gt_classes.tolist(), counts, rho)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    # As torch has it, whose gradient it is too.
+    same = F.cross_entropy(logits, gt_classes, weight=loss.sample_weights)
+    gradients = [torch.autograd.grad(x, logits)[0] for x in (value, same)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=0)
+    empty = loss(logits[:0], gt_classes[:0])["loss_cls"]
+    assert empty == 0 and torch.autograd.grad(empty, logits)[0].count_nonzero() == 0
+    assert not loss.state_dict()
+
+
 @every_softmax
 def test_objectness_equals_the_equations(name):
     logits, gt_classes = random_batch(K, K + 2)

@@ -132,6 +132,7 @@ REFUSED = [
     (["METHOD", "fracal", "CLS_LOSS", "eql", "EQL.LINK", "gumbel"], "not defined for Equal"),
     (["METHOD", "tau_norm", "STRENGTH", 1, "NORMED_CLASSIFIER", True], "NORMED_CLASSIFIER"),
     (["METHOD", "tau_norm", "STRENGTH", 1, "DECOUPLED", "scale"], "DECOUPLED scale has learnt"),
+    (["METHOD", "tau_norm", "STRENGTH", 1, "DECOUPLED", "align"], "DECOUPLED align has learnt"),
 ]
 
 

@@ -37,15 +37,21 @@ def train_step(cfg, model):
 
 
 @pytest.mark.parametrize("roi_heads", ROI_HEADS)
-@pytest.mark.parametrize("mode, clip", [("retrain", False), ("scale", True)])
+@pytest.mark.parametrize("mode, clip", [("retrain", False), ("scale", True), ("align", False)])
 def test_nothing_else_changes(tmp_path, roi_heads, mode, clip):
     """Weights and batch norm's running statistics; every stage's classifier learns."""
     cfg, model = build(tmp_path, mode, roi_heads, "seesaw", "SOLVER.CLIP_GRADIENTS.ENABLED", clip)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    train_step(cfg, model)
+    for _ in range(2):  # the confidence has no gradient before there is a change to take
+        train_step(cfg, model)
     changed = {key for key, value in model.state_dict().items() if not value.equal(before[key])}
     stages = [f"{i}." for i in range(3)] if "Cascade" in roi_heads else [""]
-    learn = ["scale"] if mode == "scale" else ["weight", "bias"]
+    aligned = ["scale", "shift", "confidence.weight", "confidence.bias"]
+    learn = {
+        "retrain": ["weight", "bias"],
+        "scale": ["scale"],
+        "align": [f"alignment.{name}" for name in aligned],
+    }[mode]
     prefixes = [f"roi_heads.box_predictor.{stage}" for stage in stages]
     counts = {f"{prefix}loss.cumulative_counts" for prefix in prefixes}
     assert changed - counts == {f"{prefix}cls_score.{x}" for prefix in prefixes for x in learn}
@@ -73,7 +79,9 @@ def test_summary_names_the_scale(tmp_path, name, layer):
     assert predictor.cls_score.scale.shape == (predictor.loss.num_logits,)
     assert "learnable scale per logit" in model_summary(model)
     _, model = build(tmp_path, "retrain", "LongTailROIHeads", name)
-    assert "learnable scale" not in model_summary(model)
+    assert "learnable" not in model_summary(model)
+    _, model = build(tmp_path, "align", "LongTailROIHeads", name)
+    assert "learnable alignment of the classes" in model_summary(model)
 
 
 def test_scaled_classifier_starts_as_the_loss_wants_it(tmp_path):

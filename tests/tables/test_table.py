@@ -31,7 +31,7 @@ CLASSIFICATION_ROWS = [
 # Rows printed in each table of the publications.
 PRINTED = {
     **{"eql_1": 12, "eql_2": 9, "eql_3": 3, "eql_4": 2, "eql_5": 7},
-    **{"eql_repo": 6, "eql_v2_repo": 7, "ecm": 4, "gol": 5, "fracal": 2, "balms": 2},
+    **{"eql_repo": 6, "eql_v2_repo": 7, "ecm": 4, "gol": 5, "fracal": 2, "balms": 2, "disalign": 7},
     **{"seesaw_1": 24, "seesaw_2": 6, "seesaw_3": 6, "seesaw_4": 3, "seesaw_5": 6},
     **{"seesaw_6": 6, "seesaw_7": 5, "seesaw_8": 4, "seesaw_9": 9},
     **{"eql_7": 9, "eql_8": 4, "eql_9": 5, "eql_10": 6, "seesaw_10": 10, "seesaw_11": 5},
@@ -74,6 +74,7 @@ def test_every_table_loads():
         ("gol", "gol_r50", [27.7, 21.4, 27.7, 30.4, 27.5]),
         ("fracal", "fracal_r50", [28.5, 23.0, 28.1, 31.5, 28.4]),
         ("balms", "balanced_softmax", [26.4, 15.9, 27.3, 29.6, 25.9]),
+        ("disalign", "cosine_disalign", [27.1, 16.3, 28.8, 29.4, 26.3]),
         ("eql_6", "eql", [57.83, 64.95, 60.18, 61.17, 58.23, 44.6]),
         ("eql_7", "lambda_5_gamma_0_9", [43.74, 71.42]),
         ("eql_8", "softmax_eql", [43.38, 71.94]),
