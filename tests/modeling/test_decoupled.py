@@ -40,7 +40,9 @@ def train_step(cfg, model):
 @pytest.mark.parametrize("mode, clip", [("retrain", False), ("scale", True), ("align", False)])
 def test_nothing_else_changes(tmp_path, roi_heads, mode, clip):
     """Weights and batch norm's running statistics; every stage's classifier learns."""
-    cfg, model = build(tmp_path, mode, roi_heads, "seesaw", "SOLVER.CLIP_GRADIENTS.ENABLED", clip)
+    # Seesaw's background samples say nothing to the logits that are aligned.
+    name = "softmax_ce" if mode == "align" else "seesaw"
+    cfg, model = build(tmp_path, mode, roi_heads, name, "SOLVER.CLIP_GRADIENTS.ENABLED", clip)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for _ in range(2):  # the confidence has no gradient before there is a change to take
         train_step(cfg, model)
