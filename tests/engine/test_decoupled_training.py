@@ -122,7 +122,8 @@ def test_align(train_net, overrides, pretrained, tmp_path):
     final = [*overrides, "MODEL.WEIGHTS", str(output / "model_final.pth")]
     error = train_net("quickstart/softmax_ce.yaml", "--eval-only", *final)
     check_error(error, "was trained with .*DECOUPLED align, but here it is none")
-    error = train_net("quickstart/softmax_ce.yaml", *final, DECOUPLED, "scale")
+    scaled = [DECOUPLED, "scale", "OUTPUT_DIR", str(tmp_path / "scaled")]
+    error = train_net("quickstart/softmax_ce.yaml", *final, *scaled)
     check_error(error, "was trained with .*DECOUPLED align, but here it is scale")
 
 
