@@ -1,7 +1,9 @@
 """Weights & Biases and MLflow beside Detectron2's event writers: one run there for a training."""
 
 import importlib
+import logging
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -10,6 +12,8 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 from ..config import config_items
 from ..modeling.classification_accuracy import PERIOD
+
+logger = logging.getLogger(__name__)
 
 
 class TrackedRun(EventWriter, HookBase):
@@ -53,8 +57,18 @@ class TrackedRun(EventWriter, HookBase):
             if iteration > self._last_write:
                 scalars[iteration][name] = value
         for iteration in sorted(scalars):
-            self.log(scalars[iteration], iteration)
+            self._attempt(self.log, scalars[iteration], iteration)
             self._last_write = iteration
+
+    def close(self) -> None:
+        self._attempt(self.end)
+
+    def _attempt(self, call: Callable[..., None], *arguments: Any) -> None:
+        """A service that is away does not end the training."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            logger.warning(f"EVENT_WRITERS {self.name} lost metrics or the run's end: {error}")
 
     @property
     def is_finished(self) -> bool:
@@ -66,6 +80,9 @@ class TrackedRun(EventWriter, HookBase):
         raise NotImplementedError
 
     def log(self, scalars: dict[str, float], iteration: int) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
         raise NotImplementedError
 
 
@@ -85,7 +102,7 @@ class WandbRun(TrackedRun):
     def log(self, scalars: dict[str, float], iteration: int) -> None:
         self.service.log({**scalars, "iteration": iteration})
 
-    def close(self) -> None:
+    def end(self) -> None:
         self.service.finish(exit_code=0 if self.is_finished else 1)
 
 
@@ -104,5 +121,5 @@ class MLflowRun(TrackedRun):
     def log(self, scalars: dict[str, float], iteration: int) -> None:
         self.service.log_metrics(scalars, step=iteration)
 
-    def close(self) -> None:
+    def end(self) -> None:
         self.service.end_run("FINISHED" if self.is_finished else "FAILED")

@@ -124,6 +124,23 @@ def test_run_that_fails_and_goes_on(mlflow, tmp_path):
 
 
 @pytest.mark.fault(
+    "The server of MLflow is gone in the middle of a training",
+    "a warning with what the service says; the training goes on, and ends as it would",
+)
+def test_server_that_is_gone(mlflow, monkeypatch, tmp_path, caplog):
+    run = MLflowRun(str(tmp_path))
+    run.trainer = SimpleNamespace(cfg={}, iter=2, max_iter=4)
+    run.before_train()
+    with monkeypatch.context() as gone, EventStorage(2) as storage:
+        gone.setenv("MLFLOW_TRACKING_URI", "nowhere://")
+        storage.put_scalar("loss", 1.0, smoothing_hint=False)
+        run.write()
+        run.close()
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == 2 and all("EVENT_WRITERS mlflow" in line for line in lines)
+
+
+@pytest.mark.fault(
     "`EVENT_WRITERS` names Weights & Biases or MLflow, whose package is not installed",
     "one line with the package, before anything is written",
 )
