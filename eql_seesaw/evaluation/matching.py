@@ -64,7 +64,7 @@ def match_image(
         detections: of the image.
         iou_type: "bbox", "segm", or "boundary" (see :func:`.boundary.boundary_ious`).
         classes: index of each category id.
-        max_detections: that count per image, over all its classes; -1 for all.
+        max_detections: that count per image, over all its classes.
         keep_all: also match detections beyond ``max_detections``, and return those that can be
             neither right nor wrong, too. Whoever comes first is not touched by it.
 
@@ -80,15 +80,15 @@ def match_image(
     unused: dict[str, Any] = {"bbox": {"masks": None}, "segm": {"boxes": None}}[region]
     detections = dataclasses.replace(detections, **unused)
     detections = detections.select(np.argsort(-detections.scores, kind="stable"))
-    limit = len(detections.scores) if max_detections < 0 else max_detections
-    counted = detections.indices_that_count(region, -1 if keep_all else limit, image, objects)
+    limit = -1 if keep_all else max_detections
+    counted = detections.indices_that_count(region, limit, image, objects)
     # The official code takes no notice of objects without area.
     objects = [annotation for annotation in objects if annotation["area"] > 0]
     records = np.zeros(len(detections.scores), DETECTION)
     records["image_id"] = image["id"]
     records["class"] = [classes[k] for k in detections.category_ids.tolist()]
     records["score"] = detections.scores
-    is_within_limit = counted < limit
+    is_within_limit = counted < max_detections
     records["counts"][counted] = is_within_limit
 
     chosen = detections.select(counted)

@@ -80,6 +80,8 @@ class PairwiseClassBalanceLoss(SoftmaxLoss):
 
     def sample_losses(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         logits = float32_or_better(logits)
+        # Classes may be masked with -inf; 0 of their labels is 0.
+        logits = logits.clamp(min=torch.finfo(logits.dtype).min)
         labels = self.labels(logits.dtype)[gt_classes]
         return F.cross_entropy(logits, labels, reduction="none")
 

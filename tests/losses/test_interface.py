@@ -213,6 +213,21 @@ def test_huge_logits_stay_finite(name):
 
 
 @every_loss
+def test_masked_class(name):
+    """A logit of -inf in all rows breaks neither the loss nor the statistics that come after it."""
+    loss = build(name)
+    for step in range(3):
+        logits, gt_classes = batch(loss, 12, seed=step)
+        gt_classes[gt_classes == 2] = 1
+        logits = logits.detach()
+        logits[:, 2] = -torch.inf
+        logits.requires_grad_()
+        value = total(loss, logits, gt_classes)
+        value.backward()
+        assert value.isfinite() and logits.grad.isfinite().all()
+
+
+@every_loss
 def test_blocks_of_rows_agree_with_one_block(name, monkeypatch):
     loss = without_chance(build(name)).eval()
     logits, gt_classes = batch(loss, 50)
