@@ -77,7 +77,8 @@ def set_up(args: argparse.Namespace) -> Setup:
             "on with that run, or another OUTPUT_DIR"
         )
     for name in () if args.eval_only else cfg.EVENT_WRITERS:
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of that name, such as W&B's logs
             raise ValueError(
                 f"EVENT_WRITERS names {name}, which is not installed: pip install {name}"
             )
