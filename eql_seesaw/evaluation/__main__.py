@@ -12,9 +12,9 @@ import argparse
 import gc
 import logging
 import os
+from functools import partial
 from typing import Any
 
-from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
@@ -26,9 +26,8 @@ from ..data.register import find_dataset, register_datasets, register_instances
 from ..data.training_set import class_statistics
 from .ground_truth import load_ground_truth, with_images_of
 from .lvis_evaluator import LongTailLVISEvaluator
-from .other_results import OtherIds
+from .other_results import decode_other_results
 from .pictures import show_evaluation
-from .result import Result
 from .results_file import ResultsFile
 
 # Not __name__, which is "__main__" here.
@@ -41,21 +40,23 @@ def main() -> None:
         cfg = merge_config(args.config_file, args.opts)
         validate_test_config(cfg)
         register_datasets(cfg)
-        dataset_name = register_dataset(cfg, args)
+        if args.dataset.endswith(".json"):
+            register_instances(args.dataset, args.dataset, args.images)
+        elif find_dataset(cfg, "--dataset", args.dataset) is None:
+            raise ValueError(f"--dataset {args.dataset}: this dataset has no annotation file")
         if not os.path.isfile(args.results):
             raise FileNotFoundError(f"no such file: {args.results}")
         setup_logger(name="eql_seesaw")
-        metadata, statistics = MetadataCatalog.get(dataset_name), class_statistics(cfg)
+        metadata, statistics = MetadataCatalog.get(args.dataset), class_statistics(cfg)
         groups = None if statistics is None else statistics.groups
         ground_truth = load_ground_truth(metadata.json_file, groups)
-        results = read_results(args, ground_truth, metadata.json_file)
+        results = read_results(args, ground_truth)
+        results.check(ground_truth, metadata.json_file)
         if args.images_of:
             ground_truth = with_images_of(ground_truth, args.images_of)
         output_dir = args.output or default_output(args)
-        if os.path.exists(output_dir) and not os.path.isdir(output_dir):
-            raise ValueError(f"--output {output_dir} is a file; name a folder")
         evaluator = LongTailLVISEvaluator(
-            dataset_name,
+            args.dataset,
             output_dir,
             ground_truth=ground_truth,
             class_statistics=statistics,
@@ -64,8 +65,8 @@ def main() -> None:
             fixed_ap=cfg.TEST.FIXED_AP,
             boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
-        result = evaluate(evaluator, results, metadata.get("image_root"))
-    show_evaluation(cfg, result, output_dir)
+        evaluate(evaluator, results, metadata.get("image_root"))
+    show_evaluation(cfg, evaluator.result, output_dir)
     logger.info(f"All files are in {output_dir}")
 
 
@@ -118,43 +119,24 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def register_dataset(cfg: CfgNode, args: argparse.Namespace) -> str:
-    """The name of the dataset; an annotation file is registered first."""
-    if args.dataset.endswith(".json"):
-        register_instances(args.dataset, args.dataset, args.images)
-    elif find_dataset(cfg, "--dataset", args.dataset) is None:
-        raise ValueError(f"--dataset {args.dataset}: this dataset has no annotation file")
-    return args.dataset
-
-
 def default_output(args: argparse.Namespace) -> str:
     """results_evaluation for results.json; results_minival_evaluation for some of its images."""
     subset = os.path.splitext(os.path.basename(args.images_of))[0]
     return "_".join(filter(None, (args.results.removesuffix(".json"), subset, "evaluation")))
 
 
-def read_results(
-    args: argparse.Namespace, ground_truth: dict[str, Any], annotation_file: str
-) -> ResultsFile:
-    """The detections, all of whose ids are those of the ground truth."""
-    if args.by_name or args.first_category_id is not None:
-        ids = OtherIds(ground_truth, annotation_file, args.by_name, args.first_category_id)
-        results = ResultsFile(args.results, ids.decode)
-    else:
-        results = ResultsFile(args.results)
-    results.check_ids(
-        [image["id"] for image in ground_truth["images"]],
-        [category["id"] for category in ground_truth["categories"]],
-        annotation_file,
-    )
-    for doubt in results.doubts(ground_truth["images"]):
-        logger.warning(f"{results.path}: {doubt}")
-    return results
+def read_results(args: argparse.Namespace, ground_truth: dict[str, Any]) -> ResultsFile:
+    """The detections, with the ids of the ground truth."""
+    if not args.by_name and args.first_category_id is None:
+        return ResultsFile(args.results)
+    ids = {"by_name": args.by_name, "first_category_id": args.first_category_id}
+    decode = partial(decode_other_results, ground_truth=ground_truth, **ids)
+    return ResultsFile(args.results, decode)
 
 
 def evaluate(
     evaluator: LongTailLVISEvaluator, results: ResultsFile, image_root: str | None
-) -> Result:
+) -> None:
     """Feed a file of detections to an evaluator, and evaluate."""
     # Millions of objects that stay: the garbage collector need not look at them again and again.
     gc.collect()
@@ -165,8 +147,6 @@ def evaluate(
         size = image["height"], image["width"]
         evaluator.add(detections.with_compressed_masks(*size), file_name)
     evaluator.evaluate()
-    assert evaluator.result is not None, "evaluated here"
-    return evaluator.result
 
 
 if __name__ == "__main__":

@@ -140,16 +140,6 @@ class Detections:
                 f"Detection in image {self.image_id!r} has a broken mask: {error}"
             ) from None
 
-    def counted(
-        self,
-        iou_type: str,
-        max_detections: int,
-        image: Mapping[str, Any],
-        objects: Sequence[Mapping[str, Any]],
-    ) -> "Detections":
-        """The detections of :meth:`indices_that_count`."""
-        return self.select(self.indices_that_count(iou_type, max_detections, image, objects))
-
     def indices_that_count(
         self,
         iou_type: str,
@@ -173,7 +163,7 @@ class Detections:
             int64 (n,), highest score first; of tied ones in their own order.
 
         Raises:
-            ValueError: a mask among them is no compressed RLE of the image's size, or is broken.
+            ValueError: a mask among them is not of the image's size, or is broken.
         """
         verified = {a["category_id"] for a in objects if a["area"] > 0}
         verified.update(image["neg_category_ids"])
@@ -182,25 +172,15 @@ class Detections:
         is_verified = [k in verified for k in self.category_ids[indices].tolist()]
         indices = indices[is_verified]
         chosen = self.select(indices)
-        if iou_type == "segm":
-            chosen._check_masks([image["height"], image["width"]])
-        return indices[chosen.areas(iou_type) > 0]
-
-    def _check_masks(self, image_size):
-        where, masks = f"Detection in image {self.image_id!r}", self.masks
-        try:
-            sizes = [list(mask["size"]) for mask in masks]
-            has_counts = {type(mask["counts"]) for mask in masks} <= {str, bytes}
-        except (KeyError, TypeError):  # polygons, None, or what not
-            has_counts = False
-        if not has_counts:
-            raise ValueError(f"{where} has a 'segmentation' that is no compressed RLE.")
-        for size in sizes:
-            if size != image_size:
+        areas = chosen.areas(iou_type)
+        image_size = [image["height"], image["width"]]
+        for mask in (chosen.masks or ()) if iou_type == "segm" else ():
+            if list(mask["size"]) != image_size:
                 raise ValueError(
-                    f"{where} has a mask of size {size}, but the image is {image_size} "
-                    "(height, width)."
+                    f"Detection in image {self.image_id!r} has a mask of size {mask['size']}, but "
+                    f"the image is {image_size} (height, width)."
                 )
+        return indices[areas > 0]
 
 
 def _rles(instances):

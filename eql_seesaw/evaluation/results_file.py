@@ -1,9 +1,8 @@
 """Detections in LVIS's results format: those of a file, and those of an evaluation."""
 
 import itertools
+import logging
 import mmap
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
@@ -14,6 +13,7 @@ from ..data.annotation_entries import Id
 from ..data.annotation_file import paused_garbage_collector
 from .detections import Detections
 
+logger = logging.getLogger(__name__)
 ABSENT = msgspec.Raw()
 
 
@@ -83,26 +83,18 @@ class ResultsFile:
         """
         Args:
             path: of the file.
-            decode: detections of its content; :meth:`.OtherIds.decode` for those of other tools.
+            decode: detections of its content; :func:`.decode_other_results` for other tools'.
 
         Raises:
             FileNotFoundError: no such file.
             ValueError: no list of detections; in one line with the file and the place in it.
         """
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"no such file: {path}")
         self.path = path
-        with open(path, "rb") as f:
-            if os.path.getsize(path) == 0:
-                raise ValueError(f"{path}: the file is empty; expected a list of detections.")
-            content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-        with paused_garbage_collector():
+        with open(path, "rb") as f, paused_garbage_collector():
             try:
-                results = decode(content)
-            except msgspec.DecodeError as error:
-                raise ValueError(f"{path}: {_reason(error, content)}") from None
-            except LookupError as error:
-                raise ValueError(f"{path}: {error.args[0]}") from None
+                results = decode(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
             self.image_ids = np.array([result.image_id for result in results], np.int64)
             self.category_ids = np.array([result.category_id for result in results], np.int64)
             self.scores = np.array([result.score for result in results], np.float64)
@@ -128,86 +120,49 @@ class ResultsFile:
             raise ValueError(f"{self.path}: detection {i} has no '{key}', but the first has.")
         return values
 
-    def check_ids(
-        self, image_ids: Sequence[int], category_ids: Sequence[int], annotation_file: str
-    ) -> None:
+    def check(self, ground_truth: Mapping[str, Any], annotation_file: str) -> None:
         """
-        Args:
-            image_ids, category_ids: of the ground truth.
-            annotation_file: where they are, for the error.
+        Warn of values that are well-formed, but most likely mean something else.
 
         Raises:
-            ValueError: a detection has another id.
+            ValueError: a detection has an id that the ground truth does not have.
         """
-        for key, ids, known in (
-            ("image_id", self.image_ids, image_ids),
-            ("category_id", self.category_ids, category_ids),
+        for key, ids, section in (
+            ("image_id", self.image_ids, "images"),
+            ("category_id", self.category_ids, "categories"),
         ):
-            unknown = np.flatnonzero(~np.isin(ids, known))
+            unknown = np.flatnonzero(
+                ~np.isin(ids, [entry["id"] for entry in ground_truth[section]])
+            )
             if len(unknown):
-                hint = "; is it the file of another dataset?" if len(unknown) == len(ids) else ""
                 raise ValueError(
                     f"{self.path}: detection {unknown[0]} has {key} {ids[unknown[0]]}, which is "
-                    f"not in {annotation_file} ({len(unknown)} of {len(ids)} detections){hint}"
+                    f"not in {annotation_file} ({len(unknown)} of {len(ids)} detections)"
                 )
-
-    def doubts(self, images: Sequence[Mapping[str, Any]]) -> list[str]:
-        """
-        Lines about values that are well-formed, but most likely mean something else.
-
-        Args:
-            images: of the ground truth, which has all images of the file.
-        """
-        doubts = []
-        if len(self.scores) and self.scores.max() > 1:
-            doubts.append(
-                f"scores go up to {self.scores.max():g}; if they are percent, divide by 100: AP "
-                "stays as it is, calibration errors and pictures do not"
+        if self.scores.max(initial=0) > 1:
+            logger.warning(
+                f"{self.path}: scores go up to {self.scores.max():g}; if they are percent, divide "
+                "by 100: AP stays as it is, calibration errors and pictures do not"
             )
         if self._boxes is not None and len(self._boxes):
-            sizes = {image["id"]: (image["width"], image["height"]) for image in images}
+            sizes = {
+                image["id"]: (image["width"], image["height"]) for image in ground_truth["images"]
+            }
             size = np.array([sizes[image_id] for image_id in self.image_ids.tolist()]) + 1
             x_y, width_height = self._boxes[:, :2], self._boxes[:, 2:]
-            leads_out: np.ndarray = np.any(x_y + width_height > size, axis=1)
-            is_corner: np.ndarray = np.all((width_height > x_y) & (width_height <= size), axis=1)
-            num_wrong = np.count_nonzero(leads_out)
-            if num_wrong > len(leads_out) / 4 and is_corner[leads_out].mean() > 0.9:
-                doubts.append(
-                    f"{num_wrong} of {len(leads_out)} boxes lead out of their image; they seem to "
-                    "be x0, y0, x1, y1, but in LVIS's results format a box is x, y, width, height"
+            leads_out = np.any(x_y + width_height > size, axis=1)
+            is_corner = np.all((width_height > x_y) & (width_height <= size), axis=1)
+            if leads_out.mean() > 0.25 and is_corner[leads_out].mean() > 0.9:
+                logger.warning(
+                    f"{self.path}: {leads_out.sum()} of {len(leads_out)} boxes lead out of their "
+                    "image; they seem to be x0, y0, x1, y1, but in LVIS's results format a box is "
+                    "x, y, width, height"
                 )
-        return doubts
 
     def detections(self, image_id: int) -> Detections:
         """Detections of an image; none if there is nothing of it in the file."""
         bounds = np.searchsorted(self._sorted_image_ids, [image_id, image_id + 1])
         indices = self._order[slice(*bounds)]
-        masks = None if self._masks is None else _Masks([self._masks[i] for i in indices])
+        masks = self._masks and [msgspec.json.decode(self._masks[i]) for i in indices]
         boxes = None if self._boxes is None else self._boxes[indices]
         return Detections(image_id, self.category_ids[indices], self.scores[indices], boxes, masks)
-
-
-class _Masks(Sequence):
-    """Masks that are decoded when they are asked for."""
-
-    def __init__(self, texts: list[msgspec.Raw]):
-        self._texts = texts
-
-    def __len__(self):
-        return len(self._texts)
-
-    def __getitem__(self, i):
-        return msgspec.json.decode(self._texts[i])
-
-
-def _reason(error, content):
-    """msgspec's message, and what is usually behind it."""
-    reason = str(error)
-    place = re.search(r"\(byte (\d+)\)", reason)
-    if place is not None:
-        byte = int(place.group(1))
-        if re.search(rb"NaN|Infinity", content[max(0, byte - 12) : byte + 12]):
-            return f"NaN or Infinity at byte {byte}; scores and boxes must be finite numbers."
-    if isinstance(error, msgspec.ValidationError):
-        return f"not a list of detections in LVIS's results format: {reason}."
-    return f"not a whole JSON file ({reason}); was it cut off while being written or copied?"

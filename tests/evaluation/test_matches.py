@@ -127,8 +127,8 @@ def test_confusions_are_those_of_hotcoco(seed, iou_type):
     for entry in ground_truth["images"]:
         objects = [a for a in ground_truth["annotations"] if a["image_id"] == entry["id"]]
         of_image = [r for r in results if r["image_id"] == entry["id"]]
-        counted = Detections.from_results(entry["id"], of_image, [iou_type])
-        counted = counted.counted(iou_type, 300, entry, objects).to_results()
+        found = Detections.from_results(entry["id"], of_image, [iou_type])
+        counted = found.select(found.indices_that_count(iou_type, 300, entry, objects)).to_results()
         coco = hotcoco.COCO({**ground_truth, "images": [entry], "annotations": objects})
         found = coco.load_res([result for result in counted if result["score"] >= 0.3])
         evaluation = hotcoco.COCOeval(coco, found, iou_type)

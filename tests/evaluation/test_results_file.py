@@ -56,22 +56,22 @@ def test_region_that_some_detections_lack(tmp_path, key):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("", "the file is empty"),
-        (json.dumps(RESULTS)[:-40], r"not a whole JSON file \(.*truncated\); was it cut off"),
-        (json.dumps(RESULTS).replace("0.25", "NaN"), "NaN or Infinity at byte .*must be finite"),
-        (json.dumps({"annotations": []}), "not a list of detections .* Expected `array`"),
+        ("", "cannot mmap an empty file"),
+        (json.dumps(RESULTS)[:-40], "Input data was truncated"),
+        (json.dumps(RESULTS).replace("0.25", "NaN"), r"JSON is malformed: invalid character \(byte"),
+        (json.dumps({"annotations": []}), "Expected `array`"),
         (
             json.dumps([{"category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]),
-            r"not a list .* required field `image_id` - at `\$\[0\]`",
+            r".* required field `image_id` - at `\$\[0\]`",
         ),
         (
             json.dumps([RESULTS[0], {**RESULTS[1], "bbox": [1, 2, 3]}]),
-            r"not a list .* Expected `array` of length 4 - at `\$\[1\].bbox`",
+            r"Expected `array` of length 4 - at `\$\[1\].bbox`",
         ),
         (json.dumps([{"image_id": 1, "category_id": 1, "score": 1}]), "detection 0 has neither"),
         (
             json.dumps([{**RESULTS[0], "image_id": 2**63}]),
-            "not a list .* Expected `int` <= .*image_id`",
+            "Expected `int` <= .*image_id`",
         ),
     ],
 )
@@ -83,14 +83,18 @@ def test_broken_file(tmp_path, content, message):
 
 def test_ids_of_the_ground_truth(tmp_path):
     results = ResultsFile(write(tmp_path, RESULTS))
-    results.check_ids([3, 7, 9], [1, 2], "val.json")
+
+    def check(image_ids, category_ids):
+        images = [{"id": i, "width": 9, "height": 9} for i in image_ids]
+        categories = [{"id": i} for i in category_ids]
+        results.check({"images": images, "categories": categories}, "val.json")
+
+    check([3, 7, 9], [1, 2])
     message = r"detection 1 has image_id 3, which is not in val.json \(1 of 3 detections\)$"
     with pytest.raises(ValueError, match=message):
-        results.check_ids([7], [1, 2], "val.json")
+        check([7], [1, 2])
     with pytest.raises(ValueError, match=r"category_id 2, .* \(1 of 3 detections\)$"):
-        results.check_ids([3, 7], [1], "val.json")
-    with pytest.raises(ValueError, match="3 of 3 detections.; is it the file of another dataset?"):
-        results.check_ids([1, 2], [1, 2], "val.json")
+        check([3, 7], [1])
 
 
 def detections(image_id, scores):

@@ -66,4 +66,4 @@ def test_predictions(symbols, tmp_path, attack, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["python -m eql_seesaw.evaluation", *arguments])
     with pytest.raises(SystemExit) as info:
         evaluation.main()
-    check_error(info.value.code, "results.json: not a whole JSON file")
+    check_error(info.value.code, "results.json: JSON is malformed")

@@ -161,7 +161,9 @@ class _Drawer:
         found = self._result.detections.detections(image_id)
         # Of a file without detections it is not known whether they have masks.
         if len(found.scores):
-            found = found.counted(self._iou_type, self._result.max_detections, image, annotations)
+            limit = self._result.max_detections
+            counted = found.indices_that_count(self._iou_type, limit, image, annotations)
+            found = found.select(counted)
         if found.masks is not None:
             boxes = mask_util.toBbox(list(found.masks)).reshape(-1, 4)
             found = dataclasses.replace(found, boxes=boxes)
