@@ -5,11 +5,13 @@ of their own on one core, with the loading of both files and without. The same a
     python -m benchmarks.lvis_evaluation
 """
 
+import dataclasses
 import json
 import os
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +29,10 @@ def ours(ground_truth_file: str, results_file: str, iou_type: str) -> tuple[list
     start = time.process_time()
     ground_truth, results = load_ground_truth(ground_truth_file), ResultsFile(results_file)
     loaded = time.process_time()
-    evaluation = LVISEvaluation(ground_truth, [iou_type])
+    evaluation = LVISEvaluation(ground_truth)
+    unused: dict[str, Any] = {"masks": None} if iou_type == "bbox" else {"boxes": None}
     for image in ground_truth["images"]:
-        evaluation.add(results.detections(image["id"]))
+        evaluation.add(dataclasses.replace(results.detections(image["id"]), **unused))
     result = evaluation.result(iou_type)
     end = time.process_time()
     return [result.precision, result.recall], {"load": loaded - start, "evaluate": end - loaded}

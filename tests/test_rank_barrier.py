@@ -22,9 +22,9 @@ def test_one_process_waits_for_nobody():
 def evaluate_on_rank(rank, folder):
     add_remaining = LVISEvaluation.add_remaining
 
-    def slow_add_remaining(evaluation):
+    def slow_add_remaining(evaluation, iou_types):
         threading.Event().wait(WORK)
-        add_remaining(evaluation)
+        add_remaining(evaluation, iou_types)
 
     LVISEvaluation.add_remaining = slow_add_remaining
     metadata = MetadataCatalog.get("tiny_val")

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.lib.recfunctions import repack_fields
@@ -30,41 +30,33 @@ class LVISEvaluation:
     def __init__(
         self,
         ground_truth: dict,
-        iou_types: Sequence[str],
         max_detections: int = 300,
         fixed_ap: bool = False,
+        boundary_ap: bool = False,
     ):
         """
         Args:
             ground_truth: a complete LVIS annotation dict, as ``load_ground_truth`` returns it.
-            iou_types: of "bbox", "segm" and "boundary".
             max_detections: that count per image, over all classes; -1 for all.
             fixed_ap: keep what :meth:`fixed_result` and :meth:`pooled_ap` need.
-
-        Raises:
-            ValueError: objects of the ground truth have no masks, which ``iou_types`` ask for.
+            boundary_ap: also match masks as "boundary", see :mod:`.boundary`.
         """
-        self._iou_types = tuple(iou_types)
         self._max_detections = sys.maxsize if max_detections < 0 else max_detections
         self._fixed_ap = fixed_ap
+        self._boundary_ap = boundary_ap
         self._categories = ground_truth["categories"]
         self._classes = {category["id"]: k for k, category in enumerate(self._categories)}
         self._images = {image["id"]: image for image in ground_truth["images"]}
         self._objects_of = defaultdict(list)
         for annotation in ground_truth["annotations"]:
-            if self._iou_types != ("bbox",) and "segmentation" not in annotation:
-                raise ValueError(
-                    f"Ground truth annotation {annotation['id']} of image "
-                    f"{annotation['image_id']!r} has no 'segmentation', so mask AP cannot be "
-                    "computed."
-                )
             self._objects_of[annotation["image_id"]].append(annotation)
         self._added: set[int] = set()
         # Scores that 10,000 others of the class have reached.
         self._thresholds = np.full(len(self._categories), -np.inf)
-        self._detections = {t: [np.empty(0, DETECTION)] for t in iou_types}
-        self._objects = {t: [np.empty(0, OBJECT)] for t in iou_types}
-        self._confusions: dict[str, Counter[tuple[int, int]]] = {t: Counter() for t in iou_types}
+        # By IoU type: "bbox" and "segm", as the detections have them, and "boundary".
+        self._detections: defaultdict[str, list] = defaultdict(lambda: [np.empty(0, DETECTION)])
+        self._objects: defaultdict[str, list] = defaultdict(lambda: [np.empty(0, OBJECT)])
+        self._confusions: defaultdict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
 
     def add(self, detections: Detections) -> None:
         """
@@ -72,16 +64,11 @@ class LVISEvaluation:
             detections: all detections of an image that was not added before.
 
         Raises:
-            ValueError: the ground truth does not have the image, or a mask does not fit it.
+            ValueError: a mask does not fit its image, or an object has none.
         """
-        image = self._images.get(detections.image_id)
-        if image is None:
-            raise ValueError(
-                f"Detection in image {detections.image_id!r}: the ground truth has no image with "
-                "this id."
-            )
-        objects = self._objects_of[detections.image_id]
-        for iou_type in self._iou_types:
+        image, objects = self._images[detections.image_id], self._objects_of[detections.image_id]
+        has_boundaries = self._boundary_ap and detections.masks is not None
+        for iou_type in (*detections.iou_types, *(("boundary",) if has_boundaries else ())):
             of_image = match_image(
                 image,
                 objects,
@@ -125,56 +112,48 @@ class LVISEvaluation:
         self._thresholds[last["class"]] = last["score"]
         is_kept = places[: len(own)] < DETECTIONS_PER_CLASS
         is_kept |= _places(own, "image_id") < self._max_detections
-        for iou_type in self._iou_types:
-            if iou_type != "boundary":  # has none but those that count for AP
-                self._detections[iou_type] = [np.concatenate(self._detections[iou_type])[is_kept]]
+        for iou_type in self._detections.keys() - {"boundary"}:  # has none but those for AP
+            self._detections[iou_type] = [np.concatenate(self._detections[iou_type])[is_kept]]
         starts = np.flatnonzero(np.diff(own["image_id"], prepend=-1))
         of_images = zip(own["image_id"][starts].tolist(), np.split(is_kept, starts[1:]))
         return {image_id: kept for image_id, kept in of_images if not kept.all()}
 
     def ranking(self) -> np.ndarray:
         """Image, class and score of all detections, as they were added."""
-        detections = np.concatenate(self._detections[self._iou_types[0]])
+        detections = np.concatenate(self._detections[next(iter(self._detections), "bbox")])
         return repack_fields(detections[["image_id", "class", "score"]])
 
-    def add_remaining(self) -> None:
-        """Let the images that were not added count as images without detections."""
+    def add_remaining(self, iou_types: Sequence[str]) -> None:
+        """Let the images that were not added count as images without boxes, or masks."""
         for image_id in self._images.keys() - self._added:
-            self.add(Detections.from_results(image_id, [], ("bbox", "segm")))
+            self.add(Detections.from_results(image_id, [], iou_types))
 
     def state(self) -> tuple[set[int], dict[str, tuple]]:
         """All that was added, for :meth:`merge` in another process."""
         matched = {
-            t: (
-                np.concatenate(self._detections[t]),
-                np.concatenate(self._objects[t]),
-                self._confusions[t],
-            )
-            for t in self._iou_types
+            t: (np.concatenate(found), np.concatenate(self._objects[t]), self._confusions[t])
+            for t, found in self._detections.items()
         }
         return self._added, matched
 
-    def merge(self, states: Iterable[tuple[set[int], dict[str, tuple]]]) -> None:
+    def merge(self, state: tuple[set[int], dict[str, tuple]]) -> None:
         """
-        Add what other processes have added.
+        Add what another process has added.
 
         Raises:
-            ValueError: two of them have added the same image, or some have masks and others not.
+            ValueError: both have added the same image.
         """
-        for added, matched in states:
-            if matched.keys() != self._detections.keys():
-                raise ValueError("Either all images have masks, or none; ranks differ.")
-            twice = self._added & added
-            if twice:
-                raise ValueError(
-                    f"Image {min(twice)!r} was evaluated by two processes; each image must come in "
-                    "one only. Is the sampler of the test loader one that repeats images?"
-                )
-            self._added |= added
-            for iou_type, (detections, objects, confusions) in matched.items():
-                self._detections[iou_type].append(detections)
-                self._objects[iou_type].append(objects)
-                self._confusions[iou_type] += confusions
+        added, matched = state
+        if self._added & added:
+            raise ValueError(
+                f"Image {min(self._added & added)!r} was evaluated by two processes; each image "
+                "must come in one only. Is the sampler of the test loader one that repeats images?"
+            )
+        self._added |= added
+        for iou_type, (detections, objects, confusions) in matched.items():
+            self._detections[iou_type].append(detections)
+            self._objects[iou_type].append(objects)
+            self._confusions[iou_type] += confusions
 
     def result(self, iou_type: str) -> LVISResult:
         """LVIS's numbers of all images that were added."""

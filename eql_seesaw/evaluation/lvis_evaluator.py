@@ -1,13 +1,11 @@
 """Detectron2's evaluator for long-tailed detection and instance segmentation."""
 
-import contextlib
 import importlib.metadata
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ from detectron2.utils import comm
 from ..atomic_write import atomic_file
 from ..data.class_statistics import ClassStatistics
 from ..data.frequency_groups import GROUP_NAMES
-from ..data.register import is_own_dataset
 from ..rank_barrier import wait_for_all
 from .detections import Detections
 from .ground_truth import load_ground_truth
@@ -107,14 +104,16 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             ground_truth = load_ground_truth(self._metadata.json_file, groups)
         self.ground_truth = ground_truth
         self._category_ids = self._find_category_ids()
-        if comm.is_main_process() or not distributed:
-            self._warn_of_other_groups()
+        if class_statistics is not None and (comm.is_main_process() or not distributed):
+            self._warn_of_other_groups(class_statistics.groups)
         self.reset()
 
     def reset(self) -> None:
         """Forget all detections."""
-        self._evaluation: LVISEvaluation | None = None
-        self._results = CollectedResults(("bbox",))
+        self._evaluation = LVISEvaluation(
+            self.ground_truth, self._max_detections, self._fixed_ap, self._boundary_ap
+        )
+        self._results = CollectedResults()
         self._file_names: dict[int, str | None] = {}
         self._num_new = 0
 
@@ -127,15 +126,9 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 ``pred_rles`` (see :func:`.rle_postprocessing.with_rles`).
         """
         for image, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"]
-            num_classes = len(self._category_ids)
-            if len(instances) and instances.pred_classes.max() >= num_classes:
-                raise ValueError(
-                    f"The model predicts class {int(instances.pred_classes.max())}, but dataset "
-                    f"{self._dataset_name!r} has {num_classes} classes; check "
-                    "MODEL.ROI_HEADS.NUM_CLASSES."
-                )
-            detections = Detections.from_instances(image["image_id"], instances, self._category_ids)
+            detections = Detections.from_instances(
+                image["image_id"], output["instances"], self._category_ids
+            )
             self.add(detections, image.get("file_name"))
 
     def add(self, detections: Detections, file_name: str | None = None) -> None:
@@ -150,17 +143,13 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         Raises:
             ValueError: as ``LVISEvaluation.add``.
         """
-        image_id = detections.image_id
-        if image_id in self._file_names:
+        if detections.image_id in self._file_names:
             return
-        evaluation = self._evaluation or self._start(detections.iou_types)
-        if detections.iou_types != self._results.iou_types:
-            raise ValueError(f"Image {image_id!r}: either all images have masks, or none.")
         if self._fixed_ap:
-            detections = evaluation.contenders(detections)
-        evaluation.add(detections)
+            detections = self._evaluation.contenders(detections)
         self._results.add(detections)
-        self._file_names[image_id] = file_name
+        self._evaluation.add(detections)
+        self._file_names[detections.image_id] = file_name
         self._num_new += len(detections.scores)
         if self._num_new >= NEW_DETECTIONS:
             self._drop_beaten()
@@ -188,17 +177,9 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self.reset()
         return self.result.metrics if self.result is not None else {}
 
-    def _start(self, iou_types: Sequence[str]) -> LVISEvaluation:
-        self._results.iou_types = iou_types
-        boundary = ["boundary"] if self._boundary_ap and "segm" in iou_types else []
-        self._evaluation = LVISEvaluation(
-            self.ground_truth, [*iou_types, *boundary], self._max_detections, self._fixed_ap
-        )
-        return self._evaluation
-
     def _drop_beaten(self, rivals=()):
         """Forget detections that are not kept for Fixed AP."""
-        if self._fixed_ap and self._evaluation is not None:
+        if self._fixed_ap:
             for image_id, is_kept in self._evaluation.drop_beaten(rivals).items():
                 self._results.select(image_id, is_kept)
         self._num_new = 0
@@ -207,28 +188,22 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         """Bring what all ranks have matched together on rank 0."""
         self._logger.info(f"rank {comm.get_rank()} evaluated {len(self._file_names)} images")
         if self._fixed_ap:
-            own = None if self._evaluation is None else self._evaluation.ranking()
-            rankings = comm.all_gather(own)
+            rankings = comm.all_gather(self._evaluation.ranking())
             del rankings[comm.get_rank()]
-            self._drop_beaten([of_rank for of_rank in rankings if of_rank is not None])
-        state = None if self._evaluation is None else self._evaluation.state()
-        ranks = comm.gather((self._results, self._file_names, state), dst=0)
+            self._drop_beaten(rankings)
+        ranks = comm.gather((self._results, self._file_names, self._evaluation.state()), dst=0)
         for results, file_names, state in ranks[1:]:
-            if state is None:
-                continue  # a rank without images does not know whether there are masks
-            evaluation = self._evaluation or self._start(results.iou_types)
-            evaluation.merge([state])
+            self._evaluation.merge(state)
             self._results.of_images.update(results.of_images)
+            self._results.iou_types = self._results.iou_types or results.iou_types
             self._file_names.update(file_names)
 
-    def _report(self):
+    def _report(self) -> Result:
         """Compute, log and write the numbers of what is gathered here."""
-        evaluation = self._evaluation or self._start(("bbox",))
-        iou_types = self._results.iou_types
+        evaluation, iou_types = self._evaluation, self._results.iou_types or ("bbox",)
         self._warn_if_incomplete()
-        evaluation.add_remaining()
-        has_detections = any(self._results.of_images.values())
-        if self._engine == "lvis" and has_detections:  # it fails without any
+        evaluation.add_remaining(iou_types)
+        if self._engine == "lvis" and any(self._results.of_images.values()):  # it fails without any
             results = self._official_results()
         else:
             results = {t: evaluation.result(t) for t in iou_types}
@@ -245,44 +220,8 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             boundary = evaluation.result("boundary").metrics
             metrics["boundary"] = {k: v for k, v in boundary.items() if "AR" not in k}
 
-        result = self._result(metrics, {t: results[t] for t in iou_types})
-        result.matches, result.detections = matches, self._results
-        result.ground_truth = self.ground_truth
-        self._logger.info(
-            f"LVIS evaluation of {self._dataset_name} ({len(self.ground_truth['images'])} images, "
-            f"at most {self._max_detections} detections each, by {result.engine}):\n"
-            f"{results_table(result.metrics)}"
-        )
-        if self._output_dir:
-            _remove_old_partial_files(self._output_dir)
-            result.save(self._output_dir)
-            with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
-                self._results.write(f)
-        return result
-
-    def _official_results(self) -> dict[str, LVISResult]:
-        ground_truth = self.ground_truth
-        detections = [
-            result
-            for image in sorted(ground_truth["images"], key=itemgetter("id"))
-            for result in self._results.detections(image["id"]).to_results()
-        ]
-        results = {
-            t: evaluate_officially(ground_truth, detections, t, self._max_detections)
-            for t in self._results.iou_types
-        }
-        if self._fixed_ap:
-            best = best_of_each_class(detections, DETECTIONS_PER_CLASS)
-            for iou_type in self._results.iou_types:
-                fixed = evaluate_officially(ground_truth, best, iou_type, max_detections=-1)
-                results[f"{iou_type}_fixed"] = fixed
-        return results
-
-    def _result(
-        self, metrics: Mapping[str, Mapping[str, float | None]], results: Mapping[str, LVISResult]
-    ) -> Result:
         counts = None if self._class_statistics is None else self._class_statistics.image_counts
-        return Result(
+        result = Result(
             dataset=self._dataset_name,
             annotation_file=os.path.abspath(self._metadata.json_file),
             engine=f"{self._engine} {importlib.metadata.version(self._engine)}",
@@ -294,31 +233,60 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 name: {metric: value for metric, value in numbers.items() if value is not None}
                 for name, numbers in metrics.items()
             },
-            categories=category_records(self.ground_truth, counts, results),
+            categories=category_records(
+                self.ground_truth, counts, {t: results[t] for t in iou_types}
+            ),
             file_names={
                 str(image_id): name if name is None else os.path.abspath(name)
                 for image_id, name in self._file_names.items()
             },
         )
+        result.matches, result.detections = matches, self._results
+        result.ground_truth = self.ground_truth
+        self._logger.info(
+            f"LVIS evaluation of {self._dataset_name} ({result.num_images} images, "
+            f"at most {self._max_detections} detections each, by {result.engine}):\n"
+            f"{results_table(result.metrics)}"
+        )
+        if self._output_dir:
+            result.save(self._output_dir)
+            with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
+                self._results.write(f)
+        return result
 
-    def _warn_of_other_groups(self):
+    def _official_results(self) -> dict[str, LVISResult]:
+        ground_truth, iou_types = self.ground_truth, self._results.iou_types
+        detections = [
+            result
+            for image in sorted(ground_truth["images"], key=itemgetter("id"))
+            for result in self._results.detections(image["id"]).to_results()
+        ]
+        limit = self._max_detections
+        results = {t: evaluate_officially(ground_truth, detections, t, limit) for t in iou_types}
+        if self._fixed_ap:
+            best = best_of_each_class(detections, DETECTIONS_PER_CLASS)
+            for iou_type in iou_types:
+                fixed = evaluate_officially(ground_truth, best, iou_type, max_detections=-1)
+                results[f"{iou_type}_fixed"] = fixed
+        return results
+
+    def _warn_of_other_groups(self, by_count: Sequence[str]) -> None:
         """Say that the file's groups, which are evaluated, are not those that training logs."""
-        if self._class_statistics is None:
-            return
-        categories, by_count = self.ground_truth["categories"], self._class_statistics.groups
-        differ = [k for k, c in enumerate(categories) if c["frequency"] != by_count[k]]
+        categories = self.ground_truth["categories"]
+        pairs = zip(categories, by_count, strict=True)
+        differ = [
+            (c["name"], c["frequency"], group) for c, group in pairs if c["frequency"] != group
+        ]
         if differ:
-            k = differ[0]
-            name = categories[k].get("name", categories[k]["id"])
+            name, in_file, counted = differ[0]
             self._logger.warning(
                 f"{self._metadata.json_file}: {len(differ)} of {len(categories)} classes are in "
                 "another group there than by their images in the training set, such as "
-                f"{name!r}: {GROUP_NAMES[categories[k]['frequency']]} there, "
-                f"{GROUP_NAMES[by_count[k]]} by {self._class_statistics.image_counts[k]} training "
+                f"{name!r}: {GROUP_NAMES[in_file]} there, {GROUP_NAMES[counted]} by training "
                 "images. APr, APc and APf are of the file's groups."
             )
 
-    def _warn_if_incomplete(self):
+    def _warn_if_incomplete(self) -> None:
         num_images = len(self.ground_truth["images"])
         if len(self._file_names) < num_images:
             self._logger.warning(
@@ -336,28 +304,14 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     def _find_category_ids(self) -> np.ndarray:
         """int64 (K,), in the order of contiguous classes."""
         in_file = [category["id"] for category in self.ground_truth["categories"]]
+        # Without it classes are in ascending order of id, as in Detectron2's own LVIS sets.
         to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if to_contiguous is not None:
-            category_ids = sorted(to_contiguous, key=to_contiguous.get)
-            if sorted(category_ids) != in_file:
-                raise ValueError(
-                    f"The category ids in {self._metadata.json_file} are not those in the metadata "
-                    f"of dataset {self._dataset_name!r} (thing_dataset_id_to_contiguous_id)."
-                )
-            return np.array(category_ids, np.int64)
-        # Of Detectron2's own LVIS sets, whose ids are class + 1.
-        is_loaded = self._metadata.get("thing_classes") and not is_own_dataset(self._dataset_name)
-        if is_loaded and in_file != list(range(1, len(in_file) + 1)):
+        category_ids = (
+            in_file if to_contiguous is None else sorted(to_contiguous, key=to_contiguous.get)
+        )
+        if sorted(category_ids) != in_file:
             raise ValueError(
-                f"Dataset {self._dataset_name!r} has category ids other than 1 to {len(in_file)}, "
-                "but no 'thing_dataset_id_to_contiguous_id' in its metadata."
+                f"The category ids in {self._metadata.json_file} are not those in the metadata "
+                f"of dataset {self._dataset_name!r} (thing_dataset_id_to_contiguous_id)."
             )
-        return np.array(in_file, np.int64)
-
-
-def _remove_old_partial_files(folder: str) -> None:
-    """Delete what evaluations that were killed left behind; another may be writing now."""
-    for path in Path(folder).glob("*.[0-9]*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > 3600:
-                path.unlink()
+        return np.array(category_ids, np.int64)

@@ -74,9 +74,15 @@ def match_image(
         best, that object's class and its own.
 
     Raises:
-        ValueError: a mask does not fit its image.
+        ValueError: a mask does not fit its image, or an object has none.
     """
     region = "bbox" if iou_type == "bbox" else "segm"
+    for annotation in objects if region == "segm" else ():
+        if "segmentation" not in annotation:
+            raise ValueError(
+                f"Ground truth annotation {annotation['id']} of image {image['id']!r} has no "
+                "'segmentation', so mask AP cannot be computed."
+            )
     unused: dict[str, Any] = {"bbox": {"masks": None}, "segm": {"boxes": None}}[region]
     detections = dataclasses.replace(detections, **unused)
     detections = detections.select(np.argsort(-detections.scores, kind="stable"))

@@ -36,14 +36,18 @@ class CollectedResults:
 
     Attributes:
         of_images: JSON of each image's detections, one a line, with commas between.
-        iou_types: of "bbox" and "segm", what the detections have.
+        iou_types: of "bbox" and "segm", what the detections have; () before the first.
     """
 
-    def __init__(self, iou_types: Sequence[str]) -> None:
+    def __init__(self) -> None:
         self.of_images: dict[int, bytes] = {}
-        self.iou_types = iou_types
+        self.iou_types: tuple[str, ...] = ()
 
     def add(self, detections: Detections) -> None:
+        if self.iou_types not in ((), detections.iou_types):
+            where = f"Image {detections.image_id!r}"
+            raise ValueError(f"{where}: either all images have masks, or none.")
+        self.iou_types = detections.iou_types
         self.of_images[detections.image_id] = b",\n".join(map(_encode, detections.to_results()))
 
     def select(self, image_id: int, is_kept: np.ndarray) -> None:

@@ -189,19 +189,20 @@ def official(folder, monkeypatch, ground_truth, results, iou_type, max_detection
 
 def evaluated(ground_truth, results, iou_types, *arguments, num_processes=1):
     """An evaluation of results in LVIS's format, with images spread over processes."""
-    evaluations = [
-        LVISEvaluation(ground_truth, iou_types, *arguments) for _ in range(num_processes)
-    ]
+    options = {"boundary_ap": "boundary" in iou_types}
+    merged, *evaluations = (
+        LVISEvaluation(ground_truth, *arguments, **options) for _ in range(num_processes + 1)
+    )
     of_images = {image["id"]: [] for image in ground_truth["images"]}
     for result in results:
         of_images[result["image_id"]].append(result)
-    regions = ["bbox"] if iou_types == ["bbox"] else {"bbox", "segm"} & {"segm", *iou_types}
+    regions = ["segm" if iou_type == "boundary" else iou_type for iou_type in iou_types]
     for i, (image_id, of_image) in enumerate(of_images.items()):
         detections = Detections.from_results(image_id, of_image, regions)
         evaluations[i % num_processes].add(detections)
-    merged = LVISEvaluation(ground_truth, iou_types, *arguments)
-    merged.merge([evaluation.state() for evaluation in evaluations])
-    merged.add_remaining()
+    for evaluation in evaluations:
+        merged.merge(evaluation.state())
+    merged.add_remaining(regions)
     return merged
 
 

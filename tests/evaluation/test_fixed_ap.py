@@ -113,7 +113,7 @@ def test_thresholds_of_classes(monkeypatch):
     monkeypatch.setattr(lvis_evaluation, "DETECTIONS_PER_CLASS", 2)
     ground_truth, _ = tiny_case()
     ground_truth["images"].append(image(2))
-    evaluation = lvis_evaluation.LVISEvaluation(ground_truth, ["bbox"], 1, True)
+    evaluation = lvis_evaluation.LVISEvaluation(ground_truth, 1, True)
 
     def contenders(image_id, scores):
         found = [detection(image_id, 1, [0, 0, 9, 9], score) for score in scores]

@@ -104,7 +104,7 @@ def detections(image_id, scores):
 
 
 def test_collected_results_are_one_list():
-    collected = CollectedResults(("bbox", "segm"))
+    collected = CollectedResults()
     parts = [detections(1, [0.5, 0.1]), detections(2, []), detections(3, [0.7])]
     for part in parts:
         collected.add(part)
@@ -115,5 +115,5 @@ def test_collected_results_are_one_list():
     assert json.loads(file.getvalue()) == [r for part in parts for r in part.to_results()]
     assert file.getvalue().count(b"\n") == 5  # a detection a line
     empty = io.BytesIO()
-    CollectedResults(("bbox",)).write(empty)
+    CollectedResults().write(empty)
     assert json.loads(empty.getvalue()) == []
