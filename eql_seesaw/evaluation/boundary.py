@@ -38,26 +38,15 @@ def boundary_ious(
     gt_boundaries = {g: _boundary(gt_masks[g], distance) for g in set(pairs[:, 1])}
     smaller = ious.copy()
     for d, g in pairs:
-        smaller[d, g] = min(ious[d, g], _iou(boundaries[d], gt_boundaries[g]))
+        of_boundaries = hotcoco_mask.iou([boundaries[d]], [gt_boundaries[g]], [False])
+        smaller[d, g] = min(ious[d, g], of_boundaries[0, 0])
     return smaller
 
 
 def _boundary(rle, distance):
-    """The boundary of a mask: its bounding box x, y and what is in it, (w, h) of 0 and 1."""
     import cv2
 
-    x, y, w, h = hotcoco_mask.toBbox(rle).astype(int)
-    mask = np.ascontiguousarray(hotcoco_mask.decode(rle).T[x : x + w, y : y + h])
+    mask = hotcoco_mask.decode(rle).T  # which OpenCV takes as it is in memory
     kernel = np.ones((2 * distance + 1, 2 * distance + 1), dtype=np.uint8)
     inside = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return x, y, mask - inside
-
-
-def _iou(one, other):
-    (x1, y1, boundary1), (x2, y2, boundary2) = one, other
-    x, y = max(x1, x2), max(y1, y2)
-    overlap1, overlap2 = boundary1[x - x1 :, y - y1 :], boundary2[x - x2 :, y - y2 :]
-    w, h = np.minimum(overlap1.shape, overlap2.shape)
-    intersection = np.count_nonzero(overlap1[:w, :h] & overlap2[:w, :h])
-    union = np.count_nonzero(boundary1) + np.count_nonzero(boundary2) - intersection
-    return intersection / union
+    return hotcoco_mask.encode((mask - inside).T)

@@ -50,9 +50,8 @@ def draw_objects(
 
     Args:
         pixels: (H, W, 3) uint8, RGB.
-        objects: in drawing order, each with "bbox" (XYWH unless "bbox_mode" says otherwise,
-            pixels), "category_id" (contiguous class) and optionally "score" and "segmentation"
-            (polygons or RLE).
+        objects: in drawing order, each with "category_id" (contiguous class), "bbox" (x, y, width,
+            height), "segmentation" (polygons or RLE), or both, and optionally "score".
         thing_classes: the class names.
         longest_side: scale the image, up or down, to this many pixels. None leaves it as it is.
 
@@ -67,8 +66,8 @@ def draw_objects(
         image = image.resize(size, Image.Resampling.BICUBIC)
     for obj in objects:
         if obj.get("segmentation"):
-            mask = _mask_image(obj["segmentation"], height, width)
-            _paste_mask(image, mask.resize(size), _color(obj["category_id"]))
+            mask = mask_util.decode(compressed_rle(obj["segmentation"], height, width))
+            _paste_mask(image, Image.fromarray(mask).resize(size), _color(obj["category_id"]))
     growth = math.sqrt(max(size) / LONGEST_SIDE)
     line_width = max(1, round(LINE_WIDTH * growth))
     font = label_font(max(MIN_FONT_SIZE, round(FONT_SIZE * growth)), tuple(thing_classes))
@@ -94,9 +93,10 @@ def _font_file(names: tuple[str, ...]) -> str:
     """
     letters = {ord(letter) for name in names for letter in name if not letter.isspace()}
     best, lacking = DEJAVU, letters - _letters_of(DEJAVU)
-    for path in sorted({entry.fname for entry in font_manager.fontManager.ttflist}):
-        if lacking and len(letters - _letters_of(path)) < len(lacking):
-            best, lacking = path, letters - _letters_of(path)
+    if lacking:
+        paths = sorted({entry.fname for entry in font_manager.fontManager.ttflist})
+        best = min([DEJAVU, *paths], key=lambda path: len(letters - _letters_of(path)))
+        lacking = letters - _letters_of(best)
     if lacking:
         first = next(name for name in names if not lacking.isdisjoint(map(ord, name)))
         logger.warning(
@@ -136,20 +136,11 @@ def _draw_name(draw, size, box, obj, name, font):
 
 
 def _xyxy(obj, height, width):
-    mode = obj.get("bbox_mode", BoxMode.XYWH_ABS)
     box = obj.get("bbox")
     if box is None:  # results of other tools may have masks alone
         box = mask_util.toBbox(compressed_rle(obj["segmentation"], height, width))
-    x0, y0, x1, y1 = BoxMode.convert(list(box), mode, BoxMode.XYXY_ABS)
+    x0, y0, x1, y1 = BoxMode.convert(list(box), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
     return x0, y0, max(x0, x1), max(y0, y1)
-
-
-def _mask_image(segmentation, height, width):
-    """Polygons or RLE to an image of 0 and 1."""
-    mask = mask_util.decode(compressed_rle(segmentation, height, width))
-    # Decoded column by column; Pillow transposes faster than NumPy does.
-    columns = Image.fromarray(mask.T)
-    return columns.transpose(Image.Transpose.TRANSPOSE)
 
 
 def _color(k):

@@ -22,7 +22,7 @@ from .ground_truth import load_ground_truth
 from .lvis_evaluation import DETECTIONS_PER_CLASS, LVISEvaluation
 from .lvis_result import LVISResult
 from .matches import calibration_errors
-from .official_engine import best_of_each_class, evaluate_officially, official_package
+from .official_engine import best_of_each_class, evaluate_officially
 from .result import RESULTS, Result, category_records, results_table
 from .results_file import CollectedResults
 
@@ -84,7 +84,6 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         Raises:
             FileNotFoundError, ValueError: as ``load_ground_truth``, or the dataset's category ids
                 do not fit its annotation file.
-            ImportError: the official package is asked for, but it or OpenCV is missing.
         """
         self._logger = logging.getLogger(__name__)
         self._dataset_name = dataset_name
@@ -97,8 +96,6 @@ class LongTailLVISEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._metadata = MetadataCatalog.get(dataset_name)
         self.result: Result | None = None
-        if engine == "lvis":
-            official_package()  # what cannot be imported is said here, before any inference
         if ground_truth is None:
             groups = None if class_statistics is None else class_statistics.groups
             ground_truth = load_ground_truth(self._metadata.json_file, groups)
@@ -149,7 +146,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             detections = self._evaluation.contenders(detections)
         self._results.add(detections)
         self._evaluation.add(detections)
-        self._file_names[detections.image_id] = file_name
+        self._file_names[detections.image_id] = file_name and os.path.abspath(file_name)
         self._num_new += len(detections.scores)
         if self._num_new >= NEW_DETECTIONS:
             self._drop_beaten()
@@ -236,10 +233,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             categories=category_records(
                 self.ground_truth, counts, {t: results[t] for t in iou_types}
             ),
-            file_names={
-                str(image_id): name if name is None else os.path.abspath(name)
-                for image_id, name in self._file_names.items()
-            },
+            file_names=self._file_names,
         )
         result.matches, result.detections = matches, self._results
         result.ground_truth = self.ground_truth

@@ -1,6 +1,7 @@
 """Outcome of the matching at an IoU of 0.5, detection by detection, and its calibration."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ class Matches:
     gt_scores: np.ndarray
     confusions: np.ndarray
 
-    def save(self, path: str) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write a compressed .npz file."""
         with atomic_file(path, "wb") as f:
             np.savez_compressed(f, **{name: getattr(self, name) for name in _COLUMNS})

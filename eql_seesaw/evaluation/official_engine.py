@@ -10,8 +10,6 @@ import numpy as np
 
 from .lvis_result import LVISResult
 
-REGIONS = {"bbox": "bbox", "segm": "segmentation"}
-
 
 def evaluate_officially(
     ground_truth: dict, results: Iterable[dict[str, Any]], iou_type: str, max_detections: int = 300
@@ -25,9 +23,6 @@ def evaluate_officially(
         results: in LVIS's results format; at least one.
         iou_type: "bbox" or "segm".
         max_detections: that count per image, over all classes; -1 for all.
-
-    Raises:
-        ImportError: the package, or OpenCV, which it needs, cannot be imported.
     """
     lvis = official_package()
 
@@ -38,7 +33,8 @@ def evaluate_officially(
             return dataset
 
     # Only this IoU type's region: beside a box, it takes the box's area for the mask's.
-    keys = ("image_id", "category_id", "score", REGIONS[iou_type])
+    region = "segmentation" if iou_type == "segm" else "bbox"
+    keys = ("image_id", "category_id", "score", region)
     results = [{key: result[key] for key in keys} for result in results]
     # It writes into annotations, and copies what comes with the results.
     annotations = [dict(annotation) for annotation in ground_truth["annotations"]]
@@ -62,19 +58,9 @@ def best_of_each_class(results: Iterable[dict[str, Any]], number: int) -> list[d
 
 
 def official_package() -> ModuleType:
-    """
-    The ``lvis`` package, silent, with the ``numpy.float`` it asks for, which numpy 1.24 removed.
+    """The ``lvis`` package, silent, with the ``numpy.float`` that numpy 1.24 removed."""
+    import lvis
 
-    Raises:
-        ImportError: the package, or OpenCV, which it needs, cannot be imported.
-    """
-    try:
-        import lvis
-    except ImportError as error:
-        raise ImportError(
-            f"TEST.LVIS_ENGINE lvis needs the lvis package and OpenCV ({error}); "
-            "pip install lvis opencv-python-headless"
-        ) from error
     logging.getLogger("lvis").setLevel(logging.CRITICAL)
     if "float" not in vars(np):
         np.float = float  # type: ignore[attr-defined]

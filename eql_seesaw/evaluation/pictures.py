@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,10 +41,9 @@ def draw_pictures(
 
     Raises:
         FileNotFoundError: an image, or the file of detections, is gone.
-        ValueError: there is no image to draw.
     """
     classes = {category["id"]: k for k, category in enumerate(result.categories)}
-    objects: dict[int, list[dict[str, Any]]] = {int(i): [] for i in result.file_names}
+    objects: dict[int, list[dict[str, Any]]] = {i: [] for i in result.file_names}
     for annotation in result.ground_truth["annotations"]:
         if annotation["image_id"] in objects:
             obj = {**annotation, "category_id": classes[annotation["category_id"]]}
@@ -54,12 +53,10 @@ def draw_pictures(
     chosen = choose_images(
         classes_of_images, num_images, None if None in train_images else train_images
     )
-    if not chosen:
-        raise ValueError(f"Nothing to draw into {path}: num_images={num_images} of {len(objects)}.")
     names = [category["name"] for category in result.categories]
     pairs = []
     for image_id in chosen:
-        file_name = result.file_names[str(image_id)]
+        file_name = result.file_names[image_id]
         if file_name is None:
             raise FileNotFoundError("where the images are was not said (--images FOLDER)")
         # Lowest score first, so that the highest is on top.
@@ -98,8 +95,9 @@ def choose_images(
     for image_id, classes in classes_of_images.items():
         for k in sorted(classes):
             images_of_class[k].append(image_id)
-    counts = Counter({k: len(images) for k, images in images_of_class.items()})
-    rarity = counts if train_images is None else train_images
+    rarity: Any = train_images
+    if train_images is None:
+        rarity = {k: len(images) for k, images in images_of_class.items()}
 
     chance = random.Random(0)
     chosen: list[int] = []
@@ -159,8 +157,8 @@ def show_evaluation(cfg: CfgNode, result: Result, folder: str) -> None:
 
         with _logged_failure(f"the report of {folder}"):
             report = os.path.join(folder, "report")
-            report = write_report(result, report, cfg.TEST.PICTURE_SCORE_THRESH)
-            logger.info(f"Report: {report}")
+            path = write_report(result, report, cfg.TEST.PICTURE_SCORE_THRESH)
+            logger.info(f"Report: {path}")
 
 
 @contextlib.contextmanager
@@ -168,7 +166,6 @@ def _logged_failure(what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        reason = f"no such file: {error.filename}" if error.filename else error
-        logger.warning(f"Could not draw {what}: {reason}")
+        logger.warning(f"Could not draw {what}: {error}")
     except Exception:
         logger.warning(f"Could not draw {what}:", exc_info=True)

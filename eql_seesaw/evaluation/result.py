@@ -60,7 +60,7 @@ class Result:
         categories: in ascending order of id, one dict each: "id", "name", "group" (r, c or f),
             "train_images" (None if unknown), "num_objects" in this dataset, and for "bbox" and
             "segm" a dict of "AP", "AP50", "AR" in percent (None without ground truth).
-        file_names: {image id as a string: picture} of the processed images.
+        file_names: {image id: picture} of the processed images.
         folder: where its files are; "" if there are none.
     """
 
@@ -73,7 +73,7 @@ class Result:
     date: str
     metrics: dict[str, dict[str, float]]
     categories: list[dict[str, Any]]
-    file_names: dict[str, str | None]
+    file_names: dict[int, str | None]
     folder: str = ""
 
     @property
@@ -83,30 +83,14 @@ class Result:
 
     @property
     def results_file(self) -> str:
-        """All detections in LVIS's results format; "" if there is no such file."""
-        path = os.path.join(self.folder, RESULTS)
-        return path if self.folder and os.path.isfile(path) else ""
+        """All detections in LVIS's results format."""
+        return os.path.join(self.folder, RESULTS)
 
     @functools.cached_property
     def matches(self) -> dict[str, Matches]:
-        """
-        Detections and objects by IoU type, "bbox" and "segm".
-
-        Raises:
-            FileNotFoundError, ValueError: a file is not there, or broken.
-        """
-        matches = {}
-        for iou_type in [iou_type for iou_type in IOU_TYPES if iou_type in self.metrics]:
-            path = os.path.join(self.folder, MATCHES.format(iou_type))
-            try:
-                matches[iou_type] = Matches.load(path)
-            except FileNotFoundError:
-                name = os.path.basename(path)
-                raise FileNotFoundError(f"{self.folder}: no {name}; evaluate again.") from None
-            # numpy raises another kind for each place where the file may be broken.
-            except Exception as error:
-                raise ValueError(f"{path}: not readable ({error}); evaluate again.") from None
-        return matches
+        """Detections and objects by IoU type, "bbox" and "segm"."""
+        paths = {t: os.path.join(self.folder, MATCHES.format(t)) for t in IOU_TYPES}
+        return {t: Matches.load(path) for t, path in paths.items() if t in self.metrics}
 
     @functools.cached_property
     def detections(self) -> CollectedResults | ResultsFile:
@@ -116,7 +100,7 @@ class Result:
         Raises:
             FileNotFoundError, ValueError: as :class:`ResultsFile`.
         """
-        return ResultsFile(os.path.join(self.folder, RESULTS))
+        return ResultsFile(self.results_file)
 
     @functools.cached_property
     def ground_truth(self) -> dict:
@@ -140,10 +124,8 @@ class Result:
         path = Path(folder, EVALUATION)
         if not path.is_file():
             # Of a run, or of a table's row.
-            below = [
-                p for depth in range(1, 6) for p in Path(folder).glob("*/" * depth + EVALUATION)
-            ]
-            hint = f"; did you mean {min(below).parent}?" if below else ""
+            below = min(Path(folder).rglob(EVALUATION), default=None)
+            hint = f"; did you mean {below.parent}?" if below else ""
             raise FileNotFoundError(
                 f"{folder} is not the folder of an evaluation: no {EVALUATION}{hint}"
             )
@@ -161,11 +143,10 @@ class Result:
         """
         os.makedirs(folder, exist_ok=True)
         for iou_type in IOU_TYPES:
-            path = os.path.join(folder, MATCHES.format(iou_type))
+            path = Path(folder, MATCHES.format(iou_type))
+            path.unlink(missing_ok=True)
             if iou_type in self.matches:
                 self.matches[iou_type].save(path)
-            elif os.path.exists(path):
-                os.remove(path)
         numbers = {key: value for key, value in dataclasses.asdict(self).items() if key != "folder"}
         with atomic_file(os.path.join(folder, EVALUATION), "wb") as f:
             f.write(msgspec.json.format(msgspec.json.encode(numbers)))
@@ -174,18 +155,11 @@ class Result:
             writer.writerow(
                 ("category id", "name", "group", "train images", "objects", "AP box", "AP mask")
             )
-            for category in self.categories:
-                ap = [category.get(iou_type, {}).get("AP") for iou_type in IOU_TYPES]
-                writer.writerow(
-                    (
-                        category["id"],
-                        as_text(category["name"]),
-                        GROUP_NAMES[category["group"]],
-                        category["train_images"],
-                        category["num_objects"],
-                        *("" if value is None else f"{value:.3f}" for value in ap),
-                    )
-                )
+            for c in self.categories:
+                ap = [c.get(iou_type, {}).get("AP") for iou_type in IOU_TYPES]
+                texts = ["" if value is None else f"{value:.3f}" for value in ap]
+                name, group = as_text(c["name"]), GROUP_NAMES[c["group"]]
+                writer.writerow((c["id"], name, group, c["train_images"], c["num_objects"], *texts))
         self.folder = folder
 
 
@@ -241,7 +215,7 @@ def results_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     tables = []
     for tasks, columns in ((ROW_NAMES, AP_METRICS), (IOU_TYPES, OTHER_METRICS)):
         rows = [
-            [ROW_NAMES[task], *(_cell(metrics[task].get(metric)) for metric in columns)]
+            [ROW_NAMES[task], *(decimal(metrics[task].get(metric)) for metric in columns)]
             for task in tasks
             if task in metrics
         ]
@@ -252,5 +226,5 @@ def results_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     return "\n\n".join(tables)
 
 
-def _cell(value):
-    return "n/a" if value is None else f"{value:.1f}"
+def decimal(value: float | None) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.1f}"

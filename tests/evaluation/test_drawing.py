@@ -3,7 +3,6 @@ from types import SimpleNamespace
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
-from detectron2.structures import BoxMode
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
@@ -56,11 +55,6 @@ def test_box_is_where_it_belongs(longest_side):
     assert abs(np.flatnonzero(row).min() / scale - 100) <= 3
     assert abs(np.flatnonzero(row).max() / scale - 300) <= 3
     assert not mark[round(130 * scale), round(200 * scale)]
-
-
-def test_modes_of_boxes():
-    xyxy = {"bbox": [10, 30, 40, 60], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
-    assert (drawn(grey(64, 64), [xyxy]) == drawn(grey(64, 64), [box(10, 30, 30, 30)])).all()
 
 
 def test_a_mask_alone_has_the_box_around_it():

@@ -8,8 +8,6 @@ from benchmarks.lvis_like_validation_set import (
     lvis_like_ground_truth,
 )
 from eql_seesaw.config import LVIS_ENGINES
-from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.lvis_evaluation import LVISEvaluation
 
 from .cases import (
     HEIGHT,

@@ -135,7 +135,7 @@ def change_first(results, **values):
         ({"image_id": "img_0"}, ("--by-name",), "detection 0: two of image 'img_0' in the dataset"),
         ({"category_id": "cat"}, ("--by-name",), "detection 0: no category 'cat' in the dataset"),
         ({"image_id": "a"}, (), "Expected `int`, got `str` - at `$[0].image_id`"),
-        ({"category_id": -1}, ("--first-category-id", "0"), "detection 0: no category -1 in the dataset"),
+        ({"category_id": -1}, ("--first-category-id", "0"), "detection 0: no category -1 in"),
         ({"image_id": "a"}, ("--first-category-id", "0"), "detection 0: no image 'a' in the dat"),
     ],
 )
@@ -170,7 +170,7 @@ def test_images_of_another_file(files, load, evaluate):
     subset = evaluate("results.json", "--images-of", "small.json")
     assert subset != evaluate("results.json")
     both = [Result.load(f"results{name}_evaluation") for name in ("", "_small")]
-    with pytest.raises(ValueError, match="one is of .* images of val.json, the other of"):
+    with pytest.raises(ValueError, match="differ in number of images, "):
         check_comparable(*both)
     for image in ground_truth["images"]:
         split = "val2017" if image["id"] in ids else "train2017"

@@ -58,7 +58,7 @@ def test_region_that_some_detections_lack(tmp_path, key):
     [
         ("", "cannot mmap an empty file"),
         (json.dumps(RESULTS)[:-40], "Input data was truncated"),
-        (json.dumps(RESULTS).replace("0.25", "NaN"), r"JSON is malformed: invalid character \(byte"),
+        (json.dumps(RESULTS).replace("0.25", "NaN"), r"JSON is malformed: .* \(byte"),
         (json.dumps({"annotations": []}), "Expected `array`"),
         (
             json.dumps([{"category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]),

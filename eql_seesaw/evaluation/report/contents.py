@@ -1,11 +1,10 @@
 """Texts and tables of the page, as its template reads them."""
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..result import Result
+from ..result import Result, decimal
 from .numbers import Numbers, class_metric
 
 ROW_NAMES = {
@@ -23,10 +22,6 @@ METRICS = {
     for name in ("AP", "AR", "ECE")
 }
 METRICS["AP"] |= {"AP50": "50", "AP75": "75", "APs": "small", "APm": "medium", "APl": "large"}
-
-
-def decimal(value: float | None) -> str:
-    return "n/a" if value is None or math.isnan(value) else f"{value:.1f}"
 
 
 def difference(a: float | None, b: float | None) -> str:

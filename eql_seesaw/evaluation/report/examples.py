@@ -64,12 +64,45 @@ def draw_examples(result: Result, numbers: Numbers) -> tuple[list[dict[str, Any]
     for k, of_class in enumerate(examples):
         for example in of_class["best"] + of_class["worst"]:
             of_images[example["image_id"]].append((k, example))
-    drawer = _Drawer(result, numbers)
+    matches = result.matches[numbers.iou_type]
+    gt_ids, gt_scores = matches.gt_annotation_ids.tolist(), matches.gt_scores.tolist()
+    score_of_object = dict(zip(gt_ids, gt_scores, strict=True))
+    images = {image["id"]: image for image in result.ground_truth["images"]}
+    annotations = defaultdict(list)
+    for annotation in result.ground_truth["annotations"]:
+        annotations[annotation["image_id"]].append(annotation)
+
     pictures: list[dict[str, Any]] = []
     for image_id in tqdm(sorted(of_images), "pictures", unit="image", disable=None):
-        for _, example in of_images[image_id]:
+        image, of_image = images[image_id], annotations[image_id]
+        height, width = image["height"], image["width"]
+        scale = LONGEST_SIDE / max(height, width)
+        detections = _detections(result, numbers, image, of_image)
+        for k, example in of_images[image_id]:
+            category_id, objects = result.categories[k]["id"], []
+            for annotation in of_image:
+                # The evaluation takes no notice of annotations without area.
+                if annotation["category_id"] == category_id and annotation["id"] in score_of_object:
+                    is_missed = not score_of_object[annotation["id"]] >= numbers.score_threshold
+                    instead = _overlapping(annotation, detections) if is_missed else None
+                    objects.append({**annotation, "is_missed": is_missed, "instead": instead})
+            objects.sort(key=lambda drawn: not drawn["is_missed"])
+            of_class = [detection for detection in detections if detection["class"] == k]
             example["picture"] = len(pictures)
-        pictures.append(drawer.draw(image_id, of_images[image_id]))
+            example["objects"], example["detections"] = objects[:MAX_DRAWN], of_class[:MAX_DRAWN]
+            for drawn in example["objects"] + example["detections"]:
+                drawn["box"] = [round(x * scale) for x in drawn["bbox"]]
+                mask = drawn.get("segmentation") if numbers.iou_type == "segm" else None
+                drawn["path"] = "" if mask is None else outline(mask, height, width, scale)
+        path = result.file_names.get(image_id) or ""
+        pictures.append(
+            {
+                "url": thumbnail(path),
+                "file_name": os.path.basename(path) or f"image {image_id}",
+                "width": round(width * scale),
+                "height": round(height * scale),
+            }
+        )
     return pictures, examples
 
 
@@ -111,83 +144,33 @@ def choose_examples(tally: np.ndarray, num_classes: int, num_examples: int) -> l
     return examples
 
 
-class _Drawer:
-    """Objects and detections of an evaluation, image by image."""
-
-    def __init__(self, result, numbers):
-        self._result, self._iou_type = result, numbers.iou_type
-        self._threshold = numbers.score_threshold
-        self._matches = result.matches[numbers.iou_type]
-        gt_ids, gt_scores = self._matches.gt_annotation_ids, self._matches.gt_scores
-        self._score_of_object = dict(zip(gt_ids.tolist(), gt_scores.tolist(), strict=True))
-        self._classes = {category["id"]: k for k, category in enumerate(result.categories)}
-        self._images = {image["id"]: image for image in result.ground_truth["images"]}
-        self._annotations = defaultdict(list)
-        for annotation in result.ground_truth["annotations"]:
-            self._annotations[annotation["image_id"]].append(annotation)
-
-    def draw(self, image_id: int, examples: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
-        """Fill in what is drawn on the picture of an image for each of these classes."""
-        image, annotations = self._images[image_id], self._annotations[image_id]
-        height, width = image["height"], image["width"]
-        scale = LONGEST_SIDE / max(height, width)
-        detections = self._detections(image, annotations)
-        for k, example in examples:
-            # The evaluation takes no notice of annotations without area.
-            objects = [
-                self._object(annotation, detections)
-                for annotation in annotations
-                if self._classes[annotation["category_id"]] == k
-                and annotation["id"] in self._score_of_object
-            ]
-            objects.sort(key=lambda drawn: not drawn["is_missed"])
-            of_class = [detection for detection in detections if detection["class"] == k]
-            example["objects"], example["detections"] = objects[:MAX_DRAWN], of_class[:MAX_DRAWN]
-            for drawn in example["objects"] + example["detections"]:
-                drawn["box"] = [round(x * scale) for x in drawn["bbox"]]
-                mask = drawn.get("segmentation") if self._iou_type == "segm" else None
-                drawn["path"] = "" if mask is None else outline(mask, height, width, scale)
-        path = self._result.file_names.get(str(image_id)) or ""
-        return {
-            "url": thumbnail(path),
-            "file_name": os.path.basename(path) or f"image {image_id}",
-            "width": round(width * scale),
-            "height": round(height * scale),
-        }
-
-    def _detections(self, image, annotations):
-        """Those that count and reach the threshold, the highest score first."""
-        matches, image_id = self._matches, image["id"]
-        found = self._result.detections.detections(image_id)
-        # Of a file without detections it is not known whether they have masks.
-        if len(found.scores):
-            limit = self._result.max_detections
-            counted = found.indices_that_count(self._iou_type, limit, image, annotations)
-            found = found.select(counted)
-        if found.masks is not None:
-            boxes = mask_util.toBbox(list(found.masks)).reshape(-1, 4)
-            found = dataclasses.replace(found, boxes=boxes)
-        # Of each class in descending order of score, tied ones as in the file.
-        found = found.select(np.argsort(found.category_ids, kind="stable"))
-        rows = np.arange(*np.searchsorted(matches.image_ids, [image_id, image_id + 1]))
-        rows = rows[np.argsort(matches.classes[rows], kind="stable")]
-        if not np.array_equal(matches.scores[rows], found.scores):
-            raise ValueError(
-                f"{self._result.results_file}: detections of image {image_id} are not those that "
-                "were evaluated; evaluate again."
-            )
-        detections = found.to_results()
-        for row, detection in zip(rows.tolist(), detections, strict=True):
-            verdict = "right" if matches.annotation_ids[row] > 0 else "wrong"
-            detection["verdict"] = "ignored" if matches.ignored[row] else verdict
-            detection["class"] = self._classes[detection["category_id"]]
-        detections = [d for d in detections if d["score"] >= self._threshold]
-        return sorted(detections, key=lambda detection: -detection["score"])
-
-    def _object(self, annotation, detections):
-        is_found = self._score_of_object[annotation["id"]] >= self._threshold
-        instead = None if is_found else _overlapping(annotation, detections)
-        return {**annotation, "is_missed": not is_found, "instead": instead}
+def _detections(result, numbers, image, annotations):
+    """Those that count and reach the threshold, the highest score first."""
+    matches, image_id = result.matches[numbers.iou_type], image["id"]
+    found = result.detections.detections(image_id)
+    # Of a file without detections it is not known whether they have masks.
+    if len(found.scores):
+        limit = result.max_detections
+        counted = found.indices_that_count(numbers.iou_type, limit, image, annotations)
+        found = found.select(counted)
+    if found.masks is not None:
+        boxes = mask_util.toBbox(list(found.masks)).reshape(-1, 4)
+        found = dataclasses.replace(found, boxes=boxes)
+    # As in the matches: by class, in descending order of score, tied ones as in the file.
+    found = found.select(np.argsort(found.category_ids, kind="stable"))
+    rows = np.arange(*np.searchsorted(matches.image_ids, [image_id, image_id + 1]))
+    if not np.array_equal(matches.scores[rows], found.scores):
+        raise ValueError(
+            f"{result.results_file}: detections of image {image_id} are not those that were "
+            "evaluated; evaluate again."
+        )
+    detections = found.to_results()
+    for row, detection in zip(rows.tolist(), detections, strict=True):
+        verdict = "right" if matches.annotation_ids[row] > 0 else "wrong"
+        detection["verdict"] = "ignored" if matches.ignored[row] else verdict
+        detection["class"] = int(matches.classes[row])
+    detections = [d for d in detections if d["score"] >= numbers.score_threshold]
+    return sorted(detections, key=lambda detection: -detection["score"])
 
 
 def _overlapping(annotation, detections):

@@ -91,11 +91,8 @@ class Numbers:
     def changed_classes(self) -> dict[str, list[int]]:
         """Classes that gain, and lose, most AP against the other run."""
         assert self.other_ap is not None, "there is another run"
-        changes = []
-        for k, (ap, other) in enumerate(zip(self.ap, self.other_ap, strict=True)):
-            if ap is not None and other is not None:
-                changes.append((ap - other, k))
-        changes.sort()
+        pairs = enumerate(zip(self.ap, self.other_ap, strict=True))
+        changes = sorted((ap - other, k) for k, (ap, other) in pairs if None not in (ap, other))
         losses = [k for change, k in changes if change < 0]
         gains = [k for change, k in reversed(changes) if change > 0]
         return {"gains": gains[:NUM_CHANGES], "losses": losses[:NUM_CHANGES]}

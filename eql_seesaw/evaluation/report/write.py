@@ -9,7 +9,7 @@ import jinja2
 from ...atomic_write import atomic_file
 from ...data import frequency_groups
 from .. import matches
-from ..result import Result
+from ..result import Result, decimal
 from . import charts, contents
 from .examples import MAX_DRAWN, draw_examples
 from .numbers import IOU_TYPES, Numbers
@@ -76,19 +76,15 @@ def check_comparable(result: Result, other: Result) -> None:
     Raises:
         ValueError: the two are of different datasets or images, or one has no masks.
     """
-    where = "these evaluations cannot be compared"
-    if result.dataset != other.dataset:
-        raise ValueError(f"{where}: they are of the datasets {result.dataset} and {other.dataset}.")
-    if result.num_images != other.num_images:
-        raise ValueError(
-            f"{where}: one is of {result.num_images} images of {result.dataset}, the other of "
-            f"{other.num_images}."
-        )
-    one, another = ([(c["id"], c["name"]) for c in r.categories] for r in (result, other))
-    if one != another:
-        raise ValueError(f"{where}: the categories of {result.dataset} have changed.")
-    if ("segm" in result.metrics) != ("segm" in other.metrics):
-        raise ValueError(f"{where}: only one has masks.")
+    for what, one, another in (
+        ("dataset", result.dataset, other.dataset),
+        ("number of images", result.num_images, other.num_images),
+        ("IoU types", *([t for t in IOU_TYPES if t in r.metrics] for r in (result, other))),
+        ("categories", *([(c["id"], c["name"]) for c in r.categories] for r in (result, other))),
+    ):
+        if one != another:
+            shown = "" if what == "categories" else f", {one} and {another}"
+            raise ValueError(f"these evaluations cannot be compared: they differ in {what}{shown}.")
 
 
 def _template() -> jinja2.Template:
@@ -99,7 +95,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(decimal=contents.decimal, whole=contents.whole)
+    environment.filters.update(decimal=decimal, whole=contents.whole)
     environment.globals.update(charts=charts, contents=contents, matches=matches)
     environment.globals.update(frequency_groups=frequency_groups, max_drawn=MAX_DRAWN)
     return environment.get_template("index.html.jinja")

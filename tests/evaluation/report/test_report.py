@@ -255,8 +255,8 @@ def test_runs_that_cannot_be_compared(folder, tmp_path):
     result = Result.load(folder)
     for values, message in (
         ({"dataset": "another"}, "shapes_val and another"),
-        ({"categories": []}, "the categories of shapes_val have changed"),
-        ({"metrics": {"bbox": {}}}, "only one has masks"),
+        ({"categories": []}, "they differ in categories"),
+        ({"metrics": {"bbox": {}}}, "they differ in IoU types"),
     ):
         with pytest.raises(ValueError, match=message):
             write_report(result, tmp_path, other=dataclasses.replace(result, **values))
