@@ -28,6 +28,7 @@ from .ground_truth import load_ground_truth, with_images_of
 from .lvis_evaluator import LongTailLVISEvaluator
 from .other_results import decode_other_results
 from .pictures import show_evaluation
+from .result import Result
 from .results_file import ResultsFile
 
 # Not __name__, which is "__main__" here.
@@ -65,8 +66,8 @@ def main() -> None:
             fixed_ap=cfg.TEST.FIXED_AP,
             boundary_ap=cfg.TEST.BOUNDARY_AP,
         )
-        evaluate(evaluator, results, metadata.get("image_root"))
-    show_evaluation(cfg, evaluator.result, output_dir)
+        result = evaluate(evaluator, results, metadata.get("image_root"))
+    show_evaluation(cfg, result, output_dir)
     logger.info(f"All files are in {output_dir}")
 
 
@@ -136,7 +137,7 @@ def read_results(args: argparse.Namespace, ground_truth: dict[str, Any]) -> Resu
 
 def evaluate(
     evaluator: LongTailLVISEvaluator, results: ResultsFile, image_root: str | None
-) -> None:
+) -> Result:
     """Feed a file of detections to an evaluator, and evaluate."""
     # Millions of objects that stay: the garbage collector need not look at them again and again.
     gc.collect()
@@ -147,6 +148,8 @@ def evaluate(
         size = image["height"], image["width"]
         evaluator.add(detections.with_compressed_masks(*size), file_name)
     evaluator.evaluate()
+    assert evaluator.result is not None, "evaluated here"
+    return evaluator.result
 
 
 if __name__ == "__main__":

@@ -27,18 +27,15 @@ class LVISResult:
     Attributes:
         metrics: AP, AP50, AP75, APs, APm, APl, APr, APc, APf, AR, ARs, ARm, ARl: the official
             thirteen; and ARr, ARc, ARf. None where there is no ground truth (officially -1).
-        category_ap: float64 (K,), AP of each category in ascending order of id; NaN for a
-            category without ground truth, 0 for one that has some and is never predicted.
-        category_ap50, category_ar: likewise, AP at an IoU of 0.5, and average recall.
+        of_categories: "AP", "AP50" and "AR", float64 (K,) each, of the categories in ascending
+            order of id; NaN without ground truth, 0 for one that has some and is never predicted.
         precision: float64 (10 IoU thresholds, 101 recalls, K, 4 areas), as officially: not in
             percent, -1 without ground truth.
         recall: float64 (10 IoU thresholds, K, 4 areas), likewise.
     """
 
     metrics: dict[str, float | None]
-    category_ap: np.ndarray
-    category_ap50: np.ndarray
-    category_ar: np.ndarray
+    of_categories: dict[str, np.ndarray]
     precision: np.ndarray
     recall: np.ndarray
 
@@ -65,14 +62,13 @@ class LVISResult:
             means[f"AP{group}"] = _mean(precision[:, :, groups == group, 0])
             # The official AR has no groups.
             means[f"AR{group}"] = _mean(recall[:, groups == group, 0])
-        return cls(
-            metrics={name: means[name] for name in METRICS},
-            category_ap=_category_means(precision[..., 0], (0, 1)),
-            category_ap50=_category_means(precision[:1, ..., 0], (0, 1)),
-            category_ar=_category_means(recall[..., 0], (0,)),
-            precision=precision,
-            recall=recall,
-        )
+        of_categories = {
+            "AP": _category_means(precision[..., 0], (0, 1)),
+            "AP50": _category_means(precision[:1, ..., 0], (0, 1)),
+            "AR": _category_means(recall[..., 0], (0,)),
+        }
+        metrics = {name: means[name] for name in METRICS}
+        return cls(metrics, of_categories, precision, recall)
 
 
 def _mean(values):

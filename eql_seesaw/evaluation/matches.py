@@ -86,35 +86,28 @@ def calibration_bins(
     return counts, mean_scores, accuracies
 
 
-def calibration_error(scores: np.ndarray, is_right: np.ndarray) -> float | None:
-    """
-    Expected calibration error (Guo et al., https://arxiv.org/abs/1706.04599, equation 3) in
-    percent: the mean difference of score and share of right detections over the score ranges,
-    weighted by their detections. None without detections. Arguments as for
-    :func:`calibration_bins`.
-    """
-    if not len(scores):
-        return None
-    counts, mean_scores, accuracies = calibration_bins(scores, is_right)
-    gaps = np.nan_to_num(np.abs(mean_scores - accuracies))
-    return float((gaps * counts).sum() / counts.sum() * 100)
-
-
 def calibration_errors(matches: Matches, groups: Sequence[str]) -> dict[str, float | None]:
     """
+    Expected calibration errors (Guo et al., https://arxiv.org/abs/1706.04599, equation 3) in
+    percent: the mean difference of score and share of right detections over the score ranges,
+    weighted by their detections.
+
     Args:
         matches: of a dataset.
         groups: "r", "c" or "f" of each class.
 
     Returns:
         "ECE" of all detections that are right or wrong, and "ECEr", "ECEc", "ECEf" of those of
-        rare, common and frequent classes.
+        rare, common and frequent classes; None without detections.
     """
     judged = ~matches.ignored
     scores, is_right = matches.scores[judged], matches.annotation_ids[judged] > 0
     group_of_detection = np.asarray(groups)[matches.classes[judged]]
-    errors = {"ECE": calibration_error(scores, is_right)}
-    for group in GROUP_NAMES:
-        chosen = group_of_detection == group
-        errors[f"ECE{group}"] = calibration_error(scores[chosen], is_right[chosen])
+    errors: dict[str, float | None] = {}
+    for group in ("", *GROUP_NAMES):
+        chosen = (group_of_detection == group) | (group == "")
+        counts, mean_scores, accuracies = calibration_bins(scores[chosen], is_right[chosen])
+        gaps = np.nan_to_num(np.abs(mean_scores - accuracies))
+        error = float((gaps * counts).sum() / counts.sum() * 100) if counts.any() else None
+        errors[f"ECE{group}"] = error
     return errors

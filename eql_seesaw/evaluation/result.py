@@ -195,10 +195,9 @@ def category_records(
             "num_objects": num_objects[category["id"]],
         }
         for iou_type, result in results.items():
-            values = result.category_ap[k], result.category_ap50[k], result.category_ar[k]
             record[iou_type] = {
-                name: None if math.isnan(value) else float(value)
-                for name, value in zip(("AP", "AP50", "AR"), values, strict=True)
+                name: None if math.isnan(values[k]) else float(values[k])
+                for name, values in result.of_categories.items()
             }
         records.append(record)
     return records

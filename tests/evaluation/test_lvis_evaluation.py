@@ -37,7 +37,7 @@ def assert_official_numbers(tmp_path, monkeypatch, case, iou_type, max_detection
         assert [result.metrics[name.split("@")[0]] for name in expected.get_results()] == [
             None if value == -1 else value * 100 for value in expected.get_results().values()
         ]
-        category_ap.append(result.category_ap.tolist())
+        category_ap.append(result.of_categories["AP"].tolist())
     assert str(category_ap[0]) == str(category_ap[-1])  # as text, where NaN is NaN
     return result
 
@@ -105,16 +105,16 @@ def test_numbers_of_categories_and_groups_are_means_of_the_arrays():
     result = evaluate_lvis(ground_truth, results, "segm")
     for k in range(len(ground_truth["categories"])):
         for values, mean in (
-            (result.precision[:, :, k, 0], result.category_ap[k]),
-            (result.precision[0, :, k, 0], result.category_ap50[k]),
-            (result.recall[:, k, 0], result.category_ar[k]),
+            (result.precision[:, :, k, 0], result.of_categories["AP"][k]),
+            (result.precision[0, :, k, 0], result.of_categories["AP50"][k]),
+            (result.recall[:, k, 0], result.of_categories["AR"][k]),
         ):
             expected = values[values > -1].mean() * 100 if (values > -1).any() else np.nan
             np.testing.assert_allclose(mean, expected, rtol=1e-12)
-    assert np.isnan(result.category_ap).any()
+    assert np.isnan(result.of_categories["AP"]).any()
     for group in "rcf":
         of_group = [k for k, c in enumerate(ground_truth["categories"]) if c["frequency"] == group]
-        expected = np.nanmean(result.category_ar[of_group])
+        expected = np.nanmean(result.of_categories["AR"][of_group])
         assert result.metrics[f"AR{group}"] == pytest.approx(expected)
 
 
@@ -141,7 +141,7 @@ def test_hand_computed(iou_type):
     result = evaluate_lvis(*tiny_case(), iou_type)
     expected = {"APr": 100, "APc": 50, "APf": 0, "AP": 50, "AP50": 50, "APm": 50}
     assert {name: result.metrics[name] for name in expected} == pytest.approx(expected)
-    assert result.category_ap == pytest.approx([100, 50, 0, np.nan], nan_ok=True)
+    assert result.of_categories["AP"] == pytest.approx([100, 50, 0, np.nan], nan_ok=True)
 
 
 def test_no_ground_truth_is_none_not_a_number():
@@ -151,14 +151,14 @@ def test_no_ground_truth_is_none_not_a_number():
     ground_truth["annotations"] = []
     result = evaluate_lvis(ground_truth, results, "bbox")
     assert set(result.metrics.values()) == {None}
-    assert np.isnan(result.category_ap).all()
+    assert np.isnan(result.of_categories["AP"]).all()
 
 
 @both_regions
 def test_no_detections_score_zero(iou_type):
     result = evaluate_lvis(tiny_case()[0], [], iou_type)
     assert [result.metrics[name] for name in METRICS] == [0, 0, 0, None, 0, None, 0, 0, 0]
-    assert result.category_ap == pytest.approx([0, 0, 0, np.nan], nan_ok=True)
+    assert result.of_categories["AP"] == pytest.approx([0, 0, 0, np.nan], nan_ok=True)
 
 
 @both_engines

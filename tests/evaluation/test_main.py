@@ -67,7 +67,7 @@ def test_registered_dataset_with_groups_of_the_training_set(run, files, load):
     ).replace('"', "")
 
 
-RESULTS_LINE = "one line with file and value; nothing is written"
+RESULTS_LINE = "one line that says what is wrong, and where; nothing is written"
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,7 @@ import numpy as np
 import pytest
 
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.matches import (
-    Matches,
-    calibration_bins,
-    calibration_error,
-    calibration_errors,
-)
+from eql_seesaw.evaluation.matches import Matches, calibration_bins, calibration_errors
 
 from .cases import annotation, detection, evaluate_lvis, evaluated, image, random_case
 
@@ -165,12 +160,6 @@ def test_calibration_bins():
         [0.045, 0.1, *[np.nan] * 3, 0.53, *[np.nan] * 3, 1], nan_ok=True
     )
     assert accuracies == pytest.approx([0.5, 1, *[np.nan] * 3, 0, *[np.nan] * 3, 1], nan_ok=True)
-
-
-def test_calibration_error_is_the_weighted_gap():
-    scores = np.array([0.25, 0.25, 0.75, 0.75])
-    assert calibration_error(scores, np.array([True, False, True, True])) == pytest.approx(25)
-    assert calibration_error(scores[:0], np.array([], dtype=bool)) is None
 
 
 def test_calibration_of_groups():
