@@ -87,9 +87,9 @@ def draw_examples(result: Result, numbers: Numbers) -> tuple[list[dict[str, Any]
                     instead = _overlapping(annotation, detections) if is_missed else None
                     objects.append({**annotation, "is_missed": is_missed, "instead": instead})
             objects.sort(key=lambda drawn: not drawn["is_missed"])
-            of_class = [detection for detection in detections if detection["class"] == k]
+            drawable = [detection for detection in detections if detection["class"] == k]
             example["picture"] = len(pictures)
-            example["objects"], example["detections"] = objects[:MAX_DRAWN], of_class[:MAX_DRAWN]
+            example["objects"], example["detections"] = objects[:MAX_DRAWN], drawable[:MAX_DRAWN]
             for drawn in example["objects"] + example["detections"]:
                 drawn["box"] = [round(x * scale) for x in drawn["bbox"]]
                 mask = drawn.get("segmentation") if numbers.iou_type == "segm" else None

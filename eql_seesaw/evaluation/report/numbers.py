@@ -92,7 +92,9 @@ class Numbers:
         """Classes that gain, and lose, most AP against the other run."""
         assert self.other_ap is not None, "there is another run"
         pairs = enumerate(zip(self.ap, self.other_ap, strict=True))
-        changes = sorted((ap - other, k) for k, (ap, other) in pairs if None not in (ap, other))
+        changes = sorted(
+            (ap - other, k) for k, (ap, other) in pairs if ap is not None and other is not None
+        )
         losses = [k for change, k in changes if change < 0]
         gains = [k for change, k in reversed(changes) if change > 0]
         return {"gains": gains[:NUM_CHANGES], "losses": losses[:NUM_CHANGES]}
