@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
-from detectron2.structures import BoxMode, Instances
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
 from hotcoco import mask as hotcoco_mask
 
 from ..data.annotation_entries import compressed_rle
@@ -56,7 +56,7 @@ class Detections:
         cls, image_id: int, instances: Instances, category_ids: np.ndarray
     ) -> "Detections":
         """
-        Detections of Detectron2's ``Instances``, to the bit as ``instances_to_coco_json`` has them.
+        Detections of Detectron2's ``Instances``.
 
         Args:
             image_id: of the image.
@@ -65,15 +65,14 @@ class Detections:
                 compressed RLE.
             category_ids: int64 (K,), of the contiguous classes.
         """
-        boxes = instances.pred_boxes.tensor.cpu()
-        boxes = BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-        return cls(
-            image_id,
-            category_ids[instances.pred_classes.cpu().numpy()],
-            instances.scores.cpu().double().numpy(),
-            boxes.double().numpy(),
-            _rles(instances),
-        )
+        instances = instances.to("cpu")
+        results = instances_to_coco_json(instances, image_id)
+        for i, result in enumerate(results):
+            result["category_id"] = category_ids[result["category_id"]]
+            if instances.has("pred_rles"):
+                result["segmentation"] = instances.pred_rles[i]
+        has_masks = instances.has("pred_rles") or instances.has("pred_masks")
+        return cls.from_results(image_id, results, ("bbox", "segm") if has_masks else ("bbox",))
 
     @property
     def iou_types(self) -> tuple[str, ...]:
@@ -114,7 +113,7 @@ class Detections:
         if self.masks is None:
             return self
         try:
-            masks = [as_text(compressed_rle(mask, height, width)) for mask in self.masks]
+            masks = [_as_text(compressed_rle(mask, height, width)) for mask in self.masks]
         except Exception as error:  # pycocotools raises what it meets
             raise ValueError(
                 f"Detection in image {self.image_id!r} has a 'segmentation' that is neither "
@@ -183,17 +182,7 @@ class Detections:
         return indices[areas > 0]
 
 
-def _rles(instances):
-    if instances.has("pred_rles"):
-        return instances.pred_rles
-    if not instances.has("pred_masks"):
-        return None
-    masks = instances.pred_masks
-    masks = getattr(masks, "tensor", masks).cpu().numpy()  # also Detectron2's BitMasks
-    return [as_text(mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))) for mask in masks]
-
-
-def as_text(rle: dict[str, Any]) -> dict[str, Any]:
+def _as_text(rle):
     """A compressed RLE of pycocotools as JSON has it."""
     counts = rle["counts"]
     return {**rle, "counts": counts.decode()} if isinstance(counts, bytes) else rle
