@@ -9,7 +9,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 set_up:  ## install everything into .venv
-	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); install Python 3.10, 3.11 or 3.12, or name one: make PYTHON=..." >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); install Python 3.10 to 3.13, or name one: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) .ci/set_up.py
 
 quickstart: set_up  ## generate a dataset, train Seesaw on it, show AP of rare, common and frequent classes

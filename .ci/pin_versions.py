@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-Write constraints.txt anew from the ranges of setup.cfg, for Python 3.10 to 3.12 on Linux. Versions
+Write constraints.txt anew from the ranges of setup.cfg, for Python 3.10 to 3.13 on Linux. Versions
 stay as they are, but for the packages that are named, which move to their newest.
 
     .venv/bin/python .ci/pin_versions.py [PACKAGE ...]
@@ -60,7 +60,7 @@ def versions() -> dict[str, list[str]]:
 
 def without_platform(line: str) -> str:
     line = line.replace(f" and {PLATFORM}", "")
-    return re.sub(r" ; python_full_version < '3\.13'$", "", line)
+    return re.sub(r" ; python_full_version < '3\.14'$", "", line)
 
 
 def write(path: str, text: str) -> None:

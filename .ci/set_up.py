@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-Prepare .venv for this repository. Needs Python 3.10 to 3.12 and nothing else; may be run again.
+Prepare .venv for this repository. Needs Python 3.10 to 3.13 and nothing else; may be run again.
 
 Where ``import detectron2`` already works, .venv sees that installation and only what is missing is
 added. Otherwise torch, torchvision and the rest are installed at the versions of constraints.txt,
@@ -30,9 +30,9 @@ torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 
 
 def main() -> None:
-    if not (3, 10) <= sys.version_info < (3, 13):  # noqa: UP036 (this is the check)
+    if not (3, 10) <= sys.version_info < (3, 14):  # noqa: UP036 (this is the check)
         sys.exit(
-            f"error: Python 3.10, 3.11 or 3.12 is needed, this is {sys.version.split()[0]}; "
+            f"error: Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}; "
             "name another one: make PYTHON=python3.11 ..."
         )
     fingerprint = fingerprint_of_inputs()
