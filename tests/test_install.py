@@ -23,7 +23,7 @@ sys.modules.update(dict.fromkeys({BLOCKED}))
 import torch
 from eql_seesaw.losses import build_loss
 loss = build_loss("seesaw", num_classes=2)
-print(sum(loss(torch.zeros(1, loss.num_logits), torch.tensor([0])).values()).item())
+print(sum(loss(torch.zeros(1, loss.num_logits), torch.tensor([0])).values()).item(), flush=True)
 from eql_seesaw.programs import report
 report()
 """
