@@ -86,29 +86,25 @@ class BrokenEntry(ValueError):
         self.key = key
 
 
-def decode(text: bytes, form: type[Form]) -> Form:
-    """An entry that was read without an error before, from its text."""
-    try:
-        return DECODERS[form].decode(text)
-    except ValueError:
-        return decode_unusual(text, form, lambda kind, oddity: None)
-
-
-def decode_unusual(
-    text: msgspec.Raw | bytes, form: type[Form], note: Callable[[str, str], None]
+def decode(
+    text: msgspec.Raw | bytes,
+    form: type[Form],
+    note: Callable[[str, str], None] = lambda kind, oddity: None,
 ) -> Form:
     """
-    An entry that its decoder does not take: the slow look, which can say what is wrong.
+    An entry, from its text in JSON. What its decoder does not take gets a slow look, which can say
+    what is wrong.
 
     Args:
-        text: entry in JSON.
-        form: of the entry.
         note: gets kind and text of what is odd but of no consequence, as for the ``lvis`` package.
 
     Raises:
         BrokenEntry: the entry has another form.
     """
-    entry = load(text)
+    try:
+        return DECODERS[form].decode(text)
+    except ValueError:
+        entry = load(text)
     if not isinstance(entry, dict):
         raise BrokenEntry("form", f"{shorten(entry)} is no object")
     entry = {key: _whole(value) for key, value in entry.items()}
@@ -117,7 +113,11 @@ def decode_unusual(
     try:
         return msgspec.convert(entry, form)
     except (ValueError, OverflowError) as error:
-        raise _broken_entry(error, entry) from None
+        # msgspec says what is expected, and where; a user wants to see the value, too.
+        found = re.findall(r"`\$\.(\w+)|field `(\w+)`", str(error))[-1]
+        key = found[0] or found[1]
+        seen = shorten(entry[key]) if key in entry else "missing"
+        raise BrokenEntry(key, f"{key} is {seen}: {error}") from None
 
 
 def load(text: msgspec.Raw | bytes) -> Any:
@@ -144,14 +144,6 @@ def _mend_annotation(entry: dict[str, Any], note: Callable[[str, str], None]) ->
     if is_crowd not in (0, 1):
         entry["iscrowd"] = int(is_crowd == "1")
         note("odd values of iscrowd", f"iscrowd is {shorten(is_crowd)}, not 0 or 1")
-
-
-def _broken_entry(error: Exception, entry: dict[str, Any]) -> BrokenEntry:
-    """msgspec says what is expected, and where; a user wants to see the value, too."""
-    key = re.findall(r"`\$\.(\w+)|field `(\w+)`", str(error))[-1]
-    name = key[0] or key[1]
-    seen = shorten(entry[name]) if name in entry else "missing"
-    return BrokenEntry(name, f"{name} is {seen}: {error}")
 
 
 def segmentation_error(segmentation: list | Rle, height: int, width: int) -> str | None:

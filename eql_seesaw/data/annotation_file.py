@@ -4,25 +4,22 @@ import contextlib
 import gc
 import json
 import os
-from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
 from .annotation_entries import (
     CATEGORY_LISTS,
-    DECODERS,
     Annotation,
     BrokenEntry,
     Category,
     Form,
     Image,
-    decode_unusual,
+    decode,
     entry_id,
     load,
     rle_error,
@@ -31,13 +28,6 @@ from .annotation_entries import (
 from .findings import Findings, one_line, shorten
 
 SECTIONS = {"images": "image", "annotations": "annotation", "categories": "category"}
-# First bytes of files that are called .json, too.
-DISGUISES = {
-    b"PK\x03\x04": "a ZIP archive; unpack it, and name the JSON file that is in it",
-    b"\x1f\x8b": "compressed with gzip; unpack it with gunzip",
-    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
-    b"<": "an HTML or XML page, as a failed download leaves behind",
-}
 
 
 class Needs(NamedTuple):
@@ -86,125 +76,101 @@ class AnnotationFile:
     Attributes:
         json_file: path of the file.
         findings: on the file, so far.
-        text: UTF-8, as it is in the file.
         categories: by id, in ascending order; each has a "name".
         images: by id, in the file's order.
-        image_places: place in the file of each of them.
+        image_texts: JSON of each of them.
+        file_names: of those that have a usable one, where the reader needs it.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file.
         ValueError: it is not JSON, is cut off, or holds no object.
     """
 
     def __init__(self, json_file: str, needs: Needs = NO_NEEDS) -> None:
-        if not PathManager.isfile(json_file):
-            raise FileNotFoundError(f"no such file: {json_file}")
         self.json_file = json_file
         self.findings = Findings(json_file)
         self._needs = needs
         with PathManager.open(json_file, "rb") as f:
-            self.text: bytes = f.read()
+            text = f.read()
         try:
-            if not self.text.isascii():
-                self.text.decode()  # msgspec passes over text that is not UTF-8
-            self._sections = _split(self.text)
+            if not text.isascii():
+                text.decode()  # msgspec passes over text that is not UTF-8
+            self._sections = _split(text)
         except (ValueError, RecursionError):
-            self.text = _in_strict_json(self.text, json_file)
-            self._sections = _split(self.text)
+            self._sections = _split(_in_strict_json(text, json_file))
         self.categories = self._read_categories()
-        self.images, self.image_places = self._read_images()
+        self.images: dict[int, Image] = {}
+        self.image_texts: dict[int, msgspec.Raw] = {}
+        self.file_names: dict[int, str] = {}
+        for text, note, image in self._entries("images", Image):
+            self._add_image(text, note, image)
 
-    def annotations(self) -> Iterator[tuple[int, Annotation]]:
+    def annotations(self) -> Iterator[tuple[msgspec.Raw, Annotation]]:
         """
-        Annotations in the file's order, each with its place there. Those of unknown images or
-        categories are left out, as by the ``lvis`` package; broken ones are findings.
+        Annotations in the file's order, each with its JSON. Those of unknown images or categories
+        are left out, as by the ``lvis`` package; broken ones are findings.
         """
-        ids, places = array("q"), array("q")
+        ids: set[int] = set()
         images, categories = self.images, self.categories
         # Else their own entries may be broken, which is among the findings.
         are_all_known = not self.findings.of("error")
-        for place, annotation in self._entries("annotations", Annotation):
+        for text, note, annotation in self._entries("annotations", Annotation):
             image = images.get(annotation.image_id)
             if image is None or annotation.category_id not in categories:
+                section = "images" if image is None else "categories"
+                key = "image_id" if image is None else "category_id"
                 if are_all_known:
-                    self._note_unknown(place, annotation)
+                    note(
+                        f"annotations of unknown {section}",
+                        f"{key} {getattr(annotation, key)} is not in {section}; it is left out",
+                    )
                 continue
-            ids.append(annotation.id)
-            places.append(place)
+            if annotation.id in ids:
+                note("annotations with repeated ids", "the id is repeated")
+            ids.add(annotation.id)
             error = self._annotation_error(annotation, image)
             if error is None:
-                yield place, annotation
+                yield text, annotation
             else:
-                self._note("annotations", place, "unfit annotations", error, "error")
-        _, first = np.unique(ids, return_index=True)
-        for place in np.delete(np.array(places), first).tolist():
-            kind = "annotations with repeated ids"
-            self._note("annotations", place, kind, "the id is repeated")
-
-    def spans(self, section: str) -> np.ndarray:
-        """(N, 2) int64, start and end in ``text`` of each entry of "images" or "annotations"."""
-        raw_entries = getattr(self._sections, section)
-        if not raw_entries:
-            return np.empty((0, 2), dtype=np.int64)
-        first, text = (np.frombuffer(x, dtype=np.uint8) for x in (raw_entries[0], self.text))
-        spans, end = array("q"), first.ctypes.data - text.ctypes.data
-        for raw in raw_entries:
-            # Between two entries there is nothing but a comma and white space.
-            start = self.text.index(b"{", end)
-            end = start + len(memoryview(raw))
-            spans.append(start)
-            spans.append(end)
-        return np.frombuffer(spans, dtype=np.int64).reshape(-1, 2)
+                note("unfit annotations", error, "error")
 
     def _read_categories(self) -> dict[int, dict[str, Any]]:
         categories: dict[int, dict[str, Any]] = {}
-        for place, category in self._entries("categories", Category):
-            note = partial(self._note, "categories", place)
+        for text, note, category in self._entries("categories", Category):
             category_id = category["id"]
-            entry = {**load(self._raw("categories", place)), "id": category_id}
+            entry = {**load(text), "id": category_id}
             name = entry.get("name")
             if category_id in categories:
                 note("categories with repeated ids", "the id is repeated; the last one counts")
             entry["name"] = one_line(name) if isinstance(name, str) else str(category_id)
             if entry["name"] != name:
-                text = f"name is {shorten(name)}, so that it is called {entry['name']}"
-                note("categories without a usable name", text)
+                odd = f"name is {shorten(name)}, so that it is called {entry['name']}"
+                note("categories without a usable name", odd)
             categories[category_id] = entry
         return dict(sorted(categories.items()))
 
-    def _read_images(self) -> tuple[dict[int, Image], dict[int, int]]:
-        images: dict[int, Image] = {}
-        places: dict[int, int] = {}
-        image: Any
-        for place, image in self._entries("images", Image):
-            note = partial(self._note, "images", place)
-            if image["id"] in images:
-                note("images with repeated ids", "the id is repeated; the last one counts")
-            for key in CATEGORY_LISTS:
-                if key in image and not self.categories.keys() >= set(image[key]):
-                    unknown = next(k for k in image[key] if k not in self.categories)
-                    note(f"images with unknown {key}", f"{key} holds {unknown}, in no category")
-                    image[key] = [k for k in image[key] if k in self.categories]
-            error = self._image_error(image)
-            if error is not None:
-                note(*error, "error")
-            images[image["id"]], places[image["id"]] = image, place
-        return images, places
-
-    def _image_error(self, image: Image) -> tuple[str, str] | None:
-        """Kind and line of what does not fit the needs of the reader."""
+    def _add_image(self, text: msgspec.Raw, note: Callable[..., None], image: Any) -> None:
+        if image["id"] in self.images:
+            note("images with repeated ids", "the id is repeated; the last one counts")
+        for key in CATEGORY_LISTS:
+            unknown = [k for k in image.get(key, ()) if k not in self.categories]
+            if unknown:
+                note(f"images with unknown {key}", f"{key} holds {unknown[0]}, in no category")
+                image[key] = [k for k in image[key] if k in self.categories]
         if self._needs.file_names:
             try:
-                image_file_name(image, self._needs.from_coco_url)
+                name = image_file_name(image, self._needs.from_coco_url)
+                self.file_names[image["id"]] = name
             except ValueError as error:
-                return "images without a usable file name", str(error)
-        max_pixels = self._needs.max_pixels
-        if max_pixels and image["width"] * image["height"] > max_pixels:
-            return "images that are too large", (
-                f"{image['width']} x {image['height']} pixels, more than INPUT.MAX_IMAGE_PIXELS, "
-                f"{max_pixels}"
+                note("images without a usable file name", str(error), "error")
+        width, height, max_pixels = image["width"], image["height"], self._needs.max_pixels
+        if max_pixels and width * height > max_pixels:
+            note(
+                "images that are too large",
+                f"{width} x {height} pixels, more than INPUT.MAX_IMAGE_PIXELS, {max_pixels}",
+                "error",
             )
-        return None
+        self.images[image["id"]], self.image_texts[image["id"]] = image, text
 
     def _annotation_error(self, annotation: Annotation, image: Image) -> str | None:
         """Line about what does not fit the image, or the needs of the reader."""
@@ -223,41 +189,38 @@ class AnnotationFile:
                 return rle_error(segmentation)
         return error
 
-    def _entries(self, section: str, form: type[Form]) -> Iterator[tuple[int, Form]]:
-        """Entries of a section that are of its form, with their places; others are findings."""
-        raw_entries = getattr(self._sections, section)
-        if not raw_entries and (raw_entries is None or section != "annotations"):
-            text = "the list is empty" if raw_entries == [] else "no list; expected COCO or LVIS"
-            self.findings.add("error", "missing sections", f"{section}: {text}")
-        decode = DECODERS[form].decode
-        for place, raw in enumerate(raw_entries or ()):
+    def _entries(
+        self, section: str, form: type[Form]
+    ) -> Iterator[tuple[msgspec.Raw, Callable[..., None], Form]]:
+        """
+        Entries of a section that are of its form, each with its JSON, and a function to note what
+        is found about it; others are findings.
+        """
+        texts = getattr(self._sections, section)
+        if not texts and (texts is None or section != "annotations"):
+            reason = "the list is empty" if texts == [] else "no list; expected COCO or LVIS"
+            self.findings.add("error", "missing sections", f"{section}: {reason}")
+        for place, text in enumerate(texts or ()):
+            note = partial(self._note, section, place, text)
             try:
-                entry = decode(raw)
-            except ValueError:
-                note = partial(self._note, section, place)
-                try:
-                    entry = decode_unusual(raw, form, note)
-                except BrokenEntry as error:
-                    note(f"{section} with a broken {error.key}", str(error), "error")
-                    continue
-            yield place, entry
-
-    def _raw(self, section: str, place: int) -> msgspec.Raw:
-        return getattr(self._sections, section)[place]
+                entry = decode(text, form, note)
+            except BrokenEntry as error:
+                note(f"{section} with a broken {error.key}", str(error), "error")
+            else:
+                yield text, note, entry
 
     def _note(
-        self, section: str, place: int, kind: str, text: str, severity: str = "warning"
+        self,
+        section: str,
+        place: int,
+        text: msgspec.Raw,
+        kind: str,
+        example: str,
+        severity: str = "warning",
     ) -> None:
-        number = entry_id(self._raw(section, place))
+        number = entry_id(text)
         where = f"{section}[{place}]" if number is None else f"{SECTIONS[section]} {number}"
-        self.findings.add(severity, kind, f"{where}: {text}")
-
-    def _note_unknown(self, place: int, annotation: Annotation) -> None:
-        key, section, value = "category_id", "categories", annotation.category_id
-        if annotation.image_id not in self.images:
-            key, section, value = "image_id", "images", annotation.image_id
-        text = f"{key} {value} is not in {section}; it is left out"
-        self._note("annotations", place, f"annotations of unknown {section}", text)
+        self.findings.add(severity, kind, f"{where}: {example}")
 
 
 def image_file_name(image: Mapping[str, Any], from_coco_url: bool = False) -> str:
@@ -321,11 +284,7 @@ def _in_strict_json(text: bytes, json_file: str) -> bytes:
     try:
         content = json.loads(text, parse_constant=str)
     except (ValueError, RecursionError) as error:
-        reason = next((DISGUISES[start] for start in DISGUISES if text.startswith(start)), "")
-        if isinstance(error, UnicodeDecodeError) and not reason:
-            reason = f"its text is not UTF-8 ({error}); if it is Latin-1: iconv -f latin1 -t utf8"
-        reason = reason or f"not JSON, or not complete: {error}"
-        raise ValueError(f"{json_file}: {reason}") from None
+        raise ValueError(f"{json_file}: not JSON, or not complete: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{json_file}: holds no object but a {type(content).__name__}")
     lists = {

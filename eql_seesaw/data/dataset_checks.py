@@ -6,7 +6,6 @@ dataset, the start of a training at a sample.
 
 import logging
 import random
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -87,27 +86,19 @@ def make_columns(
 ) -> Columns:
     """Columns of annotations, each given with the index of its image."""
     class_of = {category_id: k for k, category_id in enumerate(class_names)}
-    ids, image_indices, classes, is_crowd = array("q"), array("q"), array("q"), array("b")
-    boxes, extents, areas = array("d"), array("d"), array("d")
-    for index, annotation in annotations:
-        ids.append(annotation.id)
-        image_indices.append(index)
-        classes.append(class_of[annotation.category_id])
-        is_crowd.append(annotation.iscrowd)
-        boxes.extend(annotation.box(images[index]["height"], images[index]["width"]))
-        extents.extend(_extent(annotation.segmentation))
-        areas.append(np.nan if annotation.area is None else annotation.area)
+
+    def row(index: int, x: Annotation) -> tuple:
+        box = x.box(images[index]["height"], images[index]["width"])
+        area = np.nan if x.area is None else x.area
+        extent = _extent(x.segmentation)
+        return x.id, index, class_of[x.category_id], x.iscrowd, box, extent, area
+
+    # In the order of the fields of Columns.
+    rows = np.fromiter((row(index, x) for index, x in annotations), "i8,i8,i8,?,4f8,4f8,f8")
     sizes = [(image["width"], image["height"]) for image in images]
     return Columns(
-        is_train=is_train,
-        # Not copied: there may be millions.
-        ids=np.frombuffer(ids, dtype=np.int64),
-        images=np.frombuffer(image_indices, dtype=np.int64),
-        classes=np.frombuffer(classes, dtype=np.int64),
-        is_crowd=np.frombuffer(is_crowd, dtype=np.int8).astype(bool),
-        boxes=np.frombuffer(boxes).reshape(-1, 4),
-        extents=np.frombuffer(extents).reshape(-1, 4),
-        areas=np.frombuffer(areas),
+        is_train,
+        *(rows[name] for name in rows.dtype.names),
         image_ids=np.array([image["id"] for image in images], dtype=np.int64),
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         file_names=[image.get("file_name") or image.get("coco_url") for image in images],
@@ -231,15 +222,10 @@ def crowds(columns: Columns) -> Suspects:
 def repeated_objects(columns: Columns) -> Suspects:
     """Objects that are listed twice: image, class, box and extent of the mask are the same."""
     extents = np.nan_to_num(columns.extents, nan=-1)
-    values = [columns.images, columns.classes, *columns.boxes.T, *extents.T]
-    # Objects that are the same follow each other in this order.
-    order = np.lexsort(values)
-    same = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for column in values:
-        in_order = column[order]
-        same &= in_order[1:] == in_order[:-1]
-    is_repeated = np.zeros(len(order), dtype=bool)
-    is_repeated[order[1:][same]] = True
+    objects = np.column_stack([columns.images, columns.classes, columns.boxes, extents])
+    _, first = np.unique(objects, axis=0, return_index=True)
+    is_repeated = np.ones(len(objects), dtype=bool)
+    is_repeated[first] = False
     return Suspects("objects that are listed twice", is_repeated, columns.describe_box)
 
 
@@ -290,11 +276,7 @@ CHECKS = (*ANNOTATION_CHECKS, repeated_images, background_classes, repeated_clas
 
 def check_sample(name: str, images: AnnotatedImages, logger: logging.Logger) -> None:
     """
-    Look at a sample of a training set's images, and log in one line what is suspicious.
-
-    Args:
-        name: of the dataset.
-        images: of the dataset.
+    Look at a sample of the images of a training set, and log in one line what is suspicious.
 
     Raises:
         ValueError: of nearly all of them, a model could learn nothing that is meant. One line.
