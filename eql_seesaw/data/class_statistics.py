@@ -1,7 +1,6 @@
 """Number of training images and instances of each class, and what follows from them."""
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +37,7 @@ class AnnotationColumns(NamedTuple):
 
     def without_crowds(self) -> "AnnotationColumns":
         """Without the annotations of crowds; all images stay."""
-        images, classes, is_crowd = (column[~self.is_crowd] for column in self[:3])
-        return AnnotationColumns(images, classes, is_crowd, self.num_images)
+        return AnnotationColumns(*(x[~self.is_crowd] for x in self[:3]), self.num_images)
 
     def of_images(self, keep: np.ndarray) -> "AnnotationColumns":
         """Columns of the images where ``keep``, (num_images,) bool, is True."""
@@ -167,68 +165,47 @@ def read_class_statistics(
     the number of annotated training images, and perhaps "thing_classes", K class names, and
     "fractal_dimensions", K numbers.
 
-    Args:
-        json_file: the file.
-        num_classes: number of foreground classes K.
-
     Returns:
         The statistics, and the class names if the file has them.
 
     Raises:
         ValueError: the file is malformed, or of another number of classes.
-        FileNotFoundError: the file does not exist.
+        OSError: the file cannot be read.
     """
-    if not os.path.isfile(json_file):
-        raise FileNotFoundError(f"no such file: {json_file}")
     with open(json_file, "rb") as f:
         text = f.read()
     try:
-        content = msgspec.json.decode(text, type=_StatisticsFile)
+        content = msgspec.structs.asdict(msgspec.json.decode(text, type=_StatisticsFile))
     except ValueError as error:
         raise ValueError(f"{json_file}: {error}") from None
-    for key, value in msgspec.structs.asdict(content).items():
+    for key, value in content.items():
         if isinstance(value, list) and len(value) != num_classes:
             raise ValueError(
                 f"{json_file}: {key} are those of {len(value)} classes, but "
                 f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}"
             )
-    if content.num_images < max(content.image_counts):
+    if content["num_images"] < max(content["image_counts"]):
         raise ValueError(
-            f"{json_file}: num_images is {content.num_images}, expected the number of annotated "
+            f"{json_file}: num_images is {content['num_images']}, expected the number of annotated "
             "images, at least the largest of image_counts"
         )
-    dimensions = content.fractal_dimensions
-    statistics = ClassStatistics(
-        image_counts=np.array(content.image_counts, dtype=np.int64),
-        instance_counts=np.array(content.instance_counts, dtype=np.int64),
-        num_images=content.num_images,
-        fractal_dimensions=None if dimensions is None else np.array(dimensions),
-    )
-    return statistics, content.thing_classes
+    thing_classes = content.pop("thing_classes")
+    arrays = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
+    return ClassStatistics(**arrays), thing_classes
 
 
 def write_class_statistics(
     statistics: ClassStatistics, json_file: str, thing_classes: Sequence[str] | None = None
 ) -> None:
     """
-    Write statistics as JSON, whole or not at all.
-
-    Args:
-        statistics: to be written.
-        json_file: the file.
-        thing_classes: (K,) class names, so that the file is not taken for another dataset's.
+    Write statistics as JSON, whole or not at all; with class names, (K,), so that the file is not
+    taken for another dataset's.
     """
-    content: dict[str, Any] = {
-        "image_counts": statistics.image_counts.tolist(),
-        "instance_counts": statistics.instance_counts.tolist(),
-        "num_images": int(statistics.num_images),
-    }
-    if statistics.fractal_dimensions is not None:
-        content["fractal_dimensions"] = statistics.fractal_dimensions.tolist()
+    content = {key: value for key, value in vars(statistics).items() if value is not None}
     if thing_classes is not None:
         content["thing_classes"] = list(thing_classes)
     with atomic_file(json_file) as f:
-        json.dump(content, f)
+        json.dump(content, f, default=lambda array: array.tolist())
 
 
 def fractal_dimensions(dataset_dicts: Iterable[Mapping[str, Any]], num_classes: int) -> np.ndarray:

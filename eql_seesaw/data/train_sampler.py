@@ -41,9 +41,12 @@ def build_train_sampler(
     """
     name, size = cfg.DATALOADER.SAMPLER_TRAIN, len(dataset_dicts)
     drawn = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH
-    training = f"training draws {drawn:,}"
+
+    def log(what: str, epoch: float, unit: str) -> None:
+        logger.info(f"{name}: {what}training draws {drawn:,}, {drawn / epoch:.3g} {unit}")
+
     if name == "TrainingSampler":
-        logger.info(f"{name}: {training}, {drawn / size:.3g} times the {size:,} images")
+        log("", size, f"times the {size:,} images")
         return lambda seed: TrainingSampler(size, seed=seed)
     if name == "RandomSubsetTrainingSampler":
         ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
@@ -52,32 +55,27 @@ def build_train_sampler(
             raise ValueError(
                 f"DATALOADER.RANDOM_SUBSET_RATIO is {ratio:g}: {subset} of {size} images are left"
             )
-        logger.info(
-            f"{name}: {training}, {drawn / subset:.3g} times {subset:,} of the {size:,} images"
-        )
+        log("", subset, f"times {subset:,} of the {size:,} images")
         return lambda seed: RandomSubsetTrainingSampler(
             size, ratio, seed_shuffle=seed, seed_subset=seed
         )
+    columns = annotation_columns(dataset_dicts)
     if name == "ClassAwareTrainingSampler":
-        class_images = ClassAwareTrainingSampler.images_of_classes(dataset_dicts)
-        logger.info(
-            f"{name}: {len(class_images):,} classes with images are drawn equally often; "
-            f"{training}, {drawn / size:.3g} times the {size:,} images"
-        )
+        class_images = images_of_classes(columns)
+        what = f"{len(class_images):,} classes with images are drawn equally often; "
+        log(what, size, f"times the {size:,} images")
         return lambda seed: ClassAwareTrainingSampler(class_images, seed)
     threshold = cfg.DATALOADER.REPEAT_THRESHOLD
     factors = repeat_factors(
-        annotation_columns(dataset_dicts),
+        columns,
         threshold,
         sqrt=cfg.DATALOADER.REPEAT_SQRT,
         instance_aware=cfg.DATALOADER.REPEAT_FREQUENCY == "instance_aware",
         round_up=cfg.DATALOADER.REPEAT_ROUNDING == "ceil",
     )
     epoch = factors.double().sum().item()
-    logger.info(
-        f"{name}: with threshold {threshold:g} an epoch over {size:,} images has {epoch:,.0f}; "
-        f"{training}, {drawn / epoch:.3g} such epochs"
-    )
+    what = f"with threshold {threshold:g} an epoch over {size:,} images has {epoch:,.0f}; "
+    log(what, epoch, "such epochs")
     return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
 
 
@@ -135,6 +133,21 @@ def repeat_factors(
     return torch.from_numpy(factors).float()
 
 
+def images_of_classes(columns: AnnotationColumns) -> list[torch.Tensor]:
+    """
+    Indices of the images of each class that has any, int64. Crowds, which training leaves out, do
+    not count.
+
+    Raises:
+        ValueError: there are no annotations.
+    """
+    images, classes = columns.without_crowds().classes_of_images()
+    if not len(images):
+        raise ValueError("ClassAwareTrainingSampler: there are no annotations to sample by")
+    class_starts = np.flatnonzero(np.diff(classes)) + 1
+    return [torch.from_numpy(of_class) for of_class in np.split(images, class_starts)]
+
+
 class ClassAwareTrainingSampler(Sampler):
     """
     Class-aware sampling of https://arxiv.org/abs/1512.05830: every class comes equally
@@ -145,7 +158,7 @@ class ClassAwareTrainingSampler(Sampler):
     same stream, and each takes the indices ``rank, rank + world size, ...`` of it.
 
     Args:
-        class_images: the indices of each class's images, of :meth:`images_of_classes`.
+        class_images: the indices of each class's images, of :func:`images_of_classes`.
         seed: the same in all processes.
     """
 
@@ -153,26 +166,6 @@ class ClassAwareTrainingSampler(Sampler):
         self.class_images = class_images
         self.seed = seed
         self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
-
-    @staticmethod
-    def images_of_classes(dataset_dicts: Sequence[dict[str, Any]]) -> list[torch.Tensor]:
-        """
-        Args:
-            dataset_dicts: dataset in Detectron2's standard format, with contiguous class ids.
-
-        Returns:
-            For each class that has any, the indices of its images, int64. Crowd annotations
-            (``iscrowd`` = 1), which training leaves out, do not count.
-
-        Raises:
-            ValueError: there are no annotations.
-        """
-        columns = annotation_columns(dataset_dicts).without_crowds()
-        images, classes = columns.classes_of_images()
-        if not len(images):
-            raise ValueError("ClassAwareTrainingSampler: there are no annotations to sample by")
-        class_starts = np.flatnonzero(np.diff(classes)) + 1
-        return [torch.from_numpy(of_class) for of_class in np.split(images, class_starts)]
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(self._stream(), self.rank, None, self.world_size)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from eql_seesaw.data.train_sampler import ClassAwareTrainingSampler
+from eql_seesaw.data.class_statistics import annotation_columns
+from eql_seesaw.data.train_sampler import ClassAwareTrainingSampler, images_of_classes
 
 
 def image(*classes, iscrowd=0):
@@ -16,7 +17,7 @@ DATASET = [image(2), image(), image(0, 2, 2), image(5), image(5, 2), image(0, is
 
 
 def draw(number, seed=0, dataset=DATASET):
-    class_images = ClassAwareTrainingSampler.images_of_classes(dataset)
+    class_images = images_of_classes(annotation_columns(dataset))
     return list(itertools.islice(ClassAwareTrainingSampler(class_images, seed), number))
 
 
@@ -49,4 +50,4 @@ def test_ranks_share_one_stream(monkeypatch, world_size):
 @pytest.mark.parametrize("dataset", [[], [image(0, iscrowd=1)]])
 def test_nothing_to_draw(dataset):
     with pytest.raises(ValueError, match="no annotations"):
-        ClassAwareTrainingSampler.images_of_classes(dataset)
+        images_of_classes(annotation_columns(dataset))

@@ -47,7 +47,7 @@ def test_written_file_is_read_back(tmp_path):
     assert classes is statistics.fractal_dimensions is None
     with pytest.raises(ValueError, match="given.json: image_counts .* 3 classes, .*_CLASSES is 4"):
         read_class_statistics(json_file, 4)
-    with pytest.raises(FileNotFoundError, match="no such file: no.json"):
+    with pytest.raises(FileNotFoundError, match="No such file or directory: 'no.json'"):
         read_class_statistics("no.json", 4)
     dimensions, names = np.array([1.0, 1.25, 2.0]), ["tit", "owl", "swan"]
     write_class_statistics(ClassStatistics(counts, counts, 205, dimensions), json_file, names)
