@@ -3,26 +3,24 @@
 import logging
 from typing import Any
 
-import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
 from PIL import Image
 
 from .annotation_entries import rle_error
 from .findings import one_line
-from .pictures import did_you_mean, reading_error
-
-logger = logging.getLogger(__name__)
+from .pictures import reading_error
 
 
 class NamedImageDatasetMapper(DatasetMapper):
     """
     Detectron2's mapper; what it cannot read is named. It also looks at what Detectron2 would pass
-    over: PNG files and compressed masks that end early, missing masks, and polygons of NaN.
+    over: PNG files and compressed masks that end early, and missing masks.
 
     Raises (when called):
         ValueError: the image is missing, unreadable or of another size than the annotation file
@@ -84,7 +82,6 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
         """
         super().__init__(is_train, **kwargs)
         self.num_classes = num_classes
-        self._has_warned = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -103,7 +100,16 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
     def _annotated_classes(self, dataset_dict: dict[str, Any]) -> torch.Tensor:
         negatives = dataset_dict.get("neg_category_ids")
         if negatives is None:
-            self._warn_of_exhaustive_image(dataset_dict)
+            worker = torch.utils.data.get_worker_info()
+            if worker is None or worker.id == 0:
+                log_first_n(
+                    logging.WARNING,
+                    f"MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED: image {dataset_dict.get('image_id')} "
+                    "has no neg_category_ids, so it counts as annotated for every class and EQL is "
+                    "plain sigmoid cross-entropy in it and in all images like it; set "
+                    "KEEP_ANNOTATED to False for a dataset without neg_category_ids",
+                    name=__name__,
+                )
             return torch.ones(self.num_classes, dtype=torch.bool)
         positives = [
             annotation["category_id"]
@@ -114,30 +120,15 @@ class AnnotatedClassesMapper(NamedImageDatasetMapper):
         annotated[torch.tensor([*positives, *negatives], dtype=torch.int64)] = True
         return annotated
 
-    def _warn_of_exhaustive_image(self, dataset_dict: dict[str, Any]) -> None:
-        worker = torch.utils.data.get_worker_info()
-        if self._has_warned or (worker is not None and worker.id > 0):
-            return
-        self._has_warned = True
-        logger.warning(
-            "MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED: image %s has no neg_category_ids, so it counts "
-            "as annotated for every class and EQL is plain sigmoid cross-entropy in it and in all "
-            "images like it; set KEEP_ANNOTATED to False for a dataset without neg_category_ids",
-            dataset_dict.get("image_id"),
-        )
-
 
 def unreadable_message(dataset_dict: dict[str, Any], error: Exception) -> str:
     """One line that names the image and says what is wrong; that of ``error`` if it does so."""
     file_name = one_line(str(dataset_dict.get("file_name")))
     name = f"image {dataset_dict.get('image_id')}, {file_name}: "
     reason = reading_error(error)
-    if isinstance(error, FileNotFoundError):
-        reason = f"no such file{did_you_mean(str(dataset_dict.get('file_name')))}"
     # Pillow raises SyntaxError for some broken files.
-    known = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-    if not reason or not isinstance(error, known):
-        reason = ": ".join(filter(None, (type(error).__name__, reason)))
+    if not isinstance(error, OSError | ValueError | SyntaxError | Image.DecompressionBombError):
+        reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
     return reason if reason.startswith(name) else name + reason
 
 
@@ -150,17 +141,14 @@ def _check_png(file_name: str) -> None:
 
 def _check_masks(dataset_dict: dict[str, Any]) -> None:
     for annotation in dataset_dict.get("annotations", ()):
+        segmentation = annotation.get("segmentation")
         if annotation.get("iscrowd", 0):
             continue
-        segmentation = annotation.get("segmentation")
         if segmentation is None or len(segmentation) == 0:
             raise ValueError("segmentation is missing, but MODEL.MASK_ON is True")
-        if isinstance(segmentation, dict):
-            error = rle_error(segmentation)
-            if error is not None:
-                raise ValueError(error)
-        elif not all(np.isfinite(polygon).all() for polygon in segmentation):
-            raise ValueError("segmentation has numbers that are not finite")
+        error = rle_error(segmentation) if isinstance(segmentation, dict) else None
+        if error is not None:
+            raise ValueError(error)
 
 
 def _with_rle(dataset_dict: dict[str, Any]) -> dict[str, Any]:

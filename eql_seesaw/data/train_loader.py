@@ -52,7 +52,8 @@ class TrainLoader:
         num_workers: processes that load; 0 to load in this one.
         skip_unreadable: let other images take the place of those that cannot be read, as
             :class:`StreamDataset` says.
-        num_passes: passes of this process that the next ``iter()`` leaves out.
+        num_passes: passes of this process that the next ``iter()`` leaves out, without reading an
+            image.
     """
 
     dataset: Sequence[dict[str, Any]]
@@ -64,18 +65,10 @@ class TrainLoader:
     skip_unreadable: bool
     num_passes: int = 0
 
-    def start_at(self, num_passes: int) -> None:
-        """The next ``iter()`` goes on after so many passes of this process; it reads no images."""
-        self.num_passes = num_passes
-
-    def set_seed(self, seed: int) -> None:
-        """The next ``iter()`` gives the stream of this seed."""
-        self.stream["seed"] = seed
-
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         """
         Raises (while iterating):
-            ValueError: an image cannot be read. One line with image id and file.
+            ValueError: an image cannot be read. The last line has its id and file.
             ChildProcessError: a worker died.
         """
         seed = self.stream["seed"]
@@ -270,14 +263,10 @@ def _with_clear_errors(passes: Iterator[list[dict]]) -> Iterator[list[dict]]:
         # Lets go of torch's iterator, whose workers end when nothing holds it any more.
         traceback.clear_frames(error.__traceback__)
         del passes
-        lines = str(error).strip().splitlines()
-        if isinstance(error, ValueError):
-            # An error of a worker has the worker's traceback before it.
-            raise ValueError(lines[-1].removeprefix("ValueError: ")) from error
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in lines[0]:
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
             raise ChildProcessError(
                 "a process that loads images died, perhaps for want of memory; a lower "
-                f"DATALOADER.NUM_WORKERS needs less: {' '.join(lines)}"
+                f"DATALOADER.NUM_WORKERS needs less: {' '.join(str(error).split())}"
             ) from error
         raise
 
@@ -293,9 +282,6 @@ def leave_signals_to_parent(worker_id: int) -> None:
     assert parent_process is not None and parent_process.pid is not None
     for signum in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
-    if not hasattr(signal, "sigtimedwait"):  # macOS; torch's handler of SIGTERM does without
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        return
     # Blocked, SIGTERM waits for the thread below, which alone can see who sent it.
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, args=(parent_process.pid,), daemon=True).start()

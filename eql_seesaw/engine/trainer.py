@@ -108,7 +108,7 @@ class LongTailTrainer(DefaultTrainer):
                 f.write(cfg.dump())
         loader = self.data_loader
         images_per_pass = loader.stream["images_per_pass"] * loader.stream["world_size"]
-        loader.start_at(self._start_images // images_per_pass)
+        loader.num_passes = self._start_images // images_per_pass
 
     def train(self) -> dict | None:
         """
@@ -179,7 +179,7 @@ class LongTailTrainer(DefaultTrainer):
         self._start_images = state_dict.get("images", images)  # not in older checkpoints
         saved = state_dict.get("stream", {})
         if self.cfg.SEED < 0 and "seed" in saved:
-            self.data_loader.set_seed(saved["seed"])
+            self.data_loader.stream["seed"] = saved["seed"]
         here = self.data_loader.stream
         changed = [
             f"{key} {value} there, {here.get(key)} here"

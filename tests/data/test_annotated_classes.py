@@ -2,6 +2,7 @@ import copy
 import logging
 from types import SimpleNamespace
 
+import detectron2.utils.logger
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from .small_images import make_cfg
 
 @pytest.fixture
 def cfg():
+    detectron2.utils.logger._LOG_COUNTER.clear()  # else a warning comes only once in a process
     cfg = make_cfg()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 6
     cfg.INPUT.MIN_SIZE_TRAIN = (40,)
