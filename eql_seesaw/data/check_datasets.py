@@ -12,10 +12,10 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 from tqdm import tqdm
 
-from .annotation_file import AnnotationFile, Needs, image_file_name
+from .annotation_file import AnnotationFile, Needs
 from .dataset_checks import CHECKS, SHARE_REFUSED, Columns, make_columns
 from .findings import NUM_EXAMPLES, Findings
-from .pictures import DEEP, TURNED, allow_pixels, did_you_mean, oddity, read_size, reading_error
+from .pictures import DEEP, TURNED, allow_pixels, oddity, read_size, reading_error
 from .register import find_dataset, names_from_coco_url
 from .training_set import check_num_classes, check_same_classes
 
@@ -120,7 +120,10 @@ def _check_dataset(cfg: CfgNode, name: str, report: Report) -> None:
         for place, row in enumerate(rows):
             text = describe(row) if place < NUM_EXAMPLES else ""
             report.add(name, "error" if is_refused else "warning", kind, text)
-    report.paths[name] = _image_paths(file, image_root, needs.from_coco_url)
+    report.paths[name] = {
+        image_id: os.path.join(image_root, file_name)
+        for image_id, file_name in file.file_names.items()
+    }
     is_skipped = cfg.DATALOADER.UNREADABLE_IMAGES == "skip" and name not in cfg.DATASETS.TEST
     _check_image_files(name, report, "warning" if is_skipped else "error")
 
@@ -133,16 +136,6 @@ def _needs(cfg: CfgNode, name: str) -> Needs:
     return Needs(*map(max, zip(*each, strict=True)))._replace(whole_rles=True)
 
 
-def _image_paths(file: AnnotationFile, image_root: str, from_coco_url: bool) -> dict[int, str]:
-    paths = {}
-    for image_id, image in file.images.items():
-        try:
-            paths[image_id] = os.path.join(image_root, image_file_name(image, from_coco_url))
-        except ValueError:
-            pass  # which is among the findings
-    return paths
-
-
 def _check_image_files(name: str, report: Report, severity: str) -> None:
     """Read every image file, and note the folders that hold them."""
     columns, paths = report.columns[name], report.paths[name]
@@ -152,24 +145,14 @@ def _check_image_files(name: str, report: Report, severity: str) -> None:
     if len(folders) > NUM_EXAMPLES:
         more = len(folders) - NUM_EXAMPLES
         report.notes[name].append(f"and images from {more} more folders")
-    missing = {folder for folder in folders if not os.path.isdir(folder)}
-    for folder in missing:
-        first = next(path for path in paths.values() if os.path.dirname(path) == folder)
-        text = f"{folder}, for {folders[folder]} images{did_you_mean(first)}"
-        report.add(name, severity, "missing image folders", text)
     sizes = dict(zip(columns.image_ids.tolist(), columns.sizes.tolist(), strict=True))
-    wanted = {k: path for k, path in paths.items() if os.path.dirname(path) not in missing}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without Python's lock
-        looks = pool.map(lambda k: _look_at(wanted[k], *sizes[k]), wanted)
-        seen = dict(zip(wanted, tqdm(looks, name, len(wanted), unit="image", disable=None)))
+        looks = pool.map(lambda k: _look_at(paths[k], *sizes[k]), paths)
+        seen = dict(zip(paths, tqdm(looks, name, len(paths), unit="image", disable=None)))
     kinds = Counter(kind for kind, _ in seen.values())
     are_deep_refused = columns.is_train and kinds[DEEP] >= SHARE_REFUSED * len(seen)
     severities = {TURNED: "warning", DEEP: "error" if are_deep_refused else "warning"}
-    num_missing = 0
     for image_id, (kind, text) in seen.items():
-        if kind == "missing images" and num_missing < NUM_EXAMPLES:
-            num_missing += 1
-            text += did_you_mean(wanted[image_id])
         if kind:
             report.add(name, severities.get(kind, severity), kind, f"image {image_id}: {text}")
 

@@ -1,11 +1,8 @@
 """Pictures as Detectron2 reads them, and where that is not what they look like."""
 
-import os
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from detectron2.utils.file_io import PathManager
 from PIL import Image
@@ -72,25 +69,3 @@ def oddity_of_file(image: Mapping[str, Any]) -> tuple[str, str]:
             return oddity(picture, image["width"], image["height"])
     except Exception:  # Pillow's decoders raise many kinds
         return "", ""
-
-
-def did_you_mean(path: str) -> str:
-    """
-    End of a message on a picture that is not there: the file of this name in the last of its
-    folders that is there, whatever the case, ending and form of Unicode; or "".
-    """
-    path = path.replace("\\", "/")
-    folder, wanted = os.path.dirname(path), _plain(os.path.basename(path))
-    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
-        folder = os.path.dirname(folder)
-    for name in sorted(os.listdir(folder) if os.path.isdir(folder) else ()):
-        if wanted in (_plain(name), os.path.splitext(_plain(name))[0]):
-            found = os.path.join(folder, name)
-            form = " (the same name, written otherwise)" if _plain(found) == _plain(path) else ""
-            return f"; did you mean {found}{form}?"
-    return ""
-
-
-def _plain(name: str) -> str:
-    """A name as browsers, servers and other systems may have written it, in one form."""
-    return unicodedata.normalize("NFC", unquote(name)).casefold()

@@ -59,7 +59,7 @@ def test_files_that_cannot_be_read(project):
         ("nowhere", "error", "not registered"): 1,
         ("by_code", "warning", "no annotation file"): 1,
     }
-    assert "no such file: no/such.json" in str(report)
+    assert "No such file or directory: 'no/such.json'" in str(report)
     assert "val.json: 2 images" in str(report)  # the others are examined all the same
     project.cfg.DATASETS.TRAIN = project.cfg.DATASETS.TEST = ()
     assert found(project.check()) == {
@@ -82,8 +82,8 @@ def test_lvis_val_needs_train2017(project):
     metadata.set(json_file=str(json_file), image_root=str(root), evaluator_type="lvis")
     project.cfg.DATASETS.TEST = ("other_lvis",)
     report = project.check()
-    assert found(report) == {("other_lvis", "error", "missing image folders"): 1}
-    assert f"{root / 'train2017'}, for 1 images" in str(report)
+    assert found(report) == {("other_lvis", "error", "missing images"): 1}
+    assert f"1 images needed from {root / 'train2017'}" in str(report)
     assert f"1 images needed from {root / 'val2017'}" in str(report)
 
 
@@ -92,7 +92,7 @@ def test_lvis_val_needs_train2017(project):
     [
         ({"height": 21}, "images of another size", "1.png is 30 x 20, annotated as 30 x 21"),
         ({"file_name": "no.png"}, "missing images", "no.png"),
-        ({"file_name": "no/1.png"}, "missing image folders", "train/no, for 1 images"),
+        ({"file_name": "no/1.png"}, "missing images", "train/no/1.png"),
     ],
 )
 def test_images_that_do_not_fit(project, change, kind, example):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from eql_seesaw.config import add_long_tail_config
 from eql_seesaw.data.check_datasets import check_datasets
-from eql_seesaw.data.pictures import DEEP, EXIF_ORIENTATION, TURNED, did_you_mean
+from eql_seesaw.data.pictures import DEEP, EXIF_ORIENTATION, TURNED
 from eql_seesaw.data.register import register_datasets
 from eql_seesaw.data.training_set import load_training_set
 
@@ -282,35 +282,6 @@ def test_picture_that_was_annotated_as_it_is_stored(project):
     report = project.check()
     (line,) = report.findings["train"].found["error", "images of another size"].examples
     assert "is 20 x 30, annotated as 30 x 20; EXIF: orientation 6, but annotated as it is" in line
-
-
-NAMES = {
-    "images\\a.png": "images/a.png",
-    "gr\u00f6\u00dfe.png": "gro\u0308\u00dfe.png",
-    "photo%201.png": "photo 1.png",
-    "a.PNG": "a.png",
-    "a": "a.png",
-    "batch1/a.png": "a.png",
-    "https://host/bucket/a.png": "a.png",
-    "data/local-files/?d=photos/a.png": "a.png",
-    "other.png": None,
-}
-
-
-@pytest.mark.fault(
-    "File names are those of Windows, of a server, of another folder or form of Unicode",
-    "The line on the missing file names the one that is meant",
-)
-@pytest.mark.parametrize("name, on_disk", NAMES.items())
-def test_did_you_mean(tmp_path, name, on_disk):
-    (tmp_path / "images").mkdir()
-    for path in filter(None, NAMES.values()):
-        (tmp_path / path).touch()
-    hint = did_you_mean(str(tmp_path / name))
-    assert hint.startswith(f"; did you mean {tmp_path / on_disk}") if on_disk else not hint
-    assert ("the same name" in hint) == (
-        name in ("gr\u00f6\u00dfe.png", "a.PNG", "images\\a.png", "photo%201.png")
-    )
 
 
 def test_photographs_are_as_they_should_be(coco200, caplog):

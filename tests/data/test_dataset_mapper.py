@@ -73,7 +73,7 @@ def other_size(path):
         (huge_png, "2500000000 pixels, more than INPUT.MAX_IMAGE_PIXELS, 178956970"),
         (directory, "Is a directory"),
         (other_size, "got (16, 24), expect (24, 16)"),
-        (os.remove, "no such file"),
+        (os.remove, "No such file or directory"),
         (lambda path: path.write_text("<html>not found</html>"), "cannot identify image file"),
     ],
 )
@@ -98,7 +98,6 @@ NAN = float("nan")
         ({"segmentation": [[1, 2, 3, 4]]}, "Failed to use mask_format=='polygon'"),
         ({"segmentation": rle()}, "mask_format=='polygon'"),
         ({"segmentation": []}, "segmentation is missing, but MODEL.MASK_ON is True"),
-        ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "segmentation has numbers that are not finite"),
     ],
 )
 def test_broken_annotations(image, change, expected):

@@ -244,7 +244,7 @@ def check_error(error, pattern):
     [
         pytest.param(
             None,
-            "no such file",
+            "No such file",
             "1",
             marks=pytest.mark.fault("Images are missing", "one line with image and file"),
         ),

@@ -126,6 +126,6 @@ def test_deleted_images(train_net, overrides, symbols, tmp_path, after_step):
 
     after_step(2, delete)
     error = train_net(*RUN, *overrides, *extra)
-    check_error(error, r"image \d+, \S+/images/\S+: .*no such file")
+    check_error(error, r"image \d+, \S+/images/\S+: .*No such file")
     check_checkpoint(tmp_path / "output" / "model_0000001.pth", 2)
     assert not (tmp_path / "output" / "model_final.pth").exists()
