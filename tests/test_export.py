@@ -100,7 +100,7 @@ def test_calibration_is_exported_and_predicted_with(tmp_path):
     settings = ["TEST.CALIBRATION.METHOD", "norcal", "TEST.CALIBRATION.STRENGTH", 0.8]
     cfg, weights = trained(tmp_path, "LongTailROIHeads", LOSS, "softmax_ce", *settings)
     output = str(tmp_path / "model.ts")
-    with pytest.raises(FileNotFoundError, match="DATASETS.CLASS_STATISTICS: no such file"):
+    with pytest.raises(FileNotFoundError, match="DATASETS.CLASS_STATISTICS: .*No such file"):
         export_torchscript(cfg, weights, output, noise(64, 80))
     cfg = tiny_config(tmp_path, "LongTailROIHeads", *LIMITS, *SIZES, *settings)
     export_torchscript(cfg, weights, output, noise(64, 80))

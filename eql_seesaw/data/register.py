@@ -182,11 +182,8 @@ def _own_paths(cfg: CfgNode, name: str) -> tuple[str, str]:
 
 
 def _check_files(cfg: CfgNode, key: str, name: str) -> None:
-    paths = find_dataset(cfg, key, name)
-    if paths is None:
-        return
-    json_file, image_root = paths
-    if not PathManager.isfile(json_file):
+    json_file, image_root = find_dataset(cfg, key, name) or ("", "")
+    if json_file and not PathManager.isfile(json_file):
         entry_key, text = "JSON", f"no such file: {json_file}"
     elif image_root and not PathManager.isdir(image_root):
         entry_key, text = "IMAGES", f"no such folder: {image_root}"

@@ -42,15 +42,18 @@ class TrainingSet:
         images: in Detectron2's standard format, those that training draws; None where only the
             statistics were asked for.
         statistics: counts of its classes.
-        class_names: K names, in the order of contiguous class ids, where they are known.
-        category_ids: K ids of the annotation file, in the same order, where they are known.
+        metadata: its classes, of :func:`~eql_seesaw.data.register.class_metadata`.
     """
 
     names: tuple[str, ...]
     images: Sequence[dict[str, Any]] | None
     statistics: ClassStatistics
-    class_names: list[str] | None
-    category_ids: list[int] | None
+    metadata: dict[str, list] | None
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """K names, in the order of contiguous class ids, where they are known."""
+        return None if self.metadata is None else self.metadata["thing_classes"]
 
 
 def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSet | None:
@@ -77,11 +80,11 @@ def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSe
     images: Sequence[dict[str, Any]] = ()
     if names and not (statistics_only and given_file):
         images = _joined([_load_dataset(cfg, name, statistics_only) for name in names])
-    metadata = [class_metadata(name) or {} for name in names]
+    metadata = [class_metadata(name) for name in names]
     known = [
         (name, of_dataset["thing_classes"])
         for name, of_dataset in zip(names, metadata, strict=True)
-        if of_dataset
+        if of_dataset is not None
     ]
     for name, classes in known:
         check_num_classes(name, classes, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
@@ -97,12 +100,13 @@ def load_training_set(cfg: CfgNode, statistics_only: bool = False) -> TrainingSe
         f"Class statistics {source}: {rare} rare, {common} common, {frequent} frequent classes; "
         f"{statistics.num_images} images, {statistics.instance_counts.sum()} instances"
     )
-    first = metadata[0] if names else {}
-    class_names, category_ids = first.get("thing_classes"), first.get("category_ids")
-    if names and not statistics_only:
-        _log_histogram(images, class_names)
-        return TrainingSet(names, images, statistics, class_names, category_ids)
-    return TrainingSet(names, None, statistics, class_names, category_ids)
+    has_images = bool(names) and not statistics_only
+    training_set = TrainingSet(
+        names, images if has_images else None, statistics, metadata[0] if names else None
+    )
+    if has_images:
+        _log_histogram(images, training_set.class_names)
+    return training_set
 
 
 def class_statistics(cfg: CfgNode) -> ClassStatistics | None:
@@ -201,25 +205,9 @@ def _load_dataset(cfg: CfgNode, name: str, statistics_only: bool) -> Sequence[di
     if statistics_only:
         return DatasetCatalog.get(name)
     try:
-        images = get_detection_dataset_dicts(name, is_filtered)
+        return get_detection_dataset_dicts(name, is_filtered)
     except AssertionError as error:  # it is empty, or all of its images are
         raise ValueError(f"DATASETS.TRAIN: {str(error).splitlines()[0]}") from None
-    if MetadataCatalog.get(name).get("evaluator_type") == "lvis":
-        return _with_contiguous_negatives(name, images)
-    return images
-
-
-def _with_contiguous_negatives(name: str, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Detectron2's loader of LVIS leaves the file's category ids in "neg_category_ids"."""
-    contiguous_ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id")
-    result = []
-    for image in images:
-        if "neg_category_ids" in image:
-            negatives = image["neg_category_ids"]
-            negatives = [k - 1 if contiguous_ids is None else contiguous_ids[k] for k in negatives]
-            image = {**image, "neg_category_ids": negatives}
-        result.append(image)
-    return result
 
 
 def _given_statistics(cfg: CfgNode, known: Sequence[tuple[str, list[str]]]) -> ClassStatistics:

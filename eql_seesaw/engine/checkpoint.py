@@ -157,13 +157,9 @@ def build_checkpointer(
     training_set: TrainingSet | None = None,
 ) -> LongTailCheckpointer:
     """A checkpointer for training with ``trainer`` on a set, or for evaluation without them."""
-    metadata: dict[str, list] | None = None
     description = None
     if training_set is not None:
         description = training_set_description(training_set, not cfg.DATASETS.CLASS_STATISTICS)
-        if training_set.class_names is not None and training_set.category_ids is not None:
-            names, ids = training_set.class_names, training_set.category_ids
-            metadata = {"thing_classes": names, "category_ids": ids}
     predictor = next(m for m in model.modules() if isinstance(m, LongTailFastRCNNOutputLayers))
     is_normed = isinstance(predictor.cls_score, NormedLinear)
     loss = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS
@@ -182,7 +178,7 @@ def build_checkpointer(
         model,
         cfg.OUTPUT_DIR,
         classifier=classifier,
-        metadata=metadata,
+        metadata=None if training_set is None else training_set.metadata,
         training_set=description,
         max_checkpoints=cfg.SOLVER.MAX_CHECKPOINTS,
         **({} if trainer is None else {"trainer": trainer}),

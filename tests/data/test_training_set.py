@@ -1,4 +1,3 @@
-import copy
 import json
 import logging
 
@@ -59,14 +58,14 @@ def test_one_dataset(tmp_path, caplog):
     assert isinstance(training_set.images, AnnotatedImages)
     assert [image["image_id"] for image in training_set.images] == [3, 4]
     assert_counts(training_set.statistics, [1, 0, 2], [2, 0, 2], 2)
-    assert training_set.class_names == list(NAMES) and training_set.category_ids == [1, 2, 3]
+    assert training_set.metadata == {"thing_classes": list(NAMES), "category_ids": [1, 2, 3]}
     message = "Class statistics of birds: 3 rare, 0 common, 0 frequent classes; 2 images, 4 inst"
     assert message in caplog.text
 
     everything = load_training_set(config("birds", FILTER_EMPTY_ANNOTATIONS=False))
     assert list(everything.images) == DatasetCatalog.get("birds") and len(everything.images) == 4
     without_images = load_training_set(config("birds"), statistics_only=True)
-    assert without_images.images is None and without_images.category_ids == [1, 2, 3]
+    assert without_images.images is None and without_images.metadata == training_set.metadata
     assert_counts(without_images.statistics, [1, 0, 2], [2, 0, 2], 2)
 
 
@@ -97,7 +96,7 @@ def test_dataset_by_code():
     DatasetCatalog.register("by_code", lambda: IMAGES)
     training_set = load_training_set(config("by_code"))
     assert training_set.images == IMAGES[:2]
-    assert training_set.class_names is training_set.category_ids is None
+    assert training_set.class_names is training_set.metadata is None
     assert_counts(training_set.statistics, [1, 0, 2], [2, 0, 2], 2)
 
 
@@ -193,7 +192,7 @@ def test_given_statistics_win(tmp_path):
         load_training_set(config("crowds", statistics_file=given))
     with pytest.raises(ValueError, match="CLASS_STATISTICS: .* 3 classes, .*NUM_CLASSES is 4"):
         load_training_set(config(num_classes=4, statistics_file=given))
-    with pytest.raises(FileNotFoundError, match="CLASS_STATISTICS: no such file: no.json"):
+    with pytest.raises(FileNotFoundError, match="CLASS_STATISTICS: .*No such file or directory"):
         load_training_set(config(statistics_file="no.json"))
 
     # The checks of the datasets stay, for an evaluation too.
@@ -215,7 +214,7 @@ def test_given_statistics_win(tmp_path):
 
 
 def test_lvis_of_detectron2(tmp_path):
-    """File names of "coco_url", and negatives that are classes, whoever reads the file."""
+    """File names of "coco_url", and negatives that are classes."""
     box = {"bbox": [1, 2, 3, 4.5], "segmentation": [[1, 1, 5, 1.5, 5, 5, 1, 5]]}
     url = "http://x/train2017/{}.jpg"
     content = {
@@ -234,11 +233,8 @@ def test_lvis_of_detectron2(tmp_path):
     json_file.write_text(json.dumps(content))
     register_lvis_instances(name, {}, str(json_file), f"{tmp_path}/")
     expected = DatasetCatalog.get(name)  # by Detectron2's loader, with the ids of the file
-    by_code = copy.deepcopy(expected)
     for x in expected:
         x["neg_category_ids"] = [k - 1 for k in x["neg_category_ids"]]
-    DatasetCatalog.register("lvis_by_code", lambda: by_code)
-    MetadataCatalog.get("lvis_by_code").set(evaluator_type="lvis")
     MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(
         json_file=str(json_file), image_root=f"{tmp_path}/", evaluator_type="lvis"
@@ -249,7 +245,6 @@ def test_lvis_of_detectron2(tmp_path):
     training_set = load_training_set(cfg)
     assert isinstance(training_set.images, AnnotatedImages)
     assert list(training_set.images) == [x for x in expected if x["annotations"]]
-    assert load_training_set(config("lvis_by_code")).images == list(training_set.images)
 
     MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(
