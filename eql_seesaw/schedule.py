@@ -1,7 +1,11 @@
 """Learning rate and iterations for another number of images per batch."""
 
+import logging
+
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
+
+logger = logging.getLogger(__name__)
 
 SCALED_KEYS = (
     "SOLVER.IMS_PER_BATCH",
@@ -33,34 +37,27 @@ def scale_to_batch(cfg: CfgNode, images_per_batch: int) -> CfgNode:
 def scale_from_reference(cfg: CfgNode) -> CfgNode:
     """
     The config with its schedule scaled from SOLVER.REFERENCE_IMS_PER_BATCH, the batch that it was
-    written for, to SOLVER.IMS_PER_BATCH. The reference is then the batch itself, so that the config
-    in OUTPUT_DIR is not scaled again.
+    written for, to SOLVER.IMS_PER_BATCH, which is logged. The reference is then the batch itself,
+    so that the config in OUTPUT_DIR is not scaled again.
     """
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_IMS_PER_BATCH
     if reference == batch or min(reference, batch) < 1:
         return cfg
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.SOLVER.IMS_PER_BATCH = reference
-    cfg = scale_to_batch(cfg, batch)
-    cfg.SOLVER.REFERENCE_IMS_PER_BATCH = batch
-    return cfg
+    written = cfg.clone()
+    written.defrost()
+    written.SOLVER.IMS_PER_BATCH = reference
+    scaled = scale_to_batch(written, batch)
+    scaled.SOLVER.REFERENCE_IMS_PER_BATCH = batch
+    values = scaled_values(cfg, scaled).items()
+    changes = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in values)
+    logger.info(f"scaled from a batch of {reference} to {batch}: {changes}")
+    return scaled
 
 
 def scaled_values(cfg: CfgNode, scaled: CfgNode) -> dict[str, tuple[object, object]]:
     """Values that scaling changed: {key: (value before, value after)}."""
     values = {key: (_value(cfg, key), _value(scaled, key)) for key in SCALED_KEYS}
     return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
-
-
-def describe_scaling(cfg: CfgNode, scaled: CfgNode) -> str:
-    """Changes that :func:`scale_from_reference` made in a config, for the log; "" if none."""
-    reference = cfg.SOLVER.REFERENCE_IMS_PER_BATCH
-    changed = scaled_values(cfg, scaled)
-    if not changed:
-        return ""
-    changes = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
-    return f"scaled from a batch of {reference} to {scaled.SOLVER.IMS_PER_BATCH}: {changes}"
 
 
 def describe_step(cfg: CfgNode, images_per_pass: int) -> str:

@@ -19,7 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..atomic_write import atomic_file
 from ..command_line import EXPECTED_ERRORS, last_line
-from ..config import load_config, merge_config
+from ..config import load_config
 from ..data.annotation_file import Needs
 from ..data.pictures import allow_pixels
 from ..data.register import (
@@ -31,7 +31,7 @@ from ..data.register import (
 from ..data.train_loader import images_of_pass
 from ..data.training_set import TrainingSet, check_same_classes, load_training_set
 from ..evaluation.ground_truth import load_ground_truth, test_images
-from ..schedule import describe_scaling, describe_step, doubts
+from ..schedule import describe_step, doubts
 from .checkpoint_files import has_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,19 @@ def set_up(args: argparse.Namespace) -> Setup:
     process started: a ValueError or FileNotFoundError of one line. ``args`` are as
     :func:`~eql_seesaw.engine.launch` gives them to ``main`` and ``check``.
     """
+    buffer = MemoryHandler(capacity=10**9, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    loggers = [logging.getLogger(name) for name in ("eql_seesaw", "detectron2")]
+    for each in loggers:
+        each.setLevel(logging.INFO)
+        each.addHandler(buffer)
+    try:
+        return _set_up(args, buffer.buffer)
+    finally:
+        for each in loggers:
+            each.removeHandler(buffer)
+
+
+def _set_up(args: argparse.Namespace, log: list[logging.LogRecord]) -> Setup:
     cfg = load_config(args.config_file, args.opts)
     number = args.placement.world_size
     if number > 1 and cfg.MODEL.DEVICE != ("cuda" if torch.cuda.is_available() else "cpu"):
@@ -82,20 +95,7 @@ def set_up(args: argparse.Namespace) -> Setup:
             raise ValueError(
                 f"EVENT_WRITERS names {name}, which is not installed: pip install {name}"
             )
-    buffer = MemoryHandler(capacity=10**9, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-    loggers = [logging.getLogger(name) for name in ("eql_seesaw", "detectron2")]
-    for each in loggers:
-        each.setLevel(logging.INFO)
-        each.addHandler(buffer)
-    try:
-        return _read_data(cfg, args.eval_only, buffer.buffer)
-    finally:
-        for each in loggers:
-            each.removeHandler(buffer)
-
-
-def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> Setup:
-    if eval_only:
+    if args.eval_only:
         if not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TEST is empty: name a dataset to evaluate on")
         cfg = _without_missing_training_set(cfg)
@@ -108,7 +108,7 @@ def _read_data(cfg: CfgNode, eval_only: bool, log: list[logging.LogRecord]) -> S
         )
     allow_pixels(cfg.INPUT.MAX_IMAGE_PIXELS)
     register_datasets(cfg)
-    training_set = load_training_set(cfg, statistics_only=eval_only)
+    training_set = load_training_set(cfg, statistics_only=args.eval_only)
     groups = None if training_set is None else training_set.statistics.groups
     ground_truths, images, classes = {}, {}, {}
     for name in cfg.DATASETS.TEST:
@@ -171,9 +171,6 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         logger.info(describe_step(cfg, images_of_pass(cfg)))
-        scaling = describe_scaling(merge_config(args.config_file, args.opts), cfg)
-        if scaling:
-            logger.info(scaling)
         for doubt in doubts(cfg):
             logger.warning(doubt)
 
