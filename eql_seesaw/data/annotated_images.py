@@ -113,6 +113,8 @@ class AnnotatedImages(Sequence):
 class JoinedImages(ConcatDataset):
     """Images of several annotation files, one file after the other."""
 
+    datasets: list[Any]
+
     @property
     def is_wide(self) -> np.ndarray:
         """(N,) bool, True for images that are wider than high."""
@@ -156,8 +158,10 @@ def read_annotated_images(
     )
     file.findings.settle(logger)
     rows = rows[np.argsort(rows["image"], kind="stable")]
-    texts, *columns = (np.ascontiguousarray(rows[name]) for name in rows.dtype.names)
-    images = [file.images[image_id] for image_id in image_ids]
+    texts, images, classes, is_crowd = (
+        np.ascontiguousarray(rows[name]) for name in ("text", "image", "class", "is_crowd")
+    )
+    entries = [file.images[image_id] for image_id in image_ids]
     return AnnotatedImages(
         class_names=[category["name"] for category in file.categories.values()],
         contiguous_ids=contiguous_ids,
@@ -166,6 +170,6 @@ def read_annotated_images(
         ),
         image_texts=np.fromiter((file.image_texts[i] for i in image_ids), dtype=object),
         annotation_texts=texts,
-        is_wide=np.array([image["width"] > image["height"] for image in images]),
-        columns=AnnotationColumns(*columns, num_images=len(images)),
+        is_wide=np.array([image["width"] > image["height"] for image in entries]),
+        columns=AnnotationColumns(images, classes, is_crowd, num_images=len(image_ids)),
     )

@@ -37,7 +37,8 @@ class AnnotationColumns(NamedTuple):
 
     def without_crowds(self) -> "AnnotationColumns":
         """Without the annotations of crowds; all images stay."""
-        return AnnotationColumns(*(x[~self.is_crowd] for x in self[:3]), self.num_images)
+        images, classes, is_crowd = (column[~self.is_crowd] for column in self[:3])
+        return AnnotationColumns(images, classes, is_crowd, self.num_images)
 
     def of_images(self, keep: np.ndarray) -> "AnnotationColumns":
         """Columns of the images where ``keep``, (num_images,) bool, is True."""
@@ -190,7 +191,9 @@ def read_class_statistics(
             "images, at least the largest of image_counts"
         )
     thing_classes = content.pop("thing_classes")
-    arrays = {k: np.array(v) if isinstance(v, list) else v for k, v in content.items()}
+    arrays: dict[str, Any] = {
+        k: np.array(v) if isinstance(v, list) else v for k, v in content.items()
+    }
     return ClassStatistics(**arrays), thing_classes
 
 

@@ -93,12 +93,14 @@ def make_columns(
         extent = _extent(x.segmentation)
         return x.id, index, class_of[x.category_id], x.iscrowd, box, extent, area
 
-    # In the order of the fields of Columns.
-    rows = np.fromiter((row(index, x) for index, x in annotations), "i8,i8,i8,?,4f8,4f8,f8")
+    names, formats = "ids images classes is_crowd boxes extents areas", "i8 i8 i8 ? 4f8 4f8 f8"
+    dtype = np.dtype({"names": names.split(), "formats": formats.split()})
+    rows = np.fromiter((row(index, x) for index, x in annotations), dtype)
+    columns: dict[str, Any] = {name: rows[name] for name in names.split()}
     sizes = [(image["width"], image["height"]) for image in images]
     return Columns(
-        is_train,
-        *(rows[name] for name in rows.dtype.names),
+        is_train=is_train,
+        **columns,
         image_ids=np.array([image["id"] for image in images], dtype=np.int64),
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         file_names=[image.get("file_name") or image.get("coco_url") for image in images],

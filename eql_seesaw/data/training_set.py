@@ -248,11 +248,11 @@ def _needs_dimensions(cfg: CfgNode) -> bool:
     return cfg.TEST.CALIBRATION.METHOD == "fracal"
 
 
-def _joined(parts: list[Sequence[dict[str, Any]]]) -> Sequence[dict[str, Any]]:
-    own = [part for part in parts if isinstance(part, AnnotatedImages)]
+def _joined(parts: list[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
-    return JoinedImages(own) if len(own) == len(parts) else list(itertools.chain(*parts))
+    are_own = all(isinstance(part, AnnotatedImages) for part in parts)
+    return JoinedImages(parts) if are_own else list(itertools.chain(*parts))
 
 
 def _log_histogram(images: Sequence[dict[str, Any]], class_names: list[str] | None) -> None:
