@@ -56,6 +56,8 @@ def main() -> None:
         if args.images_of:
             ground_truth = with_images_of(ground_truth, args.images_of)
         output_dir = args.output or default_output(args)
+        if os.path.isfile(output_dir):
+            raise ValueError(f"--output {output_dir} is a file; name a folder")
         evaluator = LongTailLVISEvaluator(
             args.dataset,
             output_dir,

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from ..atomic_write import atomic_file
 from ..data.class_statistics import ClassStatistics
 from ..data.frequency_groups import GROUP_NAMES
+from ..data.register import is_own_dataset
 from ..rank_barrier import wait_for_all
 from .detections import Detections
 from .ground_truth import load_ground_truth
@@ -298,8 +299,14 @@ class LongTailLVISEvaluator(DatasetEvaluator):
     def _find_category_ids(self) -> np.ndarray:
         """int64 (K,), in the order of contiguous classes."""
         in_file = [category["id"] for category in self.ground_truth["categories"]]
-        # Without it classes are in ascending order of id, as in Detectron2's own LVIS sets.
         to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        # Without it Detectron2's loader of LVIS takes id - 1 as class, others ascending ids.
+        is_loaded = self._metadata.get("thing_classes") and not is_own_dataset(self._dataset_name)
+        if to_contiguous is None and is_loaded and in_file != list(range(1, len(in_file) + 1)):
+            raise ValueError(
+                f"Dataset {self._dataset_name!r} has category ids other than 1 to {len(in_file)}, "
+                "but no 'thing_dataset_id_to_contiguous_id' in its metadata."
+            )
         category_ids = (
             in_file if to_contiguous is None else sorted(to_contiguous, key=to_contiguous.get)
         )

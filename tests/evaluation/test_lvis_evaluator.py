@@ -214,6 +214,8 @@ def test_dataset_that_does_not_fit_fails_in_the_constructor(tmp_path, coco_val):
             LongTailLVISEvaluator(coco_val, **kwargs)
 
     assert_fails("category 3: no .frequency")
+    register(tmp_path, coco_dataset(), thing_classes=["umbrella", "anchor", "die"])
+    assert_fails("category ids other than 1 to 3", class_statistics=STATISTICS)
     register(tmp_path, coco_dataset(), thing_dataset_id_to_contiguous_id={3: 0, 7: 1})
     assert_fails("val.json are not those in the metadata", class_statistics=STATISTICS)
     MetadataCatalog.pop(coco_val)

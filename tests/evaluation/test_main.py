@@ -112,7 +112,7 @@ def test_other_mistakes(run, files):
     assert "no such file: other.json" in run("results.json", "--dataset", "other.json")
     assert "no dataset is registered as 'vall'" in run("results.json", "--dataset", "vall")
     line = run("results.json", "--dataset", "val.json", "--output", "val.json")
-    assert line == "error: [Errno 17] File exists: 'val.json'"
+    assert line == "error: --output val.json is a file; name a folder"
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_ENGINE", "coco")
     assert "TEST.LVIS_ENGINE is 'coco'" in line
     line = run("results.json", "--dataset", "val.json", "TEST.LVIS_MAX_DETECTIONS", "0")
