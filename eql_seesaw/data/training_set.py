@@ -205,9 +205,25 @@ def _load_dataset(cfg: CfgNode, name: str, statistics_only: bool) -> Sequence[di
     if statistics_only:
         return DatasetCatalog.get(name)
     try:
-        return get_detection_dataset_dicts(name, is_filtered)
+        images = get_detection_dataset_dicts(name, is_filtered)
     except AssertionError as error:  # it is empty, or all of its images are
         raise ValueError(f"DATASETS.TRAIN: {str(error).splitlines()[0]}") from None
+    if MetadataCatalog.get(name).get("evaluator_type") == "lvis":
+        return _with_contiguous_negatives(name, images)
+    return images
+
+
+def _with_contiguous_negatives(name: str, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Detectron2's loader of LVIS leaves the file's category ids in "neg_category_ids"."""
+    contiguous_ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id")
+    result = []
+    for image in images:
+        if "neg_category_ids" in image:
+            negatives = image["neg_category_ids"]
+            negatives = [k - 1 if contiguous_ids is None else contiguous_ids[k] for k in negatives]
+            image = {**image, "neg_category_ids": negatives}
+        result.append(image)
+    return result
 
 
 def _given_statistics(cfg: CfgNode, known: Sequence[tuple[str, list[str]]]) -> ClassStatistics:

@@ -1,3 +1,4 @@
+import copy
 import json
 import logging
 
@@ -214,7 +215,7 @@ def test_given_statistics_win(tmp_path):
 
 
 def test_lvis_of_detectron2(tmp_path):
-    """File names of "coco_url", and negatives that are classes."""
+    """File names of "coco_url", and negatives that are classes, whoever reads the file."""
     box = {"bbox": [1, 2, 3, 4.5], "segmentation": [[1, 1, 5, 1.5, 5, 5, 1, 5]]}
     url = "http://x/train2017/{}.jpg"
     content = {
@@ -233,8 +234,11 @@ def test_lvis_of_detectron2(tmp_path):
     json_file.write_text(json.dumps(content))
     register_lvis_instances(name, {}, str(json_file), f"{tmp_path}/")
     expected = DatasetCatalog.get(name)  # by Detectron2's loader, with the ids of the file
+    by_code = copy.deepcopy(expected)
     for x in expected:
         x["neg_category_ids"] = [k - 1 for k in x["neg_category_ids"]]
+    DatasetCatalog.register("lvis_by_code", lambda: by_code)
+    MetadataCatalog.get("lvis_by_code").set(evaluator_type="lvis")
     MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(
         json_file=str(json_file), image_root=f"{tmp_path}/", evaluator_type="lvis"
@@ -245,6 +249,7 @@ def test_lvis_of_detectron2(tmp_path):
     training_set = load_training_set(cfg)
     assert isinstance(training_set.images, AnnotatedImages)
     assert list(training_set.images) == [x for x in expected if x["annotations"]]
+    assert load_training_set(config("lvis_by_code")).images == list(training_set.images)
 
     MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(
