@@ -48,26 +48,23 @@ from eql_seesaw.modeling import LongTailFastRCNNOutputLayers
 from eql_seesaw.modeling.calibration import Calibration
 from eql_seesaw.prediction.calibration_sweep import read_images
 
+LINEAR_SEESAW = {"CLS_LOSS": "seesaw", "NORMED_CLASSIFIER": False}
 # Overrides of each row, keys of MODEL.ROI_BOX_HEAD.
 ROWS: dict[str, dict[str, Any]] = {
     **{name: {"CLS_LOSS": name} for name in LOSSES},
     "gol": {"CLS_LOSS": "drop_loss", "DROP_LOSS.LINK": "gumbel"},
-    "softmax_ce, normalised": {"CLS_LOSS": "softmax_ce", "NORMED_CLASSIFIER": True},
-    "sigmoid_ce, normalised": {"CLS_LOSS": "sigmoid_ce", "NORMED_CLASSIFIER": True},
+    **{
+        f"{name}, normalised": {"CLS_LOSS": name, "NORMED_CLASSIFIER": True}
+        for name in ("softmax_ce", "sigmoid_ce", "balanced_softmax", "pcb")
+    },
     "softmax_ce, objectness": {"CLS_LOSS": "softmax_ce", "SOFTMAX_CE.OBJECTNESS": True},
-    "seesaw, linear": {"CLS_LOSS": "seesaw", "NORMED_CLASSIFIER": False},
-    "seesaw, linear, mitigation": {
-        "CLS_LOSS": "seesaw",
-        "NORMED_CLASSIFIER": False,
-        "SEESAW.Q": 0.0,
-    },
-    "seesaw, linear, compensation": {
-        "CLS_LOSS": "seesaw",
-        "NORMED_CLASSIFIER": False,
-        "SEESAW.P": 0.0,
-    },
+    "seesaw, no objectness": {"CLS_LOSS": "seesaw", "SEESAW.OBJECTNESS": False},
     "seesaw, mitigation": {"CLS_LOSS": "seesaw", "SEESAW.Q": 0.0},
     "seesaw, compensation": {"CLS_LOSS": "seesaw", "SEESAW.P": 0.0},
+    "seesaw, linear": LINEAR_SEESAW,
+    "seesaw, linear, mitigation": {**LINEAR_SEESAW, "SEESAW.Q": 0.0},
+    "seesaw, linear, compensation": {**LINEAR_SEESAW, "SEESAW.P": 0.0},
+    "seesaw, linear, no objectness": {**LINEAR_SEESAW, "SEESAW.OBJECTNESS": False},
 }
 CALIBRATED = "softmax_ce"
 # Each sampling of an image's proposals is another one; trainings take them in turn.
