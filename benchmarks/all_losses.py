@@ -29,6 +29,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.structures import Instances
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from torch import nn
@@ -275,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train: read_images(cfg, train, groups, NUM_CHOOSING),
         test: read_test_set(cfg, "DATASETS.TEST", test, groups),
     }
-    torch.manual_seed(cfg.SEED)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)  # augmentations draw from NumPy
     model = build_model(cfg).eval()
     load_start(build_checkpointer(cfg, model), cfg.MODEL.WEIGHTS, "retrain")
 

@@ -175,13 +175,13 @@ def are_same_classes(names: Sequence[str], others: Sequence[str]) -> bool:
 def check_num_classes(name: str, classes: Sequence[str], num_classes: int) -> None:
     """
     Raises:
-        ValueError: a dataset to train on has another number of classes than the model.
+        ValueError: a dataset has another number of classes than the model.
     """
     count = len(classes)
     if count != num_classes:
         raise ValueError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but dataset '{name}' has {count} "
-            f"classes: set MODEL.ROI_HEADS.NUM_CLASSES to {count}, or train on another dataset"
+            f"classes: set MODEL.ROI_HEADS.NUM_CLASSES to {count}, or take another dataset"
         )
 
 

@@ -29,7 +29,12 @@ from ..data.register import (
     register_datasets,
 )
 from ..data.train_loader import images_of_pass
-from ..data.training_set import TrainingSet, check_same_classes, load_training_set
+from ..data.training_set import (
+    TrainingSet,
+    check_num_classes,
+    check_same_classes,
+    load_training_set,
+)
 from ..evaluation.ground_truth import load_ground_truth, test_images
 from ..schedule import describe_step, doubts
 from .checkpoint_files import has_checkpoint
@@ -121,6 +126,9 @@ def _set_up(args: argparse.Namespace, log: list[logging.LogRecord]) -> Setup:
             # Detectron2 has names of its own for LVIS, in which training and test sets agree.
             known = MetadataCatalog.get(name).get("thing_classes") or names
             check_same_classes("DATASETS.TEST", name, known, *train)
+    else:
+        for name, names in classes.items():
+            check_num_classes(name, names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     return Setup(cfg, training_set, ground_truths, images, classes, log)
 
 

@@ -144,9 +144,10 @@ class Result:
         os.makedirs(folder, exist_ok=True)
         for iou_type in IOU_TYPES:
             path = Path(folder, MATCHES.format(iou_type))
-            path.unlink(missing_ok=True)
             if iou_type in self.matches:
                 self.matches[iou_type].save(path)
+            else:
+                path.unlink(missing_ok=True)
         numbers = {key: value for key, value in dataclasses.asdict(self).items() if key != "folder"}
         with atomic_file(os.path.join(folder, EVALUATION), "wb") as f:
             f.write(msgspec.json.format(msgspec.json.encode(numbers)))

@@ -177,6 +177,10 @@ BAD_VALUES = {
         ["MODEL.ROI_HEADS.NUM_CLASSES", "80"],
         "NUM_CLASSES is 80, but dataset 'symbols_train' has 6",
     ),
+    "classes of a test set alone": (
+        ["DATASETS.TRAIN", "()", "MODEL.ROI_HEADS.NUM_CLASSES", "80"],
+        "NUM_CLASSES is 80, but dataset 'symbols_val' has 6",
+    ),
     "float16 on cpu": (
         ["SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"],
         "AMP.ENABLED in float16 needs a GPU, .* 'cpu'; there set SOLVER.AMP.PRECISION bfloat16",
@@ -198,6 +202,7 @@ BAD_VALUES = {
 
 OPTIONS = {
     "nothing to evaluate on": ["--eval-only"],
+    "classes of a test set alone": ["--eval-only"],
     "launching": ["--num-machines", "2"],
     "device of a number": ["--num-gpus", "2"],
 }

@@ -253,6 +253,7 @@ def test_record_of_the_evaluation(coco_val, tmp_path):
     }
     assert die["segm"] == {"AP": None, "AP50": None, "AR": None}
 
+    record.save(str(tmp_path))  # where it is from: nothing is lost
     matches = Matches.load(str(tmp_path / "matches_segm.npz"))
     assert matches.image_ids.tolist() == [100, 101, 102, 102, 103, 104, 105]
     assert matches.classes.tolist() == [0, 2, 0, 0, 1, 0, 1]
