@@ -266,6 +266,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER)
     args = parser.parse_args(arguments)
     cfg = load_config(args.config_file, args.opts)
+    args.output.mkdir(parents=True, exist_ok=True)
+    config = args.output / "config.yaml"
+    if config.exists() and config.read_text() != cfg.dump():
+        raise SystemExit(f"error: {config} is of other settings; choose another --output")
+    config.write_text(cfg.dump())
     register_datasets(cfg)
     # FRACAL's dimensions are counted where the config asks for it.
     fracal = ["TEST.CALIBRATION.METHOD", "fracal"]
@@ -280,7 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = build_model(cfg).eval()
     load_start(build_checkpointer(cfg, model), cfg.MODEL.WEIGHTS, "retrain")
 
-    args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "features.pth"
     if not file.exists():
         features = {"samples": training_features(cfg, model, training_set.images)}

@@ -1,11 +1,13 @@
 """Detectron2's evaluator for long-tailed detection and instance segmentation."""
 
+import contextlib
 import importlib.metadata
 import logging
 import os
 import time
 from collections.abc import Sequence
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -244,6 +246,7 @@ class LongTailLVISEvaluator(DatasetEvaluator):
             f"{results_table(result.metrics)}"
         )
         if self._output_dir:
+            _remove_old_partial_files(self._output_dir)
             result.save(self._output_dir)
             with atomic_file(os.path.join(self._output_dir, RESULTS), "wb") as f:
                 self._results.write(f)
@@ -316,3 +319,11 @@ class LongTailLVISEvaluator(DatasetEvaluator):
                 f"of dataset {self._dataset_name!r} (thing_dataset_id_to_contiguous_id)."
             )
         return np.array(category_ids, np.int64)
+
+
+def _remove_old_partial_files(folder: str) -> None:
+    """Delete what evaluations that were killed left behind; another may be writing now."""
+    for path in Path(folder).glob("*.[0-9]*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > 3600:
+                path.unlink()

@@ -66,3 +66,5 @@ def test_table(overrides, tmp_path, capsys, monkeypatch):
     main(command)
     assert table.endswith(capsys.readouterr().out)
     assert (tmp_path / "out" / "results.jsonl").read_text().splitlines() == lines
+    with pytest.raises(SystemExit, match="config.yaml is of other settings"):
+        main([*command, "SEED", "7"])
