@@ -10,11 +10,12 @@ classifier on them, which takes seconds in place of a training. This is decouple
 MODEL.WEIGHTS is the trained detector; its own classifier is left out. DATASETS and SOLVER are those
 of the classifiers. The folder of --output keeps the features, which take 16 bytes x channels x
 proposals that the config samples of a training image, and each result; what is there is not
-computed again.
+computed again. It gets a picture, all_losses.png, too.
 """
 
 import argparse
 import json
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.structures import Instances
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
+from matplotlib.figure import Figure
 from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
@@ -47,7 +49,7 @@ from eql_seesaw.evaluation import LongTailLVISEvaluator
 from eql_seesaw.losses import LOSSES
 from eql_seesaw.modeling import LongTailFastRCNNOutputLayers
 from eql_seesaw.modeling.calibration import Calibration
-from eql_seesaw.prediction.calibration_sweep import read_images
+from eql_seesaw.prediction.calibration_sweep import COLORS, COLUMNS, read_images
 
 LINEAR_SEESAW = {"CLS_LOSS": "seesaw", "NORMED_CLASSIFIER": False}
 # Overrides of each row, keys of MODEL.ROI_BOX_HEAD.
@@ -73,7 +75,6 @@ NUM_SAMPLINGS = 4
 # Training images that the strength of a calibration is chosen on, with the first seed.
 NUM_CHOOSING = 400
 CHOSEN = "strengths, chosen on training images: "
-COLUMNS = ("AP", "APr", "APc", "APf")
 
 # Features (R, D) and classes (R,) of an image's sampled proposals.
 Samples = tuple[torch.Tensor, torch.Tensor]
@@ -207,15 +208,18 @@ class Results:
         with open(self._path, "a") as f:
             f.write(json.dumps(self.found[row, seed]) + "\n")
 
-    def table(self) -> str:
-        by_row = defaultdict(list)
+    def by_row(self) -> dict[str, list[dict[str, Any]]]:
+        runs = defaultdict(list)
         for (row, _), values in self.found.items():
             if not row.startswith(CHOSEN):
-                by_row[row].append(values)
+                runs[row].append(values)
+        return runs
+
+    def table(self) -> str:
         columns = (*COLUMNS, "ms a step")
         rows = [
             [row, *(mean_and_deviation([x.get(c) for x in of_row]) for c in columns)]
-            for row, of_row in by_row.items()
+            for row, of_row in self.by_row().items()
         ]
         chosen = [
             f"{row.removeprefix(CHOSEN)} {values['strength']:g}"
@@ -224,6 +228,29 @@ class Results:
         ]
         table = tabulate(rows, ("", *columns), "pipe", disable_numparse=True)
         return f"{table}\n\n{CHOSEN}{', '.join(chosen)}" if chosen else table
+
+    def draw(self, path: Path) -> None:
+        """A line of each row, from the lowest mean AP to the highest; dots are means, of seeds."""
+        runs = {
+            row: {c: [x[c] for x in of_row if x[c] is not None] for c in COLUMNS}
+            for row, of_row in self.by_row().items()
+        }
+        rows = sorted(runs, key=lambda row: statistics.mean(runs[row]["AP"]))
+        figure = Figure(figsize=(6.4, 1 + 0.22 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for column, color in zip(COLUMNS, COLORS, strict=True):
+            known = [(place, runs[row][column]) for place, row in enumerate(rows)]
+            known = [(place, values) for place, values in known if values]
+            means = [statistics.mean(values) for _, values in known]
+            deviations = [statistics.pstdev(values) for _, values in known]
+            places = [place for place, _ in known]
+            axes.errorbar(means, places, xerr=deviations, fmt="o", color=color, label=column, ms=4)
+        axes.set_yticks(range(len(rows)), rows, fontsize=8)
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_xlabel("box AP in percent")
+        axes.margins(y=0.01)
+        figure.legend(frameon=False, loc="outside upper center", ncols=len(COLUMNS))
+        figure.savefig(path, dpi=110)
 
 
 def calibrate(
@@ -310,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if row == CALIBRATED:
                 calibrate(predictor, training_set, *places, results, seed)
             print(results.found[row, seed], flush=True)
+    results.draw(args.output / "all_losses.png")
     print(results.table())
 
 

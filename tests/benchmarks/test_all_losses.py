@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from detectron2.modeling import build_model
+from PIL import Image
 
 from benchmarks import all_losses
 from benchmarks.all_losses import COLUMNS, box_evaluator, evaluate, main
@@ -63,6 +64,7 @@ def test_table(overrides, tmp_path, capsys, monkeypatch):
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert len(lines) == 2 + 2 + 2 * 4 + 4  # with the strengths
     assert {json.loads(line)["seed"] for line in lines} == {1, 2}
+    assert Image.open(tmp_path / "out" / "all_losses.png").size[0] > 600
     main(command)
     assert table.endswith(capsys.readouterr().out)
     assert (tmp_path / "out" / "results.jsonl").read_text().splitlines() == lines
