@@ -109,7 +109,8 @@ def test_bad_results(run, files, change, message):
 
 def test_other_mistakes(run, files):
     assert "no such file: nowhere.json" in run("nowhere.json", "--dataset", "val.json")
-    assert "No such file or directory: 'other.json'" in run("results.json", "--dataset", "other.json")
+    line = run("results.json", "--dataset", "other.json")
+    assert "No such file or directory: 'other.json'" in line
     assert "no dataset is registered as 'vall'" in run("results.json", "--dataset", "vall")
     line = run("results.json", "--dataset", "val.json", "--output", "val.json")
     assert line == "error: --output val.json is a file; name a folder"
