@@ -37,6 +37,7 @@ from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
+from eql_seesaw.atomic_write import atomic_file
 from eql_seesaw.calibrate import STRENGTHS
 from eql_seesaw.classification.results import mean_and_deviation
 from eql_seesaw.config import CALIBRATIONS, load_config
@@ -317,7 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         features = {"samples": training_features(cfg, model, training_set.images)}
         for name, (_, images) in ground_truths.items():
             features[name] = test_features(cfg, model, images)
-        torch.save(features, file)
+        with atomic_file(file, "wb") as f:
+            torch.save(features, f)
     features = torch.load(file, weights_only=False)
     places = [
         (features[name], box_evaluator(cfg, name, ground_truth))

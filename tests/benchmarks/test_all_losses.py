@@ -51,6 +51,22 @@ def test_evaluation_of_features_is_that_of_the_detector(overrides):
     assert found == {column: expected[column] for column in COLUMNS}
 
 
+def test_a_classifier_learns_the_classes_of_its_samples(overrides):
+    """Each class, background too, has features of its own."""
+    setup, model, _ = overrides
+    trained = model.roi_heads.box_predictor
+    cfg = all_losses.row_config(setup.cfg, "softmax_ce").clone()
+    cfg.defrost()
+    solver = ["BASE_LR", 0.1, "MAX_ITER", 60, "STEPS", (50,), "WARMUP_ITERS", 0]
+    cfg.SOLVER.merge_from_list(solver)
+    gt_classes = torch.arange(trained.num_classes + 1)
+    features = 4 * torch.eye(len(gt_classes), trained.cls_score.in_features)
+    samples = [[(features, gt_classes)] * all_losses.NUM_SAMPLINGS] * 2
+    predictor, _ = all_losses.train_classifier(cfg, trained, samples, seed=1)
+    assert torch.equal(predictor.cls_score(features).argmax(dim=1), gt_classes)
+    assert torch.equal(predictor.bbox_pred.weight, trained.bbox_pred.weight)
+
+
 def test_table(overrides, tmp_path, capsys, monkeypatch):
     """A row for each loss and calibration; what is there is not computed again."""
     monkeypatch.setattr(all_losses, "STRENGTHS", dict.fromkeys(STRENGTHS, (0.5,)))
