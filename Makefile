@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature_data miniature imbalance muscima bench gpu_check test fast_test crash_test faults lint constraints clean
+.PHONY: help set_up quickstart miniature_data miniature imbalance muscima bench gpu_check test fast_test crash_test lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -58,9 +58,6 @@ test: set_up  ## run all tests, two at a time
 
 crash_test: set_up  ## kill a small training at 20 random moments, resume it, compare it with one left alone
 	@$(RUN) -m tests.crash_test
-
-faults: set_up  ## do what can go wrong, and write docs/faults.md
-	@$(RUN) -m pytest tests -m fault --write-faults=docs/faults.md
 
 fast_test: set_up  ## run the tests that are not marked slow
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow"

@@ -6,14 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.faults.table import FaultTableWriter
-
 # Started in the background by a script, this process ignores Ctrl-C, and so would those that tests
 # start to interrupt them.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-COLLECTED = pytest.StashKey[list[pytest.Item]]()
 
 
 @pytest.fixture(autouse=True)
@@ -58,26 +54,6 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.fixture
-def collected(request):
-    """The tests of the files that pytest was called for, also those that -k or -m leave out."""
-    return request.config.stash[COLLECTED]
-
-
-def pytest_addoption(parser):
-    parser.addoption(
-        "--write-faults",
-        type=Path,
-        metavar="FILE",
-        help="end this file with the table of the tests marked fault that passed",
-    )
-
-
-def pytest_configure(config):
-    if document := config.getoption("--write-faults"):
-        config.pluginmanager.register(FaultTableWriter(document))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     report = yield
@@ -86,8 +62,6 @@ def pytest_runtest_makereport():
     return report
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     """Fast tests first."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
-    config.stash[COLLECTED] = list(items)

@@ -18,10 +18,6 @@ def test_file(tmp_path, mode, content):
     assert os.listdir(tmp_path) == ["x"]
 
 
-@pytest.mark.fault(
-    "The name of a file has as many bytes as file systems allow, or bytes that are no UTF-8",
-    "It is written, and so is what holds its name",
-)
 def test_names(tmp_path):
     longest = "ü" * 125 + ".json"
     name = os.fsdecode(b"caf\xe9.png")

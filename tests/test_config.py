@@ -84,10 +84,6 @@ def pattern(text):
     return re.sub(r"([()\[\]?])", r"\\\1", text)
 
 
-@pytest.mark.fault(
-    "A key of Detectron2 has a value that has no effect here or cannot work",
-    "One line with key, value and what is allowed",
-)
 @pytest.mark.parametrize("overrides, expected", REFUSED, ids=lambda x: str(x)[:40])
 def test_values_of_detectron2(overrides, expected):
     assert re.search(pattern(expected), refusal(QUICKSTART, overrides))

@@ -115,10 +115,6 @@ def test_imagenet_lt(tmp_path):
     assert data.train[0][0].shape == data.test[0][0].shape == (3, 224, 224)
 
 
-@pytest.mark.fault(
-    "A list of images to classify has a wrong line, or names a missing image",
-    "One line with the list and the line's number, before any training",
-)
 @pytest.mark.parametrize("line", ["train/0/0.png", "train/0/0.png 1.5", "train/0/none.png 0"])
 def test_wrong_line_in_a_list(tmp_path, line):
     write_imagenet_lt(tmp_path, {0: 3, 1: 1})
@@ -169,10 +165,6 @@ def test_features_are_standardised_by_the_training_set(tmp_path):
 FEATURES, LABELS = np.ones((3, 2)), np.array([0, 1, 1])
 
 
-@pytest.mark.fault(
-    "Features to classify: an array is of another length, shape or type, or not finite",
-    "One line with the file and the arrays, before any training",
-)
 @pytest.mark.parametrize(
     "features, labels",
     [

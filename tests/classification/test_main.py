@@ -101,10 +101,6 @@ def test_features(tmp_path, capsys):
     assert float(overall.split(" ± ")[0]) == pytest.approx(expected, abs=0.11)
 
 
-@pytest.mark.fault(
-    "Image classification was interrupted, or is asked for results that are there, or for others",
-    "What is there is not trained again; in a folder of other settings, one line with the setting",
-)
 def test_results_that_are_there_are_not_trained_again(tmp_path, monkeypatch, capsys):
     files = write_features(tmp_path, [6, 3], dimension=4)
     folder = tmp_path / "results"

@@ -196,12 +196,6 @@ def twice(content):
     content["annotations"] += [{**a, "id": a["id"] + 100} for a in content["annotations"]]
 
 
-@pytest.mark.fault(
-    "An exporter wrote well-formed but wrong data: RLE in rows, y before x, crowds instead of "
-    "objects, objects twice, labels of images as boxes, areas of another unit",
-    "One line in the log at the start of a training, with count and first example; "
-    "`python -m eql_seesaw.data.check` says the same of all data",
-)
 @pytest.mark.parametrize(
     "change, expected",
     [
@@ -236,10 +230,6 @@ def turned(path):
     Image.new("L", (100, 80)).save(path, exif=exif)
 
 
-@pytest.mark.fault(
-    "Boxes are from 0 to 1, or pictures have 16 bits: a model could learn nothing",
-    "Training is refused in one line, before its first step, and so by the check",
-)
 @pytest.mark.parametrize("what", ["fractions", "deep pictures"])
 def test_data_of_which_nothing_can_be_learnt_are_refused(project, caplog, what):
     content = large_dataset(project)
@@ -271,10 +261,6 @@ def test_deep_pictures_of_8_bits_are_read_as_they_look(project, caplog):
     assert start(project, caplog) == []
 
 
-@pytest.mark.fault(
-    "A picture is turned by EXIF, and was annotated as it is stored",
-    "Another size, and why",
-)
 def test_picture_that_was_annotated_as_it_is_stored(project):
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6

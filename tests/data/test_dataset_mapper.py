@@ -60,11 +60,6 @@ def other_size(path):
     Image.new("RGB", (16, 24)).save(path)
 
 
-@pytest.mark.fault(
-    "An image is cut off, no image, a folder, far too large, or of another size than its "
-    "annotations say",
-    "one line with image and file, and both sizes",
-)
 @pytest.mark.parametrize(
     ("corrupt", "expected"),
     [

@@ -87,10 +87,6 @@ class TestSave:
             assert names(small_disk) == ["filler", "model_0000004.pth"]
         assert blocks > 8
 
-    @pytest.mark.fault(
-        "The file system allows no file as large as the checkpoint",
-        "One line: the file and the last good checkpoint",
-    )
     def test_file_size_limit(self, tmp_path):
         save(tmp_path, 4)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -102,10 +98,6 @@ class TestSave:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert names(tmp_path) == ["model_0000004.pth"]
 
-    @pytest.mark.fault(
-        "The output folder becomes read-only during training",
-        "One line: the file and the last good checkpoint",
-    )
     def test_read_only_folder(self, small_disk):
         save(small_disk, 4)
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -113,9 +105,6 @@ class TestSave:
             save(small_disk, 9)
         assert "\n" not in str(e.value)
 
-    @pytest.mark.fault(
-        "The output folder is deleted during training", "One line that names the file"
-    )
     def test_folder_that_is_gone(self, tmp_path):
         with pytest.raises(CheckpointError, match="No such file .* there is no earlier checkpoint"):
             save(tmp_path / "gone", 4)
@@ -137,10 +126,6 @@ class TestSave:
         save(tmp_path, 4)
         assert set(names(tmp_path)) == {*foreign, "model_0000004.pth"}
 
-    @pytest.mark.fault(
-        "SIGKILL while a checkpoint is written",
-        "The one before is the newest, and whole; what was half-written goes with the next save",
-    )
     def test_sigkill(self, tmp_path):
         rng = random.Random(0)
         context = multiprocessing.get_context("fork")
@@ -184,10 +169,6 @@ def _partial_files(folder):
 
 class TestFiniteWeights:
     @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
-    @pytest.mark.fault(
-        "Weights become NaN or infinite before a checkpoint is written",
-        "Nothing is saved; the error names the tensor and the last good checkpoint",
-    )
     def test_nothing_is_saved(self, tmp_path, value):
         save(tmp_path, 4)
         saver = checkpointer(tmp_path)
@@ -271,10 +252,6 @@ class TestNewest:
             lambda content: b"hello" * 100,
         ],
     )
-    @pytest.mark.fault(
-        "The newest checkpoint is cut short, has a flipped byte, is empty or holds garbage",
-        "A warning with the file and the reason; `--resume` goes on from the one before",
-    )
     def test_damaged(self, tmp_path, caplog, damage):
         save(tmp_path, 4, 9, size=100)
         path = tmp_path / "model_0000009.pth"
@@ -283,10 +260,6 @@ class TestNewest:
         (warning,) = warnings(caplog)
         assert re.fullmatch(r"cannot read .*09.pth \(.+\); trying an older checkpoint", warning)
 
-    @pytest.mark.fault(
-        "The newest checkpoint is deleted",
-        "A warning with the file; `--resume` goes on from the one before",
-    )
     def test_missing(self, tmp_path, caplog):
         save(tmp_path, 4, 9, 14)
         (tmp_path / "model_0000014.pth").unlink()
@@ -299,10 +272,6 @@ class TestNewest:
         assert newest(tmp_path) == "model_0000004.pth"
 
     @pytest.mark.parametrize("tag", [None, b"\xff\xfe\0", b"../../else.pth"])
-    @pytest.mark.fault(
-        "`last_checkpoint` is missing, empty or holds garbage",
-        "A warning; the newest checkpoint is found without it",
-    )
     def test_tag_is_missing_or_damaged(self, tmp_path, caplog, tag):
         save(tmp_path, 4, 14, 9)
         path = tmp_path / "last_checkpoint"
@@ -337,10 +306,6 @@ class TestNewest:
         (tmp_path / "last_checkpoint").unlink()
         assert newest(tmp_path) == "model_0000004.pth"
 
-    @pytest.mark.fault(
-        "Every checkpoint is damaged",
-        "`--resume` ends with one line, and does not begin anew in silence",
-    )
     def test_all_damaged(self, tmp_path):
         save(tmp_path, 4, 9)
         for number in (4, 9):

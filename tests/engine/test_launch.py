@@ -147,9 +147,6 @@ BAD_SETTINGS = {
 }
 
 
-@pytest.mark.fault(
-    "Launch options that contradict each other, half of torchrun's variables", "one line names them"
-)
 @pytest.mark.parametrize("case", BAD_SETTINGS)
 def test_contradictions_are_one_line(gpus, case):
     options, environ, num_gpus, pattern = BAD_SETTINGS[case]

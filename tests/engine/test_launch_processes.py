@@ -76,7 +76,6 @@ def test_every_launcher_gives_detectron2_its_ranks(launcher):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("a rank started by torchrun dies", "torchrun ends the others within 60 s")
 def test_torchrun():
     """Itself, with processes of its own; one dies once all know their ranks."""
     torchrun = ["torch.distributed.run", "--nproc_per_node=2", f"--master-port={free_port()}"]
@@ -101,7 +100,6 @@ FAILURES = {
 }
 
 
-@pytest.mark.fault("a rank dies", "the others end within 60 s, one line says which and how")
 @pytest.mark.parametrize("failure", FAILURES)
 def test_dead_rank_ends_the_others(failure):
     script = start_ready("fail", failure)
@@ -142,7 +140,6 @@ def test_ranks_share_the_cores():
         assert script.communicate()[:2] == (0, f"{expected}\n" * 2)
 
 
-@pytest.mark.fault("a rank stalls", "the others give up after --timeout and say so; it is ended")
 @pytest.mark.parametrize("variables", [{}, {"AS_WITH_GPUS": "1"}], ids=["tensors", "objects"])
 def test_stalled_rank(variables):
     script = start_ready("--timeout", "0.05", "fail", "silence", **variables)
@@ -153,7 +150,6 @@ def test_stalled_rank(variables):
     assert "--timeout" in line
 
 
-@pytest.mark.fault("the process that started the ranks is killed", "the ranks end too")
 def test_killed_launcher():
     script = start_ready("unprepared")
     os.kill(script.pid, signal.SIGKILL)
@@ -162,7 +158,6 @@ def test_killed_launcher():
     assert status == -signal.SIGKILL and "Traceback" not in errors
 
 
-@pytest.mark.fault("a signal during training", "status 75 after saving, on all ranks")
 # The saved checkpoint is looked at in tests/faults/test_crash.py.
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_signal_to_the_launcher_stops_training_in_order(name):
@@ -174,7 +169,6 @@ def test_signal_to_the_launcher_stops_training_in_order(name):
     assert last_line(errors) == f"{name}: stops after this step"
 
 
-@pytest.mark.fault("a signal while rank 0 evaluates", "status 75 at once, on all ranks")
 def test_signal_during_evaluation():
     script = start_ready("evaluate")
     os.kill(script.pid, signal.SIGTERM)
@@ -190,10 +184,6 @@ def test_signal_before_training(name, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.fault(
-    "SIGTERM, as of `docker stop`, to the first process of a container that evaluates",
-    "It ends at once, with status 143",
-)
 def test_signal_to_the_first_process_of_a_container():
     first_process = ["unshare", "--fork", "--pid", "--kill-child", "--mount-proc"]
     if subprocess.run([*first_process, "true"], capture_output=True).returncode:
@@ -210,7 +200,6 @@ def test_signal_to_the_first_process_of_a_container():
     assert process.wait(timeout=60) == 143
 
 
-@pytest.mark.fault("Ctrl-C twice", "the run ends without saving, status 130")
 def test_second_interrupt_ends_a_step_that_does_not():
     script = start_ready("stuck")
     os.kill(script.pid, signal.SIGINT)

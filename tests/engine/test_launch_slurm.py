@@ -39,7 +39,6 @@ SRUN = (
 )
 
 
-@pytest.mark.fault("a Slurm job's time is over", "it saves, requeues itself and goes on")
 def test_stopped_job_is_requeued(run_job):
     assert run_job(75) == (0, [SRUN, "scontrol requeue 1234"])
 

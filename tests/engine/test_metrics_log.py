@@ -72,10 +72,6 @@ def test_new_run_keeps_the_lines_of_an_earlier_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.fault(
-    "the last line of metrics.json cut off by a kill, then --resume",
-    "the line is dropped and written again",
-)
 @pytest.mark.parametrize("tail", [b'{"iteration": 5', b"\0\0\0", b'{"iteration": 59}', b"[1]\n"])
 def test_half_written_line_is_dropped(tmp_path, tail):
     path = tmp_path / "metrics.json"

@@ -167,10 +167,6 @@ def test_finished_run_is_only_evaluated_again(train_net, overrides, tmp_path):
     assert metrics(output) == before
 
 
-@pytest.mark.fault(
-    "An image that cannot be read, with `DATALOADER.UNREADABLE_IMAGES skip`",
-    "another image takes its place; `skipped_images.csv` and the end of the log name it",
-)
 def test_skipped_images(train_net, overrides, symbols, tmp_path):
     images = tmp_path / "images"
     images.mkdir()

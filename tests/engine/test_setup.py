@@ -96,10 +96,6 @@ def test_images_to_evaluate_are_those_of_their_loader(overrides, symbols, their_
     assert own[0]["file_name"].startswith(str(symbols)) and len(own) == len(their_dataset)
 
 
-@pytest.mark.fault(
-    "Training ends with an error that a user can act on",
-    "One line in the log and on the terminal, no traceback; others keep theirs",
-)
 @pytest.mark.parametrize("error", [ValueError("image 3: cut off"), KeyError("a mistake of ours")])
 def test_tracebacks_of_expected_errors_are_left_out(caplog, error):
     try:

@@ -56,10 +56,6 @@ def test_in_a_thread_nothing_is_handled():
     assert entered == [[signal.getsignal(s) for s in SIGNALS]]
 
 
-@pytest.mark.fault(
-    "A run under nohup loses its terminal, or Ctrl-C reaches a run that a script started with `&`",
-    "It goes on: what was ignored at the start is ignored",
-)
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGINT])
 def test_signals_ignored_at_the_start_stay_so(signum):
     before = signal.signal(signum, signal.SIG_IGN)

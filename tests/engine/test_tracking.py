@@ -123,10 +123,6 @@ def test_run_that_fails_and_goes_on(mlflow, tmp_path):
     assert [(metric.step, metric.value) for metric in history] == [(2, 1.0), (3, 2.0)] * 2
 
 
-@pytest.mark.fault(
-    "The server of MLflow is gone in the middle of a training",
-    "a warning with what the service says; the training goes on, and ends as it would",
-)
 def test_server_that_is_gone(mlflow, monkeypatch, tmp_path, caplog):
     run = MLflowRun(str(tmp_path))
     run.trainer = SimpleNamespace(cfg={}, iter=2, max_iter=4)
@@ -140,10 +136,6 @@ def test_server_that_is_gone(mlflow, monkeypatch, tmp_path, caplog):
     assert len(lines) == 2 and all("EVENT_WRITERS mlflow" in line for line in lines)
 
 
-@pytest.mark.fault(
-    "`EVENT_WRITERS` names Weights & Biases or MLflow, whose package is not installed",
-    "one line with the package, before anything is written",
-)
 def test_package_that_is_missing(train_net, overrides, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     writers = ["EVENT_WRITERS", "('tensorboard', 'wandb')"]

@@ -247,20 +247,8 @@ def check_error(error, pattern):
 @pytest.mark.parametrize(
     "content, pattern, num_workers",
     [
-        pytest.param(
-            None,
-            "No such file",
-            "1",
-            marks=pytest.mark.fault("Images are missing", "one line with image and file"),
-        ),
-        pytest.param(
-            b"not an image",
-            "identify",
-            "0",
-            marks=pytest.mark.fault(
-                "Images are of no known format", "one line with image and file"
-            ),
-        ),
+        (None, "No such file", "1"),
+        (b"not an image", "identify", "0"),
     ],
 )
 def test_missing_and_unreadable_images(
@@ -283,11 +271,6 @@ def test_missing_and_unreadable_images(
 
 
 @pytest.mark.slow
-@pytest.mark.fault(
-    "Weights of another loss (`MODEL.WEIGHTS`, or `--resume`)",
-    "a new training leaves out the classifier and says so; evaluation and `--resume` are refused "
-    "in one line with both losses",
-)
 def test_weights_of_another_loss(train_net, overrides, tmp_path):
     assert train_net("quickstart/softmax_ce.yaml", *overrides) is None
     output = tmp_path / "output"

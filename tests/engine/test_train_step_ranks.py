@@ -49,9 +49,6 @@ def run_rank(rank, folder):
     torch.save(record, folder / f"{rank}.pt")
 
 
-@pytest.mark.fault(
-    "A loss is NaN on one of two processes", "both stop before their weights change, with one line"
-)
 def test_two_processes_of_two_passes(tmp_path):
     run_on_ranks(2, run_rank, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]

@@ -42,10 +42,6 @@ class TestHarmfulFiles:
     @pytest.mark.parametrize(
         "protocol, payload", [(0, Payload), (2, ExpressionPayload), (5, Payload)]
     )
-    @pytest.mark.fault(
-        "MODEL.WEIGHTS is a pickle (`.pkl`) that runs a command when it is loaded",
-        "Nothing runs; one line names the file and what it asks for",
-    )
     def test_pickle(self, tmp_path, protocol, payload):
         path = tmp_path / "R-50.pkl"
         content = {"model": {"weight": payload(f"touch {tmp_path}/ran")}, "__author__": "them"}
@@ -57,10 +53,6 @@ class TestHarmfulFiles:
         assert "\n" not in str(e.value) and os.listdir(tmp_path) == ["R-50.pkl"]
 
     @pytest.mark.parametrize("suffix, is_zip", [("pth", True), ("pyth", False), ("bin", True)])
-    @pytest.mark.fault(
-        "MODEL.WEIGHTS is a file of torch.save that runs a command when it is loaded",
-        "Nothing runs; one line names the file and what it asks for",
-    )
     def test_torch(self, tmp_path, suffix, is_zip):
         path = tmp_path / f"model.{suffix}"
         content = {"model_state": {}, "model": Payload(f"touch {tmp_path}/ran")}
@@ -76,10 +68,6 @@ class TestHarmfulFiles:
             load(path)
         assert os.listdir(tmp_path) == ["model.pth"]
 
-    @pytest.mark.fault(
-        "MODEL.WEIGHTS is a TorchScript program, whatever its file is called",
-        "One line; nothing of it runs",
-    )
     def test_torchscript(self, tmp_path):
         path = tmp_path / "model.pth"
         torch.jit.script(nn.Linear(3, 3)).save(path)

@@ -198,10 +198,6 @@ def chinese_font(tmp_path):
     return str(tmp_path / "blocks.ttf")
 
 
-@pytest.mark.fault(
-    "Class names are in a script that matplotlib's font lacks",
-    "A font of this machine that has it is used; without one, a warning, once",
-)
 def test_font_that_has_the_letters(chinese_font, monkeypatch, caplog):
     names = ("人", "cat")
     fonts = [SimpleNamespace(fname=path) for path in ("/gone.ttf", chinese_font)]

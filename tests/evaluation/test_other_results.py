@@ -123,11 +123,6 @@ def change_first(results, **values):
     return [{**results[0], **values}, *results[1:]]
 
 
-@pytest.mark.fault(
-    "A results file of another tool: a name that the dataset does not have, or has twice; ids "
-    "that are text or out of range",
-    "One line with the detection and the name",
-)
 @pytest.mark.parametrize(
     "values, options, message",
     [

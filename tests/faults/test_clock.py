@@ -16,10 +16,6 @@ def clock_going_back(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.fault(
-    "The clock goes back an hour whenever it is looked at",
-    "weights, metrics and kept checkpoints as with a good clock",
-)
 def test_goes_back(train_net, overrides, tmp_path, clock_going_back, monkeypatch):
     run = ["quickstart/seesaw.yaml", *overrides]
     run += ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.MAX_CHECKPOINTS", "2"]

@@ -18,10 +18,6 @@ KILLS = [Kill(3, "checkpoint"), Kill(7, "evaluation"), Kill(10, "step")]
 
 
 @pytest.mark.slow
-@pytest.mark.fault(
-    "SIGKILL while a checkpoint is written, during an evaluation and between, each time resumed",
-    "weights, optimizer, statistics, metrics and results of an undisturbed run, bit for bit",
-)
 def test_sigkill(tmp_path):
     rows, differing = crash_test(tmp_path, KILLS, num_steps=15)
     assert differing == []
@@ -31,11 +27,6 @@ def test_sigkill(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these are processes without a GPU")
-@pytest.mark.fault(
-    "SIGUSR1 (Slurm's warning) to a run of two processes, which is resumed",
-    "exit status 75 after a checkpoint of the step; the end is that of an undisturbed run, bit for "
-    "bit",
-)
 def test_stop_signal(tmp_path):
     """SIGTERM and SIGINT are in tests/engine/test_launch_processes.py."""
     rows, differing = crash_test(

@@ -11,10 +11,6 @@ from .conftest import check_checkpoint, check_error
 TWO_CHECKPOINTS = ["SOLVER.CHECKPOINT_PERIOD", "1"]
 
 
-@pytest.mark.fault(
-    "`OUTPUT_DIR` is below a file",
-    "one line, before training starts",
-)
 def test_below_a_file(train_net, overrides, tmp_path):
     (tmp_path / "file").write_text("something of the user's")
     extra = ["OUTPUT_DIR", str(tmp_path / "file" / "output")]
@@ -23,10 +19,6 @@ def test_below_a_file(train_net, overrides, tmp_path):
     assert (tmp_path / "file").read_text() == "something of the user's"
 
 
-@pytest.mark.fault(
-    "`OUTPUT_DIR` is on a file system that is mounted read-only",
-    "one line, before training starts",
-)
 def test_read_only(train_net, overrides, tmp_path, mount):
     mount(tmp_path / "output", "ro,size=1m")
     check_error(
@@ -34,11 +26,6 @@ def test_read_only(train_net, overrides, tmp_path, mount):
     )
 
 
-@pytest.mark.fault(
-    "The disk is full when a checkpoint is written",
-    "one line with the file and the last good checkpoint, which stays as it was; no part of the "
-    "other is left",
-)
 def test_full_disk(train_net, overrides, tmp_path, mount):
     mount(tmp_path / "output", "size=2m")  # a checkpoint has 1.2 MB
     error = train_net("quickstart/seesaw.yaml", *overrides, *TWO_CHECKPOINTS)
@@ -49,10 +36,6 @@ def test_full_disk(train_net, overrides, tmp_path, mount):
     assert (tmp_path / "output" / "last_checkpoint").read_text() == "model_0000000.pth"
 
 
-@pytest.mark.fault(
-    "`OUTPUT_DIR` is deleted in mid-training",
-    "one line at the next checkpoint, which names it",
-)
 def test_deleted(train_net, overrides, tmp_path, after_step):
     after_step(2, lambda: shutil.rmtree(tmp_path / "output"))
     error = train_net("quickstart/seesaw.yaml", *overrides)
@@ -60,10 +43,6 @@ def test_deleted(train_net, overrides, tmp_path, after_step):
 
 
 @pytest.mark.slow
-@pytest.mark.fault(
-    "Another training starts in the same `OUTPUT_DIR`",
-    "one line; the one that runs goes on undisturbed",
-)
 def test_second_run(train_net, overrides, tmp_path, after_step):
     ended = []
     arguments = ["--config-file", ROOT / "configs/quickstart/seesaw.yaml", "--resume", *overrides]
@@ -75,10 +54,6 @@ def test_second_run(train_net, overrides, tmp_path, after_step):
     check_checkpoint(tmp_path / "output" / "model_final.pth", 3)
 
 
-@pytest.mark.fault(
-    "A new training starts in the `OUTPUT_DIR` of an earlier one, without `--resume`",
-    "one line; nothing of the earlier one is changed",
-)
 def test_earlier_run(train_net, overrides, tmp_path):
     assert train_net("quickstart/seesaw.yaml", *overrides) is None
     before = modified(tmp_path / "output")

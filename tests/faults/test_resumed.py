@@ -46,10 +46,6 @@ def copy_or_link(source, target):
     (os.link if source.endswith(".pth") else shutil.copy2)(source, target)
 
 
-@pytest.mark.fault(
-    "The annotation file was changed (an annotation fewer), and the run is resumed",
-    "one line; `SOLVER.RESUME_CHANGED True` goes on",
-)
 def test_changed_annotations(train_net, finished, symbols, tmp_path):
     settings, output = finished
     before = (output / "model_final.pth").stat().st_mtime_ns
@@ -62,10 +58,6 @@ def test_changed_annotations(train_net, finished, symbols, tmp_path):
     check_checkpoint(output / "model_final.pth", 5)
 
 
-@pytest.mark.fault(
-    "A class was renamed, and the run is resumed",
-    "one line with both names",
-)
 def test_renamed_class(train_net, finished, symbols, tmp_path):
     settings, _ = finished
 
@@ -83,20 +75,12 @@ def test_renamed_class(train_net, finished, symbols, tmp_path):
     check_error(error, f"other classes: '{name}', where here it is 'renamed'")
 
 
-@pytest.mark.fault(
-    "`--resume` with an `OUTPUT_DIR` without any checkpoint",
-    "training starts at the beginning, and the log says so",
-)
 def test_nothing_to_resume(finished):
     _, output = finished
     check_checkpoint(output / "model_final.pth", 3)
     assert "Starting training from iteration 0" in (output / "log.txt").read_text()
 
 
-@pytest.mark.fault(
-    "SIGTERM during an evaluation, and the run is resumed",
-    "exit status 75 at once; the evaluation is made again, with the results of an undisturbed run",
-)
 def test_interrupted_evaluation(train_net, finished, tmp_path, monkeypatch):
     settings, undisturbed = finished
     output = tmp_path / "interrupted"
@@ -111,10 +95,6 @@ def test_interrupted_evaluation(train_net, finished, tmp_path, monkeypatch):
         assert (output / folder / name).read_bytes() == (undisturbed / folder / name).read_bytes()
 
 
-@pytest.mark.fault(
-    "The images are deleted in mid-training, also with processes that load data",
-    "one line with the image and its file, no traceback of theirs; the last checkpoint stays",
-)
 def test_deleted_images(train_net, overrides, symbols, tmp_path, after_step):
     extra = own_images(symbols, tmp_path / "images")
     extra += ["SOLVER.MAX_ITER", "30", "SOLVER.STEPS", "(20,)", "SOLVER.CHECKPOINT_PERIOD", "2"]
