@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help set_up quickstart miniature_data miniature imbalance muscima bench gpu_check test fast_test crash_test lint constraints clean
+.PHONY: help set_up quickstart miniature_data miniature imbalance muscima bench gpu_check test fast_test lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -55,9 +55,6 @@ gpu_check: set_up  ## on a GPU: check what tests check on CPUs, and measure, wit
 # Each test process computes with one thread.
 test: set_up  ## run all tests, two at a time
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
-
-crash_test: set_up  ## kill a small training at 20 random moments, resume it, compare it with one left alone
-	@$(RUN) -m tests.crash_test
 
 fast_test: set_up  ## run the tests that are not marked slow
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not slow"

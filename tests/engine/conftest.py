@@ -1,3 +1,4 @@
+import itertools
 import json
 import runpy
 import shutil
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from datasets.make_symbols import generate_symbols
+from eql_seesaw.engine.metrics_log import TIMES
 
 ROOT = Path(__file__).parents[2]
 NUM_CLASSES = 6
@@ -118,3 +120,25 @@ def last_metrics(output_dir):
     """The last line of metrics.json that has an AP."""
     lines = [json.loads(line) for line in open(output_dir / "metrics.json")]
     return [line for line in lines if "bbox/AP" in line][-1]
+
+
+def first_difference(expected, found):
+    """Where two nested values differ, bit by bit and in what is not a time; None if nowhere."""
+    for one, other in itertools.zip_longest(leaves(expected), leaves(found)):
+        if one != other:
+            return [leaf and leaf[0] for leaf in (one, other)]
+    return None
+
+
+def leaves(value, place=""):
+    """Place and value of all that is in a nested value; a tensor's is its bytes."""
+    if isinstance(value, dict):
+        for key in sorted(set(value) - set(TIMES), key=str):
+            yield from leaves(value[key], f"{place}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, each in enumerate(value):
+            yield from leaves(each, f"{place}[{index}]")
+    elif isinstance(value, torch.Tensor):
+        yield place, value.dtype, value.shape, value.numpy().tobytes()
+    else:
+        yield place, repr(value)  # NaN is itself here

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from eql_seesaw.export import main as export
-from tests.crash_test import first_difference
-from tests.engine.conftest import killed_copy, last_metrics
+from tests.engine.conftest import first_difference, killed_copy, last_metrics
 
 pytest.importorskip("timm")
 

@@ -158,7 +158,6 @@ def test_killed_launcher():
     assert status == -signal.SIGKILL and "Traceback" not in errors
 
 
-# The saved checkpoint is looked at in tests/faults/test_crash.py.
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_signal_to_the_launcher_stops_training_in_order(name):
     script = start_ready("train")

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from tests.crash_test import first_difference
-from tests.engine.conftest import ROOT, killed_copy
+from tests.engine.conftest import ROOT, first_difference, killed_copy
 from tests.engine.test_resume import CONFIG, load, metrics
 from tests.ranks import train_net_on_ranks
 

@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.crash_test import first_difference
-from tests.engine.conftest import ROOT, killed_copy
+from tests.engine.conftest import ROOT, first_difference, killed_copy
 from tests.ranks import train_net_on_ranks
 
 CONFIG = "quickstart/seesaw.yaml"

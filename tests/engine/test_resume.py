@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from eql_seesaw.engine import LongTailTrainer
-from tests.crash_test import first_difference
-from tests.engine.conftest import killed_copy
+from tests.engine.conftest import first_difference, killed_copy
 
 CONFIG = "quickstart/seesaw.yaml"
 NO_EVALUATION = ["DATASETS.TEST", "()"]
@@ -163,6 +162,10 @@ def test_finished_run_is_only_evaluated_again(train_net, overrides, tmp_path):
     assert train_net(CONFIG, *overrides) is None
     output = tmp_path / "output"
     before = metrics(output)
+    assert "has checkpoints of an earlier run; give --resume" in train_net(CONFIG, *overrides)
+    other = ["DATASETS.TRAIN", "('symbols_val',)"]
+    assert "but here it is symbols_val" in train_net(CONFIG, "--resume", *overrides, *other)
+    assert metrics(output) == before
     assert train_net(CONFIG, "--resume", *overrides) is None
     assert metrics(output) == before
 

@@ -40,6 +40,7 @@ def test_normed_classifier_can_be_overridden_whatever_the_file_says(
         ("", "config.yaml: "),
         ("MODEL: [1", "config.yaml: "),
         ("_BASE_: nowhere.yaml", "nowhere.yaml"),
+        ("OUTPUT_DIR: !!python/object/apply:os.system ['exit']", "config.yaml: .*os.system"),
         ("VERSION: 2\nNO_SUCH_KEY: 1", "NO_SUCH_KEY"),
         ("VERSION: 2\nSOLVER: {MAX_ITERS: 1}", "did you mean SOLVER.MAX_ITER"),
         ("VERSION: 2\nINPUT: {MIN_SIZE_TRAIN: (128,)}", r"write a list: \[1, 2\]"),

@@ -270,6 +270,19 @@ def test_missing_and_unreadable_images(
     assert not (tmp_path / "output" / "recorded_statistics.json").exists()
 
 
+def test_learning_rate_that_is_far_too_high(train_net, overrides, tmp_path):
+    extra = ["SOLVER.BASE_LR", "1e12", "SOLVER.WARMUP_ITERS", "5", "SOLVER.WARMUP_FACTOR", "1e-12"]
+    extra += ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.MAX_ITER", "30", "SOLVER.STEPS", "(25,)"]
+    extra += ["SOLVER.CLIP_GRADIENTS.ENABLED", "False"]
+    error = train_net("quickstart/seesaw.yaml", *overrides, *extra)
+    check_error(error, r"iteration \d+, learning rate \S+: .*images \S+\.jpg.* last good .*\.pth")
+    checkpoints = list((tmp_path / "output").glob("*.pth"))
+    assert checkpoints and tmp_path / "output" / "model_final.pth" not in checkpoints
+    for path in checkpoints:
+        weights = torch.load(path, weights_only=True)["model"]
+        assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
 @pytest.mark.slow
 def test_weights_of_another_loss(train_net, overrides, tmp_path):
     assert train_net("quickstart/softmax_ce.yaml", *overrides) is None
