@@ -51,9 +51,7 @@ def train_or_evaluate(args: argparse.Namespace) -> dict | None:
             return engine.evaluate(setup, model)
         trainer = engine.LongTailTrainer(setup)
         trainer.resume_or_load(resume=args.resume)
-        results = trainer.train()
-        engine.log_next_steps(cfg)
-        return results
+        return trainer.train()
 
 
 if __name__ == "__main__":

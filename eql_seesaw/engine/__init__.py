@@ -4,7 +4,6 @@ from ..config import load_config
 from .checkpoint import LongTailCheckpointer, build_checkpointer
 from .evaluation import evaluate
 from .launch import launch
-from .next_steps import log_next_steps
 from .output_dir import hold_output_dir
 from .setup import begin, set_up
 from .start_and_resume import load_start, load_trained, resume_run
@@ -21,7 +20,6 @@ __all__ = [
     "load_config",
     "load_start",
     "load_trained",
-    "log_next_steps",
     "resume_run",
     "set_up",
 ]
