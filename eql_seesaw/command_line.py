@@ -17,14 +17,6 @@ from .config_files import find_config_file
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
 
-class RankLost(Exception):
-    """The others cannot be reached: what this process meets when another has failed."""
-
-
-class ProcessFailed(Exception):
-    """A process failed, and the others were ended; its message is enough."""
-
-
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """The arguments of a training: those of Detectron2's programs, and --timeout."""
     parser = argparse.ArgumentParser(
@@ -80,16 +72,14 @@ def _file(path: str) -> str:
 def one_line_errors() -> Iterator[None]:
     """
     End the program with one line on stderr, and status 1, where config, data, weights, disk or
-    numbers are wrong, or another process has failed; of errors that nobody expects, with a
-    traceback. Ctrl-C ends it with status 130.
+    numbers are wrong; of errors that nobody expects, with a traceback. Ctrl-C ends it with status
+    130.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        sys.exit(
-            f"error: {error}; install eql_seesaw[detectron2], and Detectron2 (docs/installation.md)"
-        )
-    except (*EXPECTED_ERRORS, RankLost, ProcessFailed) as error:
+        sys.exit(f"error: {error}; docs/installation.md says what to install")
+    except EXPECTED_ERRORS as error:
         sys.exit(f"error: {last_line(error)}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

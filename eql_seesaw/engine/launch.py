@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import logging
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -15,26 +14,20 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing import ProcessExitedException, start_processes
 
-from ..command_line import EXPECTED_ERRORS, ProcessFailed, RankLost, last_line
+from ..command_line import EXPECTED_ERRORS, one_line_errors
 from ..rank_barrier import wait_for_all
 from .placement import Placement, find_placement
 from .stop_signals import STOPPED, TrainingStopped, end_on_signals, heeded_signals
 
 Main = Callable[[argparse.Namespace], object]
 
-# A process that only says that another is lost lets that one's own end be seen first.
+# An error that may only be that another process has failed lets that one's own end be seen first.
 _SECONDS_FOR_CAUSE = 5.0
 # For torch. Tensors on a CPU and Python objects, Detectron2's too, go over gloo in the same group,
 # so that --timeout holds for both.
 _BACKENDS = {"gloo": "gloo", "nccl": "cpu:gloo,cuda:nccl"}
-_COLLECTIVES = r"\bgloo\b|nccl"
-_LOST = r"\b(closed|reset|refused|broken pipe|remote process|timed out|timeout)\b"
-_HINTS = {
-    "SIGKILL": ", often for want of memory",
-    "SIGABRT": ", as by NCCL when another rank does not answer in time (--timeout MINUTES)",
-}
 
 
 def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> None:
@@ -52,16 +45,11 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
 
     Raises:
         ValueError: arguments, variables and machine do not fit together.
-        ConnectionError: the processes did not find each other.
-        ProcessFailed: a process started here failed: its own line, or which rank ended how.
-        RankLost: another rank has ended or stalls, where torchrun or srun started this one.
-        TrainingStopped, SystemExit: a signal stopped the processes in order, or ended them.
+        ProcessRaisedException: a process started here failed in a way that nobody expects.
+        TrainingStopped: a signal stopped the processes in order.
+        SystemExit: a signal ended them, or one failed, which its own line or this one says.
         KeyboardInterrupt: a second SIGINT.
     """
-    if not 0 < args.timeout <= 365 * 24 * 60:
-        raise ValueError(
-            f"--timeout is {args.timeout:g} minutes; it must be more than 0, and at most a year"
-        )
     args.placement = placement = find_placement(args, os.environ)
     end_on_signals()
     if placement.is_started:
@@ -97,18 +85,20 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
     try:
         while not context.join():
             pass
-    except ProcessRaisedException as error:
-        raise _failure(error, first.rank + error.error_index) from None
     except ProcessExitedException as error:
         status, rank = error.exit_code, first.rank + error.error_index
         if status == STOPPED:
             raise TrainingStopped from None
         if -status in forwarded or status - 128 in forwarded:
             raise SystemExit(128 + abs(status) % 128) from None
+        if status == 1:  # it has said why
+            raise SystemExit(1) from None
         how = f"ended with status {status}"
         if error.signal_name is not None:
-            how = f"was killed by {error.signal_name}{_HINTS.get(error.signal_name, '')}"
-        raise ProcessFailed(f"rank {rank} (process {error.error_pid}) {how}") from None
+            how = f"was killed by {error.signal_name}"
+        if error.signal_name == "SIGKILL":
+            how += ", often for want of memory"
+        raise SystemExit(f"error: rank {rank} (process {error.error_pid}) {how}") from None
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
@@ -118,28 +108,9 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
 
 def _run_started(local_rank: int, main: Main, args: argparse.Namespace, first: Placement) -> None:
     """In a process that :func:`_start` has started."""
-    placement = first.of_local_rank(local_rank)
     end_on_signals()
-    try:
-        _run(main, args, placement)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except RankLost as error:
-        time.sleep(_SECONDS_FOR_CAUSE)
-        raise ProcessFailed(f"rank {placement.rank}: {error}") from None
-    except EXPECTED_ERRORS as error:
-        raise ProcessFailed(last_line(error)) from None
-
-
-def _failure(error: ProcessRaisedException, rank: int) -> ProcessFailed:
-    """The traceback that torch hands over ends with the exception's name and message."""
-    traceback = error.msg.strip()
-    line = traceback.splitlines()[-1]
-    expected = f"{ProcessFailed.__module__}.{ProcessFailed.__qualname__}: "
-    if line.startswith(expected):
-        return ProcessFailed(line.removeprefix(expected))
-    print(traceback, file=sys.stderr)
-    return ProcessFailed(f"rank {rank}: {line}")
+    with one_line_errors():
+        _run(main, args, first.of_local_rank(local_rank))
 
 
 def _run(main: Main, args: argparse.Namespace, placement: Placement) -> None:
@@ -154,14 +125,12 @@ def _run(main: Main, args: argparse.Namespace, placement: Placement) -> None:
         if placement.world_size > 1:
             join_ranks(placement, timedelta(minutes=args.timeout))
         main(args)
-    except RuntimeError as error:
-        if not is_of_collective(error):
-            raise
-        raise RankLost(
-            f"another rank did not answer within {args.timeout:g} minutes, or has ended "
-            f"({last_line(error)}); its log may say why; if it only needs longer, raise "
-            "--timeout MINUTES"
-        ) from error
+    except EXPECTED_ERRORS:
+        raise
+    except Exception:
+        if placement.world_size > 1:
+            time.sleep(_SECONDS_FOR_CAUSE)
+        raise
     finally:
         # A process that ends with the group's threads running may be aborted; but after an error
         # NCCL would wait for the other ranks.
@@ -175,34 +144,14 @@ def join_ranks(placement: Placement, timeout: timedelta) -> None:
     """Make torch's process group, and what Detectron2's ``comm`` needs."""
     if placement.backend == "nccl":
         torch.cuda.set_device(placement.device)
-    several_machines = placement.world_size > placement.local_world_size
-    if not several_machines:
+    if placement.world_size == placement.local_world_size:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    try:
-        dist.init_process_group(
-            _BACKENDS[placement.backend],
-            init_method=placement.init_method,
-            rank=placement.rank,
-            world_size=placement.world_size,
-            timeout=timeout,
-        )
-        comm.create_local_process_group(placement.local_world_size)
-        wait_for_all()
-    except RuntimeError as error:
-        hint = ""
-        if several_machines:
-            hint = (
-                "; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network card that reaches "
-                "the other machines"
-            )
-        raise ConnectionError(
-            f"rank {placement.rank} of {placement.world_size} did not find the others at "
-            f"{placement.init_method}: {last_line(error)}{hint}"
-        ) from error
-
-
-def is_of_collective(error: RuntimeError) -> bool:
-    """Of errors that torch raises where another rank stalls or has ended."""
-    if not isinstance(error, dist.DistError) and not re.search(_COLLECTIVES, str(error), re.I):
-        return False
-    return bool(re.search(_LOST, str(error), re.I))
+    dist.init_process_group(
+        _BACKENDS[placement.backend],
+        init_method=placement.init_method,
+        rank=placement.rank,
+        world_size=placement.world_size,
+        timeout=timeout,
+    )
+    comm.create_local_process_group(placement.local_world_size)
+    wait_for_all()

@@ -91,61 +91,30 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
 
 def _of_variables(environ: Mapping[str, str]) -> Placement | None:
     """None in a process that neither torchrun nor srun has started as one of several."""
-    missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
-    if not missing:
-        rank, world_size, local_rank, size = (_integer(environ, n) for n in TORCHRUN_VARIABLES)
+    if all(name in environ for name in TORCHRUN_VARIABLES):
+        rank, world_size, local_rank, size = (int(environ[name]) for name in TORCHRUN_VARIABLES)
         return Placement("torchrun", rank, world_size, local_rank, size, "env://")
     # Not set in a script of sbatch or a shell of salloc, and 1 in one of ``srun --pty bash``.
-    if _integer(environ, "SLURM_STEP_NUM_TASKS", "1") > 1:
-        tasks = environ["SLURM_STEP_TASKS_PER_NODE"]
-        match = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)  # "4(x2)", as many on each node
-        if match is None:
-            raise ValueError(
-                f"srun starts {tasks} processes on its nodes; it must be as many on each: use "
-                "--ntasks-per-node"
-            )
-        return Placement(
-            "srun",
-            _integer(environ, "SLURM_PROCID"),
-            _integer(environ, "SLURM_STEP_NUM_TASKS"),
-            _integer(environ, "SLURM_LOCALID"),
-            int(match[1]),
-            _srun_init_method(environ),
-        )
-    if _integer(environ, "WORLD_SIZE", "1") > 1:
-        raise ValueError(
-            f"WORLD_SIZE is set, as by torchrun, but not {', '.join(missing)}: start the processes "
-            "with torchrun, or unset it"
-        )
-    return None
-
-
-def _integer(environ: Mapping[str, str], name: str, default: str = "") -> int:
-    value = environ.get(name, default)
-    try:
-        return int(value)
-    except ValueError:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number") from None
-
-
-def _srun_init_method(environ: Mapping[str, str]) -> str:
-    """The first node, and a port that all processes of a step agree on and others rarely share."""
+    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+        return None
+    rank, world_size, local_rank, job, step = (
+        int(environ[f"SLURM_{name}"])
+        for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID", "JOB_ID", "STEP_ID")
+    )
+    local_world_size = int(environ["SLURM_STEP_TASKS_PER_NODE"].split("(")[0])  # "4(x2)"
     # "rack[03-05,09]n[1-2],other" begins with rack03n1.
     hosts = re.sub(r"\[(\d+)[^]]*\]", r"\1", environ["SLURM_STEP_NODELIST"])
     address = environ.get("MASTER_ADDR") or hosts.split(",")[0]
-    job, step = _integer(environ, "SLURM_JOB_ID"), _integer(environ, "SLURM_STEP_ID")
-    # Below the ports that Linux gives to outgoing connections.
+    # A port that the processes of a step agree on and others rarely share, below those that Linux
+    # gives to outgoing connections.
     port = environ.get("MASTER_PORT") or 15000 + (31 * job + step) % 15000
-    return f"tcp://{address}:{port}"
+    url = f"tcp://{address}:{port}"
+    return Placement("srun", rank, world_size, local_rank, local_world_size, url)
 
 
 def _of_arguments(args: Namespace) -> Placement:
     if args.num_gpus < 1 or not 0 <= args.machine_rank < args.num_machines:
-        raise ValueError(
-            f"--num-gpus is {args.num_gpus}, --num-machines {args.num_machines}, --machine-rank "
-            f"{args.machine_rank}; there must be a process at least, and machines are counted from "
-            "0"
-        )
+        raise ValueError("--num-gpus must be at least 1, --machine-rank less than --num-machines")
     url = "" if args.dist_url == "auto" else args.dist_url
     if args.num_machines > 1 and not url:
         raise ValueError(
