@@ -18,20 +18,15 @@ def hold_output_dir(folder: str, eval_only: bool) -> Iterator[None]:
     Make OUTPUT_DIR, and keep other trainings out of it in the meantime; evaluations may write there
     too. All processes take part; the main one looks.
 
-    Raises:
+    Raises (in the main process):
         OSError: the folder cannot be written to.
         ValueError: another training runs there.
     """
-    error = lock = None
+    lock: contextlib.AbstractContextManager = contextlib.nullcontext()
     if comm.is_main_process():
-        try:
-            lock = _prepare(folder, eval_only)
-        except (OSError, ValueError) as reason:
-            error = reason
-    error = comm.all_gather(error)[0]
-    if error is not None:
-        raise error
-    with lock or contextlib.nullcontext():
+        lock = _prepare(folder, eval_only)
+    comm.synchronize()
+    with lock:
         yield
 
 

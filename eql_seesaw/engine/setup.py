@@ -1,7 +1,6 @@
 """Everything that a process reads before it trains or evaluates, once, as a value to hand on."""
 
 import argparse
-import importlib.util
 import logging
 import os
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from ..atomic_write import atomic_file
-from ..command_line import EXPECTED_ERRORS, last_line
 from ..config import load_config
 from ..data.annotation_file import Needs
 from ..data.pictures import allow_pixels
@@ -83,23 +81,11 @@ def set_up(args: argparse.Namespace) -> Setup:
 
 def _set_up(args: argparse.Namespace, log: list[logging.LogRecord]) -> Setup:
     cfg = load_config(args.config_file, args.opts)
-    number = args.placement.world_size
-    if number > 1 and cfg.MODEL.DEVICE != ("cuda" if torch.cuda.is_available() else "cpu"):
-        raise ValueError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but each of {number} processes takes a GPU of "
-            "its own: leave it at cuda (to train on CPUs, hide the GPUs: CUDA_VISIBLE_DEVICES=)"
-        )
     if has_checkpoint(cfg.OUTPUT_DIR) and not (args.resume or args.eval_only):
         raise ValueError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} has checkpoints of an earlier run; give --resume to go "
             "on with that run, or another OUTPUT_DIR"
         )
-    for name in () if args.eval_only else cfg.EVENT_WRITERS:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:  # a folder of that name, such as W&B's logs
-            raise ValueError(
-                f"EVENT_WRITERS names {name}, which is not installed: pip install {name}"
-            )
     if args.eval_only:
         if not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TEST is empty: name a dataset to evaluate on")
@@ -162,7 +148,6 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
     cfg, rank = setup.cfg, comm.get_rank()
     for name in ("fvcore", "detectron2", "eql_seesaw"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_without_expected_traceback)
     logger.info(f"Environment info:\n{collect_env_info()}")
     logger.info(f"Command line arguments: {args}")
     logger.info(f"The config:\n{cfg.dump()}")
@@ -181,14 +166,6 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
         logger.info(describe_step(cfg, images_of_pass(cfg)))
         for doubt in doubts(cfg):
             logger.warning(doubt)
-
-
-def _without_expected_traceback(record: logging.LogRecord) -> bool:
-    """Of errors that a user can act on, Detectron2 would log the traceback all the same."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, EXPECTED_ERRORS):
-        record.msg, record.args, record.exc_info = f"Training ends: {last_line(error)}", (), None
-    return True
 
 
 def _without_missing_training_set(cfg: CfgNode) -> CfgNode:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Iterator
 
 from detectron2.utils import comm
@@ -18,12 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def heeded_signals() -> list[signal.Signals]:
-    """
-    Signals that whoever started this process (nohup, ``&`` in a script) left on; none outside the
-    main thread, where Python sets no handlers.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return []
+    """Signals that whoever started this process (nohup, ``&`` in a script) left on."""
     return [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
 
 

@@ -1,6 +1,5 @@
 import os
 import signal
-import threading
 
 import pytest
 
@@ -41,19 +40,6 @@ def test_handlers_are_restored():
     with StopSignals():
         assert [signal.getsignal(s) for s in SIGNALS] != before
     assert [signal.getsignal(s) for s in SIGNALS] == before
-
-
-def test_in_a_thread_nothing_is_handled():
-    def enter():
-        end_on_signals()
-        with StopSignals():
-            entered.append([signal.getsignal(s) for s in SIGNALS])
-
-    entered = []
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    assert entered == [[signal.getsignal(s) for s in SIGNALS]]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGINT])

@@ -2,7 +2,6 @@
 
 import json
 import struct
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -134,17 +133,6 @@ def test_server_that_is_gone(mlflow, monkeypatch, tmp_path, caplog):
         run.close()
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(lines) == 2 and all("EVENT_WRITERS mlflow" in line for line in lines)
-
-
-def test_package_that_is_missing(train_net, overrides, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    writers = ["EVENT_WRITERS", "('tensorboard', 'wandb')"]
-    error = train_net(CONFIG, *overrides, *writers)
-    assert error == "error: EVENT_WRITERS names wandb, which is not installed: pip install wandb"
-    assert not (tmp_path / "output").exists()
-    # An evaluation writes no metrics.
-    error = train_net(CONFIG, "--eval-only", *overrides, *writers)
-    assert error.startswith("error: MODEL.WEIGHTS is empty")
 
 
 def test_server_that_is_missing(mlflow, train_net, overrides, monkeypatch, tmp_path):

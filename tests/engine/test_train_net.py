@@ -65,16 +65,6 @@ def test_log_says_what_decides_the_results(train_net, overrides, tmp_path):
     assert "class-agnostic boxes" in log and "class-agnostic masks" in log
     assert "one process, on cpu" in log
     assert "a step is 2 images: 1 process(es) x 1 pass(es) x 2 image(s); learning rate" in log
-    last_words = log[log.index("Files to look at:") :]
-    for name in ("metrics.json", "per_category.csv", "predictions.png"):
-        path = next(word for word in last_words.split() if word.endswith(name))
-        assert os.path.exists(path)
-    # The commands work as they stand, without the overrides of the run they follow.
-    evaluate = next(line for line in last_words.splitlines() if "--eval-only" in line).split()
-    assert train_net(*evaluate[evaluate.index("--config-file") + 1 :]) is None
-    other = next(line for line in last_words.splitlines() if "CLS_LOSS" in line).split()
-    assert train_net(*other[other.index("--config-file") + 1 :]) is None
-    assert (tmp_path / "output_softmax_ce" / "model_final.pth").exists()
 
 
 def test_resume_and_evaluate_only(train_net, overrides, tmp_path):
@@ -192,10 +182,6 @@ BAD_VALUES = {
     "normed classifier": (["MODEL.ROI_BOX_HEAD.NORMED_CLASSIFIER", "yes"], "auto, true or false"),
     "empty training set": (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN"),
     "nothing to evaluate on": (["DATASETS.TEST", "()"], "DATASETS.TEST is empty"),
-    "device of a number": (
-        ["MODEL.DEVICE", "cuda:1"],
-        "MODEL.DEVICE is cuda:1, but each of 2 processes takes a GPU",
-    ),
     "launching": ([], "--num-machines 2 needs --dist-url"),
     "missing weights": (["MODEL.WEIGHTS", "no_weights.pth"], "cannot read no_weights.pth"),
 }
@@ -204,7 +190,6 @@ OPTIONS = {
     "nothing to evaluate on": ["--eval-only"],
     "classes of a test set alone": ["--eval-only"],
     "launching": ["--num-machines", "2"],
-    "device of a number": ["--num-gpus", "2"],
 }
 
 
