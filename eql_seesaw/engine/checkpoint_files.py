@@ -50,9 +50,10 @@ def load_weights_only(path: str) -> dict[str, Any]:
             with zipfile.ZipFile(path) as archive:
                 if archive.testzip() is not None:
                     raise zipfile.BadZipFile
-        return _as_dict(path, torch.load(path, map_location="cpu", weights_only=True))
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what unpickling anything but a checkpoint raises is anything
         raise _unreadable(path, error) from None
+    return _as_dict(path, content)
 
 
 def check_pickle(path: str) -> None:
@@ -62,9 +63,10 @@ def check_pickle(path: str) -> None:
     """
     try:
         with open(path, "rb") as f:
-            _as_dict(path, _ArrayUnpickler(f, encoding="latin1").load())
+            content = _ArrayUnpickler(f, encoding="latin1").load()
     except Exception as error:
         raise _unreadable(path, error) from None
+    _as_dict(path, content)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -83,8 +85,6 @@ def _as_dict(path: str, content: Any) -> dict[str, Any]:
 
 
 def _unreadable(path: str, error: Exception) -> CheckpointError:
-    if isinstance(error, CheckpointError):
-        return error
     reason = "not a file of weights, or a damaged one"
     found = re.search(r"(?:GLOBAL|[Gg]lobal:?|class) ([\w.]+\.\w+)", str(error))
     if isinstance(error, OSError) and error.strerror:
@@ -111,10 +111,7 @@ def newest_checkpoint(folder: str) -> str:
         CheckpointError: there are checkpoints, and none can be read.
     """
     errors: list[CheckpointError] = []
-    names = _newest_first(folder)
-    if names and not _read_tag(folder):
-        logger.warning(f"{folder}/{TAG} is missing or damaged; taking the newest checkpoint")
-    for path in [os.path.join(folder, name) for name in names]:
+    for path in [os.path.join(folder, name) for name in _newest_first(folder)]:
         try:
             checkpoint = load_weights_only(path)
             if "trainer" not in checkpoint and not NUMBERED.fullmatch(os.path.basename(path)):
@@ -147,11 +144,8 @@ def prune_checkpoints(folder: str, name: str, keep: int) -> None:
     """
     if keep and NUMBERED.fullmatch(name):
         for other in [name, *_before(folder, name)][keep:]:
-            path = os.path.join(folder, other)
-            try:
-                os.remove(path)
-            except OSError as error:
-                logger.warning(f"cannot delete the old checkpoint {path}: {error.strerror}")
+            with contextlib.suppress(OSError):
+                os.remove(os.path.join(folder, other))
 
 
 def remove_partial_files(folder: str) -> None:
@@ -182,13 +176,12 @@ def _before(folder: str, name: str) -> list[str]:
 
 
 def _read_tag(folder: str) -> str:
-    """The name that ``last_checkpoint`` holds; "" where it is missing or damaged."""
+    """The name that ``last_checkpoint`` holds; "" where it is missing."""
     try:
-        with open(os.path.join(folder, TAG), encoding="utf-8", errors="replace") as f:
-            name = f.read().strip()
-    except OSError:
+        with open(os.path.join(folder, TAG), encoding="utf-8") as f:
+            return f.read().strip()
+    except FileNotFoundError:
         return ""
-    return name if re.fullmatch(r"\w+\.pth", name) else ""
 
 
 def _listing(folder: str) -> list[str]:

@@ -43,8 +43,8 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
             _remove(weights, _is_classifier)
             return
         compared = list(checkpointer.classifier)
-        found = _own_entry(checkpoint, "classifier", DECOUPLED) or {DECOUPLED: "none"}
-        if keeps_classifier and found[DECOUPLED] == "none":
+        decoupled_there = checkpoint.get("classifier", {}).get(DECOUPLED, "none")
+        if keeps_classifier and decoupled_there == "none":
             compared.remove(DECOUPLED)  # a classifier without a scale, or an alignment, gets one
         difference = _difference(checkpointer, checkpoint, compared)
         if difference and keeps_classifier:
@@ -148,7 +148,7 @@ def load_trained(
 
     def fit(checkpoint: dict[str, Any]) -> None:
         # Others than ours say nothing of their classifier; its shape is seen below.
-        if _own_entry(checkpoint, "classifier", CLS_LOSS):
+        if "classifier" in checkpoint:
             difference = _difference(checkpointer, checkpoint, checkpointer.classifier)
             if difference:
                 raise CheckpointError(f"{path} {difference}")
@@ -161,7 +161,7 @@ def load_trained(
         )
     checkpoint = checkpointer.load(path, checkpointables=[], fit=fit)
     _check_parameters(checkpointer, path)
-    metadata = _own_entry(checkpoint, "metadata", "thing_classes", "category_ids")
+    metadata = checkpoint.get("metadata")
     for name, names in (test_classes or {}).items():
         if metadata and not are_same_classes(metadata["thing_classes"], names):
             difference = _other_classes(metadata["thing_classes"], names)
@@ -226,7 +226,7 @@ def _difference(
     # Detectron2's own models have a plain softmax classifier; whether it has the right shape is
     # seen when it is loaded.
     plain = {**checkpointer.classifier, CLS_LOSS: "softmax_ce", NORMED_CLASSIFIER: False}
-    found = _own_entry(checkpoint, "classifier", CLS_LOSS) or plain
+    found = checkpoint.get("classifier", plain)
     # Files of before there were these keys.
     links = [key for key in checkpointer.classifier if key.endswith(".LINK")]
     found = {DECOUPLED: "none", **dict.fromkeys(links, "sigmoid"), **found}
@@ -234,7 +234,7 @@ def _difference(
         value = checkpointer.classifier[key]
         if found.get(key) != value:
             return f"was trained with {key} {found.get(key)}, but here it is {value}"
-    metadata = _own_entry(checkpoint, "metadata", "thing_classes", "category_ids")
+    metadata = checkpoint.get("metadata")
     if metadata and checkpointer.metadata:
         theirs, ours = metadata["thing_classes"], checkpointer.metadata["thing_classes"]
         if not are_same_classes(theirs, ours):
@@ -245,12 +245,6 @@ def _difference(
 def _other_classes(theirs: Sequence[str], ours: Sequence[str]) -> str:
     first = next(pair for pair in zip_longest(theirs, ours) if pair[0] != pair[1])
     return f"was trained on other classes: {first[0]!r}, where here it is {first[1]!r}"
-
-
-def _own_entry(checkpoint: dict[str, Any], name: str, *keys: str) -> dict[str, Any] | None:
-    """Entry of a checkpoint; None where it is another project's, which lacks our keys."""
-    found = checkpoint.get(name)
-    return found if isinstance(found, dict) and all(key in found for key in keys) else None
 
 
 def _without(key: str) -> str:

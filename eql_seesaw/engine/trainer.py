@@ -181,15 +181,11 @@ class LongTailTrainer(DefaultTrainer):
         if self.cfg.SEED < 0 and "seed" in saved:
             self.data_loader.stream["seed"] = saved["seed"]
         here = self.data_loader.stream
-        changed = [
-            f"{key} {value} there, {here.get(key)} here"
-            for key, value in saved.items()
-            if here.get(key) != value
-        ]
+        changed = {key: (saved[key], here.get(key)) for key in saved if here.get(key) != saved[key]}
         if changed:
             logger.warning(
-                f"the stream of images is not that of the checkpoint ({', '.join(changed)}); it "
-                f"goes on after {self._start_images:,} images, some may come twice or not at all"
+                f"the stream of images is not that of the checkpoint (there and here: {changed}); "
+                f"it goes on after {self._start_images:,} images, some may come twice or not at all"
             )
 
     @property

@@ -131,15 +131,6 @@ class TestSameLossOnOtherClasses:
         assert metadata == {"thing_classes": ["a", "b", "c"], "category_ids": [1, 2, 3]}
         assert self.weights_of(evaluated) == (7, 7)
 
-    @pytest.mark.parametrize("classifier, metadata", [("fc", ["x"]), ({"a": 1}, {"epoch": 3})])
-    def test_entries_of_other_projects_are_not_ours(
-        self, checkpointer, tmp_path, classifier, metadata
-    ):
-        checkpointer("abc").save("foreign", classifier=classifier, metadata=metadata)
-        path = str(tmp_path / "foreign.pth")
-        assert load_trained(checkpointer(None), path, test_classes={"val": list("abd")}) is None
-        load_start(checkpointer("abd"), path)
-
 
 class TestBackbone:
     def test_torchvision(self, tmp_path, caplog):

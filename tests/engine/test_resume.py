@@ -69,7 +69,7 @@ def test_other_batch_goes_on_after_the_images_seen(train_net, overrides, tmp_pat
     assert train_net(CONFIG, "--resume", *first, *larger) is None
     assert [file for batch in seen for file in batch] == stream[6:]
     log = (tmp_path / "second" / "log.txt").read_text()
-    assert "images_per_pass 2 there, 3 here" in log
+    assert "there and here: {'images_per_pass': (2, 3)}" in log
     assert load(tmp_path / "second")["trainer"]["images"] == 12
 
 
