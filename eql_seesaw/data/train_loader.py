@@ -69,7 +69,7 @@ class TrainLoader:
         """
         Raises (while iterating):
             ValueError: an image cannot be read. The last line has its id and file.
-            ChildProcessError: a worker died.
+            RuntimeError: a worker died, often for want of memory.
         """
         seed = self.stream["seed"]
         loader = DataLoader(
@@ -87,7 +87,7 @@ class TrainLoader:
             passes = iter(loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return _with_clear_errors(passes)
+        return _ending_workers(passes)
 
     def _passes(self, seed: int) -> Iterator[list[Place]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
@@ -256,18 +256,13 @@ def _random_words(seed: int, *key: int) -> np.ndarray:
     return np.random.SeedSequence(seed, spawn_key=key).generate_state(4)
 
 
-def _with_clear_errors(passes: Iterator[list[dict]]) -> Iterator[list[dict]]:
+def _ending_workers(passes: Iterator[list[dict]]) -> Iterator[list[dict]]:
     try:
         yield from passes
     except Exception as error:
         # Lets go of torch's iterator, whose workers end when nothing holds it any more.
         traceback.clear_frames(error.__traceback__)
         del passes
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
-            raise ChildProcessError(
-                "a process that loads images died, perhaps for want of memory; a lower "
-                f"DATALOADER.NUM_WORKERS needs less: {' '.join(str(error).split())}"
-            ) from error
         raise
 
 
