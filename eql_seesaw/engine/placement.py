@@ -91,17 +91,24 @@ def find_placement(args: Namespace, environ: Mapping[str, str]) -> Placement:
 
 def _of_variables(environ: Mapping[str, str]) -> Placement | None:
     """None in a process that neither torchrun nor srun has started as one of several."""
-    if all(name in environ for name in TORCHRUN_VARIABLES):
+    missing = [name for name in TORCHRUN_VARIABLES if name not in environ]
+    if not missing:
         rank, world_size, local_rank, size = (int(environ[name]) for name in TORCHRUN_VARIABLES)
         return Placement("torchrun", rank, world_size, local_rank, size, "env://")
     # Not set in a script of sbatch or a shell of salloc, and 1 in one of ``srun --pty bash``.
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+        if int(environ.get("WORLD_SIZE", 1)) > 1:  # each process would train alone
+            raise ValueError(
+                f"WORLD_SIZE is set, as by torchrun, but not {', '.join(missing)}: start the "
+                "processes with torchrun, or unset it"
+            )
         return None
     rank, world_size, local_rank, job, step = (
         int(environ[f"SLURM_{name}"])
         for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID", "JOB_ID", "STEP_ID")
     )
-    local_world_size = int(environ["SLURM_STEP_TASKS_PER_NODE"].split("(")[0])  # "4(x2)"
+    # "4(x2)"; others than as many on each node are refused by int.
+    local_world_size = int(re.sub(r"\(x\d+\)$", "", environ["SLURM_STEP_TASKS_PER_NODE"]))
     # "rack[03-05,09]n[1-2],other" begins with rack03n1.
     hosts = re.sub(r"\[(\d+)[^]]*\]", r"\1", environ["SLURM_STEP_NODELIST"])
     address = environ.get("MASTER_ADDR") or hosts.split(",")[0]

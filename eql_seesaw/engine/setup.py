@@ -17,6 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from ..atomic_write import atomic_file
+from ..command_line import EXPECTED_ERRORS, last_line
 from ..config import load_config
 from ..data.annotation_file import Needs
 from ..data.pictures import allow_pixels
@@ -148,6 +149,7 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
     cfg, rank = setup.cfg, comm.get_rank()
     for name in ("fvcore", "detectron2", "eql_seesaw"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_without_expected_traceback)
     logger.info(f"Environment info:\n{collect_env_info()}")
     logger.info(f"Command line arguments: {args}")
     logger.info(f"The config:\n{cfg.dump()}")
@@ -166,6 +168,14 @@ def begin(setup: Setup, args: argparse.Namespace) -> None:
         logger.info(describe_step(cfg, images_of_pass(cfg)))
         for doubt in doubts(cfg):
             logger.warning(doubt)
+
+
+def _without_expected_traceback(record: logging.LogRecord) -> bool:
+    """Of errors that a user can act on, Detectron2 would log the traceback all the same."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, EXPECTED_ERRORS):
+        record.msg, record.args, record.exc_info = f"Training ends: {last_line(error)}", (), None
+    return True
 
 
 def _without_missing_training_set(cfg: CfgNode) -> CfgNode:

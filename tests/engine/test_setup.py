@@ -1,4 +1,6 @@
 import json
+import logging
+import sys
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -7,6 +9,7 @@ from eql_seesaw.command_line import argument_parser
 from eql_seesaw.config import normed_classifier
 from eql_seesaw.engine import load_config, set_up
 from eql_seesaw.engine.placement import find_placement
+from eql_seesaw.engine.setup import _without_expected_traceback
 from tests.engine.conftest import ROOT
 
 
@@ -92,3 +95,17 @@ def test_images_to_evaluate_are_those_of_their_loader(overrides, symbols, their_
     assert setup.test_images["theirs"] == their_dataset
     own = setup.test_images["symbols_val"]
     assert own[0]["file_name"].startswith(str(symbols)) and len(own) == len(their_dataset)
+
+
+@pytest.mark.parametrize("error", [ValueError("image 3: cut off"), KeyError("a mistake of ours")])
+def test_tracebacks_of_expected_errors_are_left_out(caplog, error):
+    try:
+        raise error
+    except Exception:
+        record = logging.LogRecord("", logging.ERROR, "", 1, "During training:", (), sys.exc_info())
+    assert _without_expected_traceback(record)
+    text = logging.Formatter().format(record)
+    if isinstance(error, ValueError):
+        assert text == "Training ends: image 3: cut off"
+    else:
+        assert text.startswith("During training:\nTraceback")
