@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 import eql_seesaw.modeling  # noqa: F401 (registers the heads)
-from eql_seesaw.evaluation import rle_postprocessing
 from eql_seesaw.evaluation.detections import Detections
 from eql_seesaw.evaluation.rle_postprocessing import (
     RLEModel,
@@ -124,16 +123,6 @@ def coco_rles(masks):
     return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in encoded]
 
 
-@pytest.fixture(params=[1, 3], ids=["one at a time", "three at a time"])
-def at_a_time(request, monkeypatch):
-    """Three, as on a GPU."""
-
-    def parts(num_masks, num_pixels, device):
-        return [slice(i, i + request.param) for i in range(0, num_masks, request.param)]
-
-    monkeypatch.setattr(rle_postprocessing, "_parts", parts)
-
-
 def assert_as_pasted(probs, boxes, image_size):
     pasted = paste_masks_in_image(probs, boxes, image_size)
     assert paste_and_encode(probs, boxes, image_size) == coco_rles(pasted.numpy())
@@ -144,7 +133,7 @@ def assert_as_pasted(probs, boxes, image_size):
     "image_size, mask_side",
     [((1, 1), 28), ((1, 40), 2), ((37, 1), 1), ((61, 83), 1), ((61, 83), 28)],
 )
-def test_boxes_of_all_sizes(image_size, mask_side, at_a_time):
+def test_boxes_of_all_sizes(image_size, mask_side):
     height, width = image_size
     sides = torch.tensor([width, height] * 2)
     corners = torch.rand(60, 2, 2).sort(dim=1).values.flatten(1) * sides
@@ -162,20 +151,7 @@ def test_boxes_of_all_sizes(image_size, mask_side, at_a_time):
     assert pasted.any()
 
 
-def test_boxes_beyond_the_image(at_a_time):
-    """Detectron2 clips them before."""
-    centers = torch.rand(50, 2) * torch.tensor([40, 30])
-    sides = 5 + torch.rand(50, 2) * 60
-    boxes = torch.cat([centers - sides / 2, centers + sides / 2], dim=1)
-    assert_as_pasted(torch.ones(50, 28, 28), boxes, (30, 40))
-    outside = torch.tensor([[-9.0, 3, -4, 8], [3, -9, 8, -4], [44, 3, 60, 8], [3, 33, 8, 60]])
-    for box in outside.split(1):
-        assert paste_and_encode(torch.ones(1, 28, 28), box, (30, 40)) == coco_rles(
-            np.zeros((1, 30, 40))
-        )
-
-
-def test_probabilities_at_the_threshold(at_a_time):
+def test_probabilities_at_the_threshold():
     boxes = torch.tensor([[2.0, 3.0, 30.0, 31.0], [2.5, 3.0, 16.5, 45.0], [0.0, 0.0, 60.0, 50.0]])
     probs = torch.rand(3, 28, 28).round(decimals=1)
     probs[:, ::2] = 0.5
