@@ -4,7 +4,6 @@ from collections import defaultdict
 
 import msgspec
 import pytest
-import yaml
 
 from eql_seesaw.classification.__main__ import recipe_for
 from eql_seesaw.classification.training import loss_and_classifier
@@ -176,18 +175,6 @@ def test_table_of_ones_own_that_the_page_shows(tmp_path, monkeypatch):
     assert runs_with_inputs(runs)[0].name == "miniature/pretrain"
 
 
-@pytest.mark.parametrize(
-    "table, row, baseline",
-    [
-        ("eql_1", "cascade_r101_fpn_eql", "cascade_r101_fpn_sigmoid_ce"),
-        ("seesaw_1", "cascade_rfs_seesaw", "cascade_rfs_ce"),
-        ("seesaw_9", "de_bags_random", "bags"),
-    ],
-)
-def test_baselines(table, row, baseline):
-    assert load_table(table).row(row).baseline == baseline
-
-
 def test_every_loss_has_its_row():
     page = (ROOT / "docs/losses.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) - {"CLS_LOSS"} == set(LOSSES)
@@ -207,54 +194,38 @@ def test_inputs_are_what_the_configs_take_by_themselves():
         assert value == f"{output_dir}/{source.file}"
 
 
-def test_unknown_names():
-    with pytest.raises(ValueError, match="no table 'eql_13'; there are .*eql_1, eql_2, "):
-        load_table("eql_13")
-    with pytest.raises(ValueError, match="table eql_4 has no row 'x'; it has without_"):
-        load_table("eql_4").row("x")
-
-
-@pytest.fixture
-def content():
-    """A good table of two rows, for the tests to spoil."""
-    return {
-        "title": "A title",
-        "dataset": "lvis_v1",
-        "columns": ["AP", "APbox"],
-        "seeds": 3,
-        "rows": [
-            {
-                "name": "first",
-                "label": "First",
-                "config": "configs/lvis_v1/mask_rcnn_R_50_FPN_2x_seesaw.yaml",
-                "published": {"AP": 1, "APbox": None},
-            },
-            {
-                "name": "second",
-                "label": "Second",
-                "config": "configs/lvis_v1/mask_rcnn_R_50_FPN_2x_eql.yaml",
-                "overrides": {"SOLVER.BASE_LR": 0.1},
-                "inputs": {"MODEL.WEIGHTS": {"row": "mine/first", "file": "model_final.pth"}},
-                "seeds": 1,
-            },
-        ],
-    }
+MINE = """
+title: A title
+dataset: lvis_v1
+columns: [AP, APbox]
+seeds: 3
+rows:
+- name: first
+  label: First
+  config: configs/lvis_v1/mask_rcnn_R_50_FPN_2x_seesaw.yaml
+  published: {AP: 1, APbox: null}
+- name: second
+  label: Second
+  config: configs/lvis_v1/mask_rcnn_R_50_FPN_2x_eql.yaml
+  overrides: {SOLVER.BASE_LR: 0.1}
+  inputs: {MODEL.WEIGHTS: {row: mine/first, file: model_final.pth}}
+  seeds: 1
+"""
 
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "DATA", tmp_path)
 
-    def load(content):
-        text = content if isinstance(content, str) else yaml.dump(content)
-        (tmp_path / "mine.yaml").write_text(text)
+    def load(old="", new=""):
+        (tmp_path / "mine.yaml").write_text(MINE.replace(old, new, 1))
         return load_table("mine")
 
     return load
 
 
-def test_values_and_defaults(load, content):
-    table = load(content)
+def test_values_and_defaults(load):
+    table = load()
     first, second = table.rows
     assert (table.source, table.notes, table.columns) == ("", "", ["AP", "APbox"])
     assert first.published_cells(table.columns) == ["1.0", ""]
@@ -265,53 +236,35 @@ def test_values_and_defaults(load, content):
     assert msgspec.to_builtins(second.inputs) == {"MODEL.WEIGHTS": source}
 
 
-def test_inputs_of_the_table_are_those_of_every_row_but_their_source(load, content):
-    start = {"row": "mine/first", "file": "start.pth", "seed": 1}
-    content["inputs"] = {"MODEL.WEIGHTS": start, "DATASETS.CLASS_STATISTICS": start}
-    first, second = load(content).rows
+def test_inputs_of_the_table_are_those_of_every_row_but_their_source(load):
+    start = "{row: mine/first, file: start.pth, seed: 1}"
+    inputs = f"inputs: {{MODEL.WEIGHTS: {start}, DATASETS.CLASS_STATISTICS: {start}}}"
+    first, second = load("seeds: 3", inputs).rows
     assert first.inputs == {}
     # A row's own come first.
     files = {key: source.file for key, source in second.inputs.items()}
     assert files == {"MODEL.WEIGHTS": "model_final.pth", "DATASETS.CLASS_STATISTICS": "start.pth"}
 
 
-WEIGHTS = ["rows", 1, "inputs", "MODEL.WEIGHTS"]
-
-
 @pytest.mark.parametrize(
-    "path, value, message",
+    "old, new, message",
     [
-        (["color"], "red", "unknown field `color`"),
-        (["dataset"], "coco", "'coco' - at `$.dataset`"),
-        (["columns"], ["AP", "AR"], "'AR' - at `$.columns[1]`"),
-        (["seeds"], 0, ">= 1 - at `$.seeds`"),
-        (["rows", 0, "name"], None, "missing required field `name` - at `$.rows[0]`"),
-        (["rows", 0, "config"], None, "row first has no config"),
-        (["rows", 0, "name"], "second", "two rows are named 'second'"),
-        (["rows", 0, "lable"], "x", "unknown field `lable` - at `$.rows[0]`"),
-        (["rows", 0, "baseline"], "x", "row first: its baseline 'x' is no row"),
-        (["rows", 0, "published", "AP"], "26,4", "got `str` - at `$.rows[0].published[...]`"),
-        (["rows", 0, "published", "AR"], 1.0, "Invalid enum value 'AR' - at"),
-        ([*WEIGHTS, "file"], None, "missing required field `file` - at `$.rows[1].inputs[...]`"),
-        ([*WEIGHTS, "seed"], 0, ">= 1 - at `$.rows[1].inputs[...].seed`"),
+        (MINE, "", ""),
+        ("rows:", "rows: [1", ""),
+        ("seeds: 3", "color: red", "unknown field `color`"),
+        ("APbox]", "AR]", "'AR' - at `$.columns[1]`"),
+        (
+            "  config: configs/lvis_v1/mask_rcnn_R_50_FPN_2x_seesaw.yaml\n",
+            "",
+            "row first has no conf",
+        ),
+        ("first", "second", "two rows are named 'second'"),
+        ("label: First", "label: First\n  baseline: x", "row first: its baseline 'x' is no row"),
+        ("model_final.pth", "x, seed: 0", ">= 1 - at `$.rows[1].inputs[...].seed`"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(load, content, path, value, message):
-    node = content
-    for key in path[:-1]:
-        node = node[key]
-    if value is None:
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
+def test_what_is_wrong_is_told_in_one_line(load, old, new, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        load(content)
+        load(old, new)
     assert str(error.value).startswith(f"{table.DATA}/mine.yaml: ")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("text", ["", "rows: [1"])
-def test_unreadable_table_is_one_line(load, text):
-    with pytest.raises(ValueError, match="mine.yaml: ") as error:
-        load(text)
     assert "\n" not in str(error.value)
