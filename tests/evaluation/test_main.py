@@ -100,38 +100,27 @@ def test_other_mistakes(run, files):
     assert "TEST.LVIS_MAX_DETECTIONS is 0" in line
 
 
-@pytest.mark.parametrize("form", ["polygons", "counts"])
-def test_masks_of_other_tools(run, files, load, form):
+def test_masks_of_other_tools(run, files, load):
+    """Polygons and uncompressed RLE."""
     images = load("val.json")["images"]
     size = {image["id"]: (image["height"], image["width"]) for image in images}
-    results = load("results.json")
-    theirs = []
-    for result in results:
+    results, theirs = load("results.json"), []
+    for i, result in enumerate(results):
         x, y, width, height = result["bbox"]
         polygons = [[x, y, x + width, y, x + width, y + height, x, y + height]]
-        result["segmentation"] = compressed_rle(polygons, *size[result["image_id"]])
-        mask = polygons
-        if form == "counts":
-            mask = uncompressed_rle(mask_util.decode(result["segmentation"]))
+        rle = compressed_rle(polygons, *size[result["image_id"]])
+        runs = np.flatnonzero(np.diff(mask_util.decode(rle).ravel("F"), prepend=0))
+        counts = np.diff(runs, prepend=0, append=np.prod(rle["size"])).tolist()
+        mask = {"size": rle["size"], "counts": counts} if i % 2 else polygons
         theirs.append({**result, "segmentation": mask})
-        result["segmentation"]["counts"] = result["segmentation"]["counts"].decode()
+        result["segmentation"] = {**rle, "counts": rle["counts"].decode()}
     (files / "results.json").write_text(json.dumps(results))
     (files / "theirs.json").write_text(json.dumps(theirs))
     for name in ("results", "theirs"):
         assert run(f"{name}.json", "--dataset", "val.json", "TEST.REPORT", "False") is None
     assert metrics(files / "theirs_evaluation") == metrics(files / "results_evaluation")
-    written = [
-        (files / f"{name}_evaluation" / "lvis_instances_results.json").read_text()
-        for name in ("results", "theirs")
-    ]
+    written = [load(f"{x}_evaluation/lvis_instances_results.json") for x in ("results", "theirs")]
     assert written[0] == written[1]
-
-
-def uncompressed_rle(mask):
-    """Lengths of runs, column by column, of background and foreground in turn."""
-    changes = np.flatnonzero(np.diff(mask.ravel("F").astype(int), prepend=0))
-    counts = np.diff([0, *changes.tolist(), mask.size]).tolist()
-    return {"size": list(mask.shape), "counts": counts}
 
 
 def test_well_formed_but_wrong(run, files, load, caplog):

@@ -141,18 +141,3 @@ def test_images_of_rare_classes_come_first():
     chosen = choose_images(classes_of_images, 2, train_images=[1, 50])
     assert chosen == choose_images(classes_of_images, 2, train_images=[1, 50])
     assert chosen[0] != 105 and chosen[1] == 105
-
-
-def test_nothing_half_written(draw, tmp_path, monkeypatch):
-    class BadImage:
-        def save(self, f, **kwargs):
-            f.write(b"half")
-            raise OSError("disk full")
-
-    path = tmp_path / "pictures" / "val.png"
-    draw(1, [])
-    before = path.read_bytes()
-    monkeypatch.setattr("eql_seesaw.evaluation.pictures._arrange", lambda *_: BadImage())
-    with pytest.raises(OSError, match="disk full"):
-        draw(1, [])
-    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before

@@ -38,12 +38,8 @@ def test_boxes_only_and_masks_only(tmp_path):
         results = ResultsFile(write(tmp_path, content))
         assert results.detections(3).iou_types == iou_types
         assert results.detections(3).to_results() == [content[1]]
-
-
-def test_empty_list(tmp_path):
-    results = ResultsFile(write(tmp_path, []))
-    assert results.detections(3).iou_types == ("bbox",)
-    assert results.detections(3).to_results() == []
+    nothing = ResultsFile(write(tmp_path, [])).detections(3)
+    assert nothing.iou_types == ("bbox",) and nothing.to_results() == []
 
 
 @pytest.mark.parametrize("key", ["bbox", "segmentation"])
@@ -57,13 +53,7 @@ def test_region_that_some_detections_lack(tmp_path, key):
     "content, message",
     [
         ("", "cannot mmap an empty file"),
-        (json.dumps(RESULTS)[:-40], "Input data was truncated"),
-        (json.dumps(RESULTS).replace("0.25", "NaN"), r"JSON is malformed: .* \(byte"),
         (json.dumps({"annotations": []}), "Expected `array`"),
-        (
-            json.dumps([{"category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]),
-            r".* required field `image_id` - at `\$\[0\]`",
-        ),
         (
             json.dumps([RESULTS[0], {**RESULTS[1], "bbox": [1, 2, 3]}]),
             r"Expected `array` of length 4 - at `\$\[1\].bbox`",
@@ -79,22 +69,6 @@ def test_broken_file(tmp_path, content, message):
     with pytest.raises(ValueError, match=f"results.json: {message}") as error:
         ResultsFile(write(tmp_path, content))
     assert "\n" not in str(error.value)
-
-
-def test_ids_of_the_ground_truth(tmp_path):
-    results = ResultsFile(write(tmp_path, RESULTS))
-
-    def check(image_ids, category_ids):
-        images = [{"id": i, "width": 9, "height": 9} for i in image_ids]
-        categories = [{"id": i} for i in category_ids]
-        results.check({"images": images, "categories": categories}, "val.json")
-
-    check([3, 7, 9], [1, 2])
-    message = r"detection 1 has image_id 3, which is not in val.json \(1 of 3 detections\)$"
-    with pytest.raises(ValueError, match=message):
-        check([7], [1, 2])
-    with pytest.raises(ValueError, match=r"category_id 2, .* \(1 of 3 detections\)$"):
-        check([3, 7], [1])
 
 
 def detections(image_id, scores):

@@ -6,7 +6,6 @@ import pytest
 
 from eql_seesaw.evaluation.report import write_report
 from tests.evaluation.report.shapes import Shapes
-from tests.evaluation.test_drawing import contrast
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 WebDriverWait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait
@@ -245,19 +244,6 @@ def test_boxes_instead_of_masks(page):
     assert "AP masks, second" not in page.find("#category-facts").text
 
 
-def test_tab_key_comes_through_the_whole_page(page):
-    seen = set()
-    for _ in range(80):
-        page.press("TAB")
-        seen.add(
-            page.run("return document.activeElement.closest('footer, section, nav, dialog')?.id")
-        )
-        if page.run("return document.activeElement === document.body"):
-            break
-    assert {"comparison", "training-images", "categories", "confusions"} <= seen
-    assert page.run("return document.activeElement === document.body")
-
-
 @pytest.mark.parametrize("page", [(360, 740), (390, 844), (1280, 900)], indirect=True)
 def test_page_does_not_scroll_sideways(page):
     overflow = "return document.documentElement.scrollWidth - innerWidth"
@@ -266,19 +252,3 @@ def test_page_does_not_scroll_sideways(page):
     assert page.run(overflow) <= 0
     dialog = page.find("dialog")
     assert page.run("return arguments[0].scrollWidth - arguments[0].clientWidth", dialog) <= 0
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_contrast(page, scheme):
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    style = "return getComputedStyle(document.body).getPropertyValue('--' + arguments[0])"
-    colors = {
-        name: bytes.fromhex(page.run(style, name).strip().removeprefix("#"))
-        for name in ("background", "raised", "text", "muted", "link", "rare", "common", "frequent")
-    }
-    for background in ("background", "raised"):
-        for name in ("text", "muted", "link"):
-            assert contrast(colors[name], colors[background]) >= 4.5
-    for name in ("rare", "common", "frequent"):
-        assert contrast(colors[name], colors["background"]) >= 3
