@@ -54,16 +54,13 @@ class Matches:
     def save(self, path: str | os.PathLike) -> None:
         """Write a compressed .npz file."""
         with atomic_file(path, "wb") as f:
-            np.savez_compressed(f, **{name: getattr(self, name) for name in _COLUMNS})
+            np.savez_compressed(f, **vars(self))
 
     @classmethod
     def load(cls, path: str) -> "Matches":
         """Read what :meth:`save` wrote."""
         with np.load(path, allow_pickle=False) as columns:
-            return cls(**{name: columns[name] for name in _COLUMNS})
-
-
-_COLUMNS = tuple(field.name for field in dataclasses.fields(Matches))
+            return cls(**columns)
 
 
 def calibration_bins(

@@ -1,6 +1,5 @@
 """Matching of an image's detections and objects by the LVIS rules."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,8 +82,6 @@ def match_image(
                 f"Ground truth annotation {annotation['id']} of image {image['id']!r} has no "
                 "'segmentation', so mask AP cannot be computed."
             )
-    unused: dict[str, Any] = {"bbox": {"masks": None}, "segm": {"boxes": None}}[region]
-    detections = dataclasses.replace(detections, **unused)
     detections = detections.select(np.argsort(-detections.scores, kind="stable"))
     limit = -1 if keep_all else max_detections
     counted = detections.indices_that_count(region, limit, image, objects)

@@ -37,30 +37,26 @@ def draw_table(measured: MeasuredTable, path: str) -> list[str]:
     images; the ratio of gradients, where a run has recorded them; and gains against imbalance, if
     the rows were trained on sets of different imbalance. Their names begin with ``path``.
     """
-    drawn = []
-
-    def picture(kind: str) -> str:
-        drawn.append(f"{path}{kind}.png")
-        return drawn[-1]
-
-    for kind in ("", "_ap_by_images", "_gradients", "_imbalance"):
-        Path(f"{path}{kind}.png").unlink(missing_ok=True)
+    kinds = ("", "_ap_by_images", "_gradients", "_imbalance")
+    table, ap_by_images, gradients, imbalance = pictures = [f"{path}{kind}.png" for kind in kinds]
+    for picture in pictures:
+        Path(picture).unlink(missing_ok=True)
     rows = [row for row in measured.rows if row.runs]
     if rows and measured.scale == "full":
         unit = "accuracy (%)" if measured.table.is_classification else "AP"
-        draw_rows(measured.rows, measured.columns, unit, picture(""), with_published=True)
+        draw_rows(measured.rows, measured.columns, unit, table, with_published=True)
     elif rows:
         unit = "mask AP" if measured.has_masks else "box AP"
-        draw_rows(rows, list(GROUPS), unit, picture(""))
-        draw_ap_by_images(rows, unit, picture("_ap_by_images"))
+        draw_rows(rows, list(GROUPS), unit, table)
+        draw_ap_by_images(rows, unit, ap_by_images)
         recorded = [row for row in rows if row.gradient_ratios.size]
         if recorded:
-            draw_gradient_ratios(recorded, picture("_gradients"))
+            draw_gradient_ratios(recorded, gradients)
         pairs = measured.rows_and_baselines()
         pairs = [(row, baseline) for row, baseline in pairs if row.shares_a_seed(baseline)]
         if len({row.imbalance for row, _ in pairs}) > 1:
-            draw_gains(pairs, picture("_imbalance"))
-    return drawn
+            draw_gains(pairs, imbalance)
+    return [picture for picture in pictures if os.path.exists(picture)]
 
 
 def markdown(measured: MeasuredTable, names: Collection[str]) -> str:
@@ -73,7 +69,7 @@ def markdown(measured: MeasuredTable, names: Collection[str]) -> str:
         _mini_parts(measured, rows) if measured.scale == "mini" else _full_parts(measured, rows)
     )
     runs: dict[str, list[str]] = {}
-    for run, _, reason in (x.partition(": ") for row in rows for x in row.reasons):
+    for run, reason in (pair for row in rows for pair in row.reasons.items()):
         runs.setdefault(reason, []).append(run)
     if runs:
         lines = [f"- {', '.join(names)}: {reason}" for reason, names in runs.items()]

@@ -46,7 +46,7 @@ class MeasuredRow:
     Attributes:
         has_masks: AP and all other columns but APbox are of masks, not of boxes.
         batch: images per batch, where they are not the recipe's; else None.
-        reasons: one line for each run that is not finished.
+        reasons: why runs are not finished, by their names.
         same_as: name of the row that stands for this one, being trained alike.
     """
 
@@ -54,7 +54,7 @@ class MeasuredRow:
     runs: list[FinishedRun]
     has_masks: bool
     batch: int | None = None
-    reasons: list[str] = dataclasses.field(default_factory=list)
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
     same_as: str = ""
 
     @property
@@ -192,7 +192,7 @@ def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> Mea
     for row in table.rows:
         if row.name in not_trained:
             reason, same_as = not_trained[row.name]
-            reasons = [f"{row.name}: {reason}"]
+            reasons = {row.name: reason}
             rows.append(MeasuredRow(row, [], has_masks, reasons=reasons, same_as=same_as))
         elif runs[row.name][0].cfg.DATASETS.TEST:  # others only give their weights
             rows += _measured_rows(row, runs[row.name], has_masks)
@@ -205,11 +205,11 @@ def _measured_rows(row: Row, runs: list[Run], has_masks: bool) -> list[MeasuredR
     loss, (dataset, *_) = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS, cfg.DATASETS.TEST
     recipe = cfg.SOLVER.IMS_PER_BATCH
     by_batch: dict[int | None, list[FinishedRun]] = {}
-    reasons = []
+    reasons = {}
     for run in runs:
         found = run.look()
         if found.metrics is None:
-            reasons.append(f"{row.name} seed {run.seed}: {found.reason}")
+            reasons[f"{row.name} seed {run.seed}"] = found.reason
         else:
             finished = FinishedRun(run.seed, loss, found.metrics, run.folder, dataset)
             by_batch.setdefault(found.batch, []).append(finished)
@@ -219,19 +219,19 @@ def _measured_rows(row: Row, runs: list[Run], has_masks: bool) -> list[MeasuredR
         MeasuredRow(row, by_batch.get(batch, []), has_masks, None if batch == recipe else batch)
         for batch in batches
     ]
-    rows[0].reasons.extend(reasons)
+    rows[0].reasons.update(reasons)
     return rows
 
 
 def measure_classification(row: Row, output: str, num_seeds: int | None) -> MeasuredRow:
     """Read the results of a row of image classification; ``num_seeds`` as of :func:`measure`."""
     if not row.classification:
-        reasons = [f"{row.name}: {row.notes or NO_RECIPE}"]
+        reasons = {row.name: row.notes or NO_RECIPE}
         return MeasuredRow(row, [], has_masks=False, reasons=reasons)
     options = classification_options(row, output)
     (loss,) = options.loss
     seeds = {*range(1, (num_seeds or row.seeds) + 1), *seeds_with_result(options, loss)}
-    runs, reasons = [], []
+    runs, reasons = [], {}
     for seed in sorted(seeds):
         reason = "not run"
         try:
@@ -239,7 +239,7 @@ def measure_classification(row: Row, output: str, num_seeds: int | None) -> Meas
         except ValueError as error:
             accuracy, reason = None, str(error)
         if accuracy is None:
-            reasons.append(f"{row.name} seed {seed}: {reason}")
+            reasons[f"{row.name} seed {seed}"] = reason
         else:
             metrics = {key: value for key, value in accuracy.items() if value is not None}
             metrics["top1"] = metrics.pop("overall")

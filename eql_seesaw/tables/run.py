@@ -51,10 +51,6 @@ FREE_KEYS = {
     "VIS_PERIOD",
 }
 
-MASK_HEAD = "MODEL.ROI_MASK_HEAD.NAME"
-# The second gives the numbers of the first, which runs of before there was the other have.
-SAME_MASK_HEADS = {"MaskRCNNConvUpsampleHead", "OwnClassMaskRCNNConvUpsampleHead"}
-
 
 class Found(NamedTuple):
     """
@@ -226,9 +222,7 @@ class Run:
             here, there = values.get(key), expected.get(key)
             if key in FREE_KEYS or key.startswith(other_losses) or here == there:
                 continue
-            if key == MASK_HEAD:
-                same = {here, there} == SAME_MASK_HEADS
-            elif key in inputs:
+            if key in inputs:
                 same = str(here).endswith(inputs[key])
             else:
                 # A file to download may have been before.

@@ -195,14 +195,9 @@ def test_finished_with_the_recipes_batch_and_with_another(run):
         # Seesaw counts pass by pass; skipped images are other training images.
         (("SOLVER.ACCUMULATION_STEPS", 2), "SOLVER.ACCUMULATION_STEPS: 2 there, 1 expected"),
         (("DATALOADER.UNREADABLE_IMAGES", "skip"), "UNREADABLE_IMAGES: skip there, stop expected"),
-        (
-            ("MODEL.ROI_MASK_HEAD.NAME", "Normed"),
-            "ROI_MASK_HEAD.NAME: Normed there, OwnClass",
-        ),
         # These change no number; the last is of another loss than the row's.
         (("MODEL.DEVICE", "cuda", "OUTPUT_DIR", "elsewhere", "DATALOADER.NUM_WORKERS", 9), ""),
         (("TEST.FIXED_AP", True, "MODEL.ROI_BOX_HEAD.GRADIENT_STATISTICS", True), ""),
-        (("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"), ""),
         (("MODEL.ROI_BOX_HEAD.LDAM.SCALE", 30.0), ""),
     ],
 )
