@@ -97,14 +97,15 @@ def paste_and_encode(
         For each mask {"size": [height, width], "counts": str}, its compressed RLE.
     """
     height, width = image_size
+    all_x = _sampling_points(boxes[:, 0], boxes[:, 2], width)
+    all_y = _sampling_points(boxes[:, 1], boxes[:, 3], height)
     # As far around a box as paste_masks_in_image goes on a CPU; farther out no pixel is set.
     corners = boxes.cpu()
     first = (corners[:, :2].floor() - 1).clamp(min=0).long().tolist()
     end = (corners[:, 2:].ceil() + 1).minimum(corners.new_tensor([width, height])).long().tolist()
     rles = []
-    for probs, box, (left, top), (right, bottom) in zip(mask_probs, boxes, first, end, strict=True):
-        x = _sampling_points(left, right, box[0], box[2])
-        y = _sampling_points(top, bottom, box[1], box[3])
+    for i, (probs, (left, top), (right, bottom)) in enumerate(zip(mask_probs, first, end)):
+        x, y = all_x[i, left:right], all_y[i, top:bottom]
         shape = len(y), len(x)
         grid = torch.stack([x.expand(shape), y[:, None].expand(shape)], dim=2).to(probs.dtype)
         pasted = F.grid_sample(probs[None, None], grid[None], align_corners=False)[0, 0]
@@ -119,8 +120,9 @@ def paste_and_encode(
     return rles
 
 
-def _sampling_points(first: int, end: int, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Centers of pixels, along one axis, in the mask of a box from ``low`` to ``high``."""
-    pixels = torch.arange(first, end, device=low.device, dtype=torch.float32)
+def _sampling_points(low: torch.Tensor, high: torch.Tensor, number: int) -> torch.Tensor:
+    """(N, number): along one axis, places of pixels' centers in masks from ``low`` to ``high``."""
+    pixels = torch.arange(number, device=low.device, dtype=torch.float32)
+    low, high = low[:, None], high[:, None]
     # Step by step as paste_masks_in_image computes it, or the rounding is another.
     return (pixels + 0.5 - low) / (high - low) * 2 - 1

@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import json
 import logging
 import os
@@ -16,7 +15,6 @@ from eql_seesaw.data.register import register_instances
 from eql_seesaw.evaluation import LongTailLVISEvaluator, results_table
 from eql_seesaw.evaluation.matches import Matches
 from eql_seesaw.evaluation.result import Result
-from tests.ranks import run_on_ranks
 
 HEIGHT = WIDTH = 64
 # The last is no formula in a spreadsheet.
@@ -142,7 +140,8 @@ def test_files(coco_val, tmp_path):
     for path in leftovers:
         path.touch()
     os.utime(leftovers[0], (0, 0))  # of a killed evaluation; another is writing the second one
-    evaluate(LongTailLVISEvaluator(coco_val, str(folder), class_statistics=STATISTICS))
+    evaluator = LongTailLVISEvaluator(coco_val, str(folder), class_statistics=STATISTICS)
+    evaluate(evaluator)
     leftovers[1].unlink()
     assert sorted(path.name for path in folder.iterdir()) == FILES
 
@@ -160,6 +159,29 @@ def test_files(coco_val, tmp_path):
         ["7", "anchor", "common", "50", "3", "66.337", "66.337"],
         ["8", "'=die", "common", "60", "0", "", ""],
     ]
+
+    record = Result.load(str(folder))
+    assert (record.dataset, record.metrics) == ("tiny_val", evaluator.result.metrics)
+    assert (record.num_images, record.num_processed_images) == (6, 6)
+    assert record.file_names == {100 + i: None for i in range(6)}
+    umbrella, _, die = record.categories
+    numbers = {"AP": 75, "AP50": 75, "AR": pytest.approx(100)}
+    assert umbrella == {
+        **{"id": 3, "name": "umbrella", "group": "r", "train_images": 4, "num_objects": 3},
+        **{"bbox": numbers, "segm": numbers},
+    }
+    assert die["segm"] == {"AP": None, "AP50": None, "AR": None}
+
+    record.save(str(folder))  # where it is from: nothing is lost
+    matches = Matches.load(str(folder / "matches_segm.npz"))
+    assert matches.image_ids.tolist() == [100, 101, 102, 102, 103, 104, 105]
+    assert matches.classes.tolist() == [0, 2, 0, 0, 1, 0, 1]
+    assert matches.annotation_ids.tolist() == [1, 0, 0, 3, 4, 5, 6]
+    # Image 101's anchor was taken for a die.
+    assert matches.confusions.tolist() == [[1, 2, 1]]
+    assert np.isnan(matches.gt_scores).tolist() == [False, True, False, False, False, False]
+    evaluate(evaluator, masks=False)
+    assert sorted(os.listdir(folder)) == sorted({*FILES} - {"matches_segm.npz"})
 
 
 def test_no_detections_at_all(coco_val, tmp_path, caplog):
@@ -240,38 +262,6 @@ def test_own_dataset_that_was_not_loaded_yet(tmp_path, coco_val):
     assert results["bbox"]["APr"] == pytest.approx(75)
 
 
-def test_record_of_the_evaluation(coco_val, tmp_path):
-    results = evaluate(LongTailLVISEvaluator(coco_val, str(tmp_path), class_statistics=STATISTICS))
-    record = Result.load(str(tmp_path))
-    assert record.dataset == "tiny_val"
-    assert record.metrics == results
-    assert (record.num_images, record.num_processed_images) == (6, 6)
-    assert record.file_names == {100 + i: None for i in range(6)}
-    umbrella, _, die = record.categories
-    assert umbrella == {
-        "id": 3,
-        "name": "umbrella",
-        "group": "r",
-        "train_images": 4,
-        "num_objects": 3,
-        "bbox": {"AP": 75, "AP50": 75, "AR": pytest.approx(100)},
-        "segm": {"AP": 75, "AP50": 75, "AR": pytest.approx(100)},
-    }
-    assert die["segm"] == {"AP": None, "AP50": None, "AR": None}
-
-    record.save(str(tmp_path))  # where it is from: nothing is lost
-    matches = Matches.load(str(tmp_path / "matches_segm.npz"))
-    assert matches.image_ids.tolist() == [100, 101, 102, 102, 103, 104, 105]
-    assert matches.classes.tolist() == [0, 2, 0, 0, 1, 0, 1]
-    assert matches.annotation_ids.tolist() == [1, 0, 0, 3, 4, 5, 6]
-    # Image 101's anchor was taken for a die.
-    assert matches.confusions.tolist() == [[1, 2, 1]]
-    assert np.isnan(matches.gt_scores).tolist() == [False, True, False, False, False, False]
-    boxes_only = LongTailLVISEvaluator(coco_val, str(tmp_path), class_statistics=STATISTICS)
-    evaluate(boxes_only, masks=False)
-    assert sorted(os.listdir(tmp_path)) == sorted({*FILES, "val.json"} - {"matches_segm.npz"})
-
-
 def test_record_that_is_not_there_or_broken(tmp_path):
     with pytest.raises(FileNotFoundError, match="not the folder of an evaluation"):
         Result.load(str(tmp_path))
@@ -286,34 +276,3 @@ def test_images_with_and_without_masks(coco_val):
     evaluator.process([{"image_id": 100}], [{"instances": outputs(0)}])
     with pytest.raises(ValueError, match="Image 101: either all images have masks, or none"):
         evaluator.process([{"image_id": 101}], [{"instances": outputs(1, masks=False)}])
-
-
-def evaluate_on_rank(rank, folder, images_of_ranks):
-    metadata = MetadataCatalog.get("tiny_val")
-    metadata.set(thing_dataset_id_to_contiguous_id={3: 0, 7: 1, 8: 2})
-    metadata.set(json_file=str(folder / "val.json"))
-    evaluator = LongTailLVISEvaluator(
-        "tiny_val", str(folder), class_statistics=STATISTICS, fixed_ap=True
-    )
-    results = evaluate(evaluator, images_of_ranks[rank])
-    (folder / f"rank{rank}.json").write_text(json.dumps(results))
-
-
-@pytest.mark.slow
-def test_three_ranks_are_one(coco_val, tmp_path):
-    """The last of them has no image at all."""
-    run_on_ranks(3, evaluate_on_rank, tmp_path, [range(4), range(4, 6), ()])
-    one = tmp_path / "one"
-    evaluator = LongTailLVISEvaluator(
-        coco_val, str(one), class_statistics=STATISTICS, fixed_ap=True
-    )
-    results = evaluate(evaluator)
-    assert json.loads((tmp_path / "rank0.json").read_text()) == results
-    for rank in (1, 2):
-        assert json.loads((tmp_path / f"rank{rank}.json").read_text()) == {}
-    for name in ("lvis_instances_results.json", "per_category.csv"):
-        assert (tmp_path / name).read_text() == (one / name).read_text()
-    for name in ("matches_bbox.npz", "matches_segm.npz"):
-        ours, theirs = (Matches.load(str(folder / name)) for folder in (tmp_path, one))
-        for field in dataclasses.fields(Matches):
-            np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))
