@@ -249,8 +249,8 @@ def test_inputs_of_the_table_are_those_of_every_row_but_their_source(load):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        (MINE, "", ""),
-        ("rows:", "rows: [1", ""),
+        (MINE, "", "Expected `object`, got `null`"),
+        ("rows:", "rows: [1", "while parsing a flow sequence"),
         ("seeds: 3", "color: red", "unknown field `color`"),
         ("APbox]", "AR]", "'AR' - at `$.columns[1]`"),
         (
