@@ -9,7 +9,7 @@ from eql_seesaw.evaluation.ground_truth import load_ground_truth
 from eql_seesaw.evaluation.ground_truth import test_images as images_to_test
 from eql_seesaw.evaluation.official_engine import official_package
 
-from .cases import evaluate_lvis
+from .cases import evaluate_lvis, tiny_case
 
 SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
 
@@ -91,33 +91,10 @@ def test_annotation_ids_start_at_one_and_shapes_are_complete(tmp_path):
 
 
 def test_complete_lvis_file_is_returned_as_it_is(tmp_path):
-    dataset = {
-        "images": [
-            {
-                "id": 1,
-                "height": 40,
-                "width": 60,
-                "neg_category_ids": [2],
-                "not_exhaustive_category_ids": [1],
-            }
-        ],
-        "annotations": [
-            {
-                "id": 1,
-                "image_id": 1,
-                "category_id": 1,
-                "bbox": [10, 10, 10, 10],
-                "area": 99.5,
-                "segmentation": SQUARE,
-            }
-        ],
-        "categories": [{"id": 1, "frequency": "f"}, {"id": 2, "frequency": "r"}],
-    }
+    dataset, _ = tiny_case()
     path = write(tmp_path, dataset)
-    before = Path(path).read_bytes()
-    names = [{**category, "name": str(category["id"])} for category in dataset["categories"]]
-    assert load_ground_truth(path) == {**dataset, "categories": names}
-    assert Path(path).read_bytes() == before
+    assert load_ground_truth(path) == dataset
+    assert json.loads(Path(path).read_text()) == dataset
 
 
 def test_groups_that_are_missing_or_of_another_dataset(tmp_path):

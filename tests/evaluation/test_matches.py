@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eql_seesaw.evaluation.detections import Detections
-from eql_seesaw.evaluation.matches import Matches, calibration_bins, calibration_errors
+from eql_seesaw.evaluation.matches import Matches, calibration_bins
 
 from .cases import annotation, detection, evaluate_lvis, evaluated, image, random_case
 
@@ -160,21 +160,3 @@ def test_calibration_bins():
         [0.045, 0.1, *[np.nan] * 3, 0.53, *[np.nan] * 3, 1], nan_ok=True
     )
     assert accuracies == pytest.approx([0.5, 1, *[np.nan] * 3, 0, *[np.nan] * 3, 1], nan_ok=True)
-
-
-def test_calibration_of_groups():
-    nothing = np.empty(0)
-    matches = Matches(
-        image_ids=np.arange(4),
-        classes=np.array([0, 0, 1, 1], dtype=np.int32),
-        scores=np.array([0.5, 0.5, 1.0, 0.7]),
-        annotation_ids=np.array([1, 0, 0, 0]),
-        ignored=np.array([False, False, False, True]),
-        gt_image_ids=nothing,
-        gt_classes=nothing,
-        gt_annotation_ids=nothing,
-        gt_scores=nothing,
-        confusions=np.empty((0, 3), np.int64),
-    )
-    errors = calibration_errors(matches, ["r", "f"])
-    assert errors == {"ECE": pytest.approx(100 / 3), "ECEr": 0, "ECEc": None, "ECEf": 100}

@@ -3,7 +3,6 @@ import pytest
 
 from eql_seesaw.data.frequency_groups import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from eql_seesaw.evaluation.matches import Matches
-from eql_seesaw.evaluation.report.contents import difference
 from eql_seesaw.evaluation.report.examples import choose_examples
 from eql_seesaw.evaluation.report.numbers import (
     RANGE_ENDS,
@@ -137,17 +136,3 @@ def test_among_equals_shown_images_come_first():
     # Class 1 has only image 9, so class 0, all of whose images are equal, shares it.
     tally = [[0, image, 1, 0, 0] for image in range(10)] + [[1, 9, 1, 0, 0]]
     assert chosen(tally, 3, 1) == [[[9], []], [[9], []], [[], []]]
-
-
-@pytest.mark.parametrize(
-    "a, b, text",
-    [
-        (None, 1.0, "n/a"),
-        (1.04, 1.0, "0.0"),
-        (1.0, 1.04, "0.0"),
-        (2.25, 1.0, "+1.2"),
-        (0.0, 10.0, "\u221210.0"),
-    ],
-)
-def test_difference(a, b, text):
-    assert difference(a, b) == text
