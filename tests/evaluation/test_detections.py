@@ -26,22 +26,6 @@ def counted(of_image, iou_type, max_detections, verified=(1, 2, 3)):
     return of_image.select(of_image.indices_that_count(iou_type, max_detections, image, []))
 
 
-def test_results_and_back():
-    results = detections().to_results()
-    assert results[0] == {
-        "image_id": 4,
-        "category_id": 1,
-        "bbox": [0, 0, 5, 1],
-        "score": 0.1,
-        "segmentation": mask(5),
-    }
-    again = Detections.from_results(4, results, ["bbox", "segm"])
-    assert again.to_results() == results
-    assert again.iou_types == ("bbox", "segm")
-    boxes = Detections.from_results(4, results, ["bbox"])
-    assert boxes.masks is None and boxes.iou_types == ("bbox",)
-
-
 def instances(number, masks=torch.as_tensor):
     found = Instances((30, 40))
     found.pred_boxes = Boxes(torch.rand(number, 4) * 40)
@@ -68,15 +52,6 @@ def test_instances_as_detectron2_writes_them(number, masks):
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_areas(iou_type):
-    assert detections().areas(iou_type).tolist() == [5, 0, 7, 9]
-    assert counted(detections(), iou_type, 3, {1, 3}).areas(iou_type).tolist() == [9, 7]
-    nothing = Detections.from_results(4, [], ["bbox", "segm"])
-    assert nothing.areas(iou_type).shape == (0,)
-    assert len(counted(nothing, iou_type, 300).scores) == 0
-
-
-@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_what_counts(iou_type):
     def scores(max_detections, verified=(1, 2, 3)):
         return counted(detections(), iou_type, max_detections, verified).scores.tolist()
@@ -88,6 +63,8 @@ def test_what_counts(iou_type):
     assert scores(3) == [0.9, 0.5]
     assert scores(-1, verified={1}) == [0.5, 0.1]
     assert scores(2, verified={1}) == []
+    nothing = Detections.from_results(4, [], ["bbox", "segm"])
+    assert len(counted(nothing, iou_type, 300).scores) == 0
 
 
 def test_masks_that_do_not_fit_matter_only_where_they_count():
