@@ -141,13 +141,13 @@ def plan(args: argparse.Namespace) -> int:
     if table.is_classification:
         from .classification import describe_commands
 
-        print(describe_commands(table, args.rows, args.output, args.seeds))
+        print(describe_commands(table, args.rows, args.output))
         return 0
     import torch
 
     from .plan import describe_plan, select_runs
 
-    runs = select_runs(table, args.rows, scale, args.output, args.seeds)
+    runs = select_runs(table, args.rows, scale, args.output)
     gpus_here = torch.cuda.device_count()
     num_gpus = args.gpus or gpus_here or USUAL_NUM_GPUS
     print(describe_plan(table, runs, num_gpus, gpus_here, args.batch))
@@ -174,13 +174,13 @@ def _train(table: Table, scale: str, args: argparse.Namespace) -> list[str]:
     if table.is_classification:
         from .classification import run_commands
 
-        return run_commands(table, args.rows, args.output, args.seeds)
+        return run_commands(table, args.rows, args.output)
     import torch
 
     from .plan import select_runs
     from .train import run_all
 
-    runs = select_runs(table, args.rows, scale, args.output, args.seeds)
+    runs = select_runs(table, args.rows, scale, args.output)
     num_gpus = torch.cuda.device_count()
     if scale == "full" and num_gpus < (args.gpus or 1):
         raise ValueError(
@@ -197,7 +197,7 @@ def collect(args: argparse.Namespace) -> int:
     from .collect import markdown, write_table
     from .measure import measure
 
-    measured = measure(table, scale, args.output, args.seeds)
+    measured = measure(table, scale, args.output)
     print(markdown(measured, names))
     if not args.rows:
         paths = write_table(measured, os.path.join(args.output, scale))
@@ -206,14 +206,14 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def _table_and_scale(args: argparse.Namespace) -> tuple[Table, str]:
-    """The table, and the scale that --scale asks for, or else the table's usual one."""
+    """The table, with the --seeds and at the --scale asked for, or else its own and usual ones."""
     table = load_table(args.table)
     if not table.scales:
         raise ValueError(f"table {table.name} has no recipe here. {table.notes}")
     scale = args.scale or table.scales[0]
     if scale not in table.scales:
         raise ValueError(f"table {table.name} has no --scale {scale}; leave it out")
-    return table, scale
+    return (table.with_seeds(args.seeds) if args.seeds else table), scale
 
 
 def _positive(text: str) -> int:

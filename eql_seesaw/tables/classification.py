@@ -8,10 +8,10 @@ from .measure import NO_RECIPE, classification_options, measure_classification
 from .table import Row, Table
 
 
-def unfinished_command(row: Row, output: str, num_seeds: int | None) -> list[str]:
+def unfinished_command(row: Row, output: str) -> list[str]:
     """Arguments for Python that train a row; none where all results are there, or no recipe is."""
-    seeds = [*range(1, (num_seeds or row.seeds) + 1)]
-    finished = {run.seed for run in measure_classification(row, output, num_seeds).runs}
+    seeds = [*range(1, row.seeds + 1)]
+    finished = {run.seed for run in measure_classification(row, output).runs}
     if not row.classification or finished.issuperset(seeds):
         return []
     return [
@@ -20,13 +20,11 @@ def unfinished_command(row: Row, output: str, num_seeds: int | None) -> list[str
     ]
 
 
-def describe_commands(
-    table: Table, names: list[str] | None, output: str, num_seeds: int | None
-) -> str:
+def describe_commands(table: Table, names: list[str] | None, output: str) -> str:
     """The commands that train the rows, for a person."""
     lines = [f"{table.name}: {table.title}", "--root is where the data are; change it to yours."]
     for row in table.select(names):
-        command = unfinished_command(row, output, num_seeds)
+        command = unfinished_command(row, output)
         if command:
             lines += ["", f"# {table.name}/{row.name}", f"python {shlex.join(command)}"]
         else:
@@ -35,13 +33,11 @@ def describe_commands(
     return "\n".join(lines)
 
 
-def run_commands(
-    table: Table, names: list[str] | None, output: str, num_seeds: int | None
-) -> list[str]:
+def run_commands(table: Table, names: list[str] | None, output: str) -> list[str]:
     """Train the rows without all results one after another; a line for each that failed."""
     failures = []
     for row in table.select(names):
-        command = unfinished_command(row, output, num_seeds)
+        command = unfinished_command(row, output)
         if not command:
             continue
         print(f"{table.name}/{row.name}: python {shlex.join(command)}", flush=True)

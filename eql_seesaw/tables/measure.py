@@ -167,22 +167,19 @@ def metric_name(column: str, has_masks: bool) -> str:
 def has_result(table: Table, row: Row, scale: str, output: str) -> bool:
     """True for a row with a finished run."""
     if table.is_classification:
-        return bool(measure_classification(row, output, None).runs)
-    runs = row_runs(table, row, scale, output, 0) if row.split == "val" else ()
+        return bool(measure_classification(row, output).runs)
+    runs = row_runs(table, row, scale, output) if row.split == "val" else ()
     return any(run.look().metrics is not None for run in runs)
 
 
-def measure(table: Table, scale: str, output: str, num_seeds: int | None) -> MeasuredTable:
-    """
-    Read what the runs of a table's rows have left: of seeds 1 to ``num_seeds``, None for each row's
-    own number, and of others that are there.
-    """
+def measure(table: Table, scale: str, output: str) -> MeasuredTable:
+    """Read what runs of a table's rows have left: of their seeds, and others that are there."""
     if table.is_classification:
-        rows = [measure_classification(row, output, num_seeds) for row in table.rows]
+        rows = [measure_classification(row, output) for row in table.rows]
         return MeasuredTable(table, scale, table.columns, has_masks=False, rows=rows)
     not_trained = rows_not_trained(table, scale, output)
     runs = {
-        row.name: row_runs(table, row, scale, output, num_seeds or row.seeds)
+        row.name: row_runs(table, row, scale, output)
         for row in table.rows
         if row.name not in not_trained
     }
@@ -223,14 +220,14 @@ def _measured_rows(row: Row, runs: list[Run], has_masks: bool) -> list[MeasuredR
     return rows
 
 
-def measure_classification(row: Row, output: str, num_seeds: int | None) -> MeasuredRow:
-    """Read the results of a row of image classification; ``num_seeds`` as of :func:`measure`."""
+def measure_classification(row: Row, output: str) -> MeasuredRow:
+    """Read the results of a row of image classification, as :func:`measure` does."""
     if not row.classification:
         reasons = {row.name: row.notes or NO_RECIPE}
         return MeasuredRow(row, [], has_masks=False, reasons=reasons)
     options = classification_options(row, output)
     (loss,) = options.loss
-    seeds = {*range(1, (num_seeds or row.seeds) + 1), *seeds_with_result(options, loss)}
+    seeds = {*range(1, row.seeds + 1), *seeds_with_result(options, loss)}
     runs, reasons = [], {}
     for seed in sorted(seeds):
         reason = "not run"

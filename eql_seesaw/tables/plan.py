@@ -10,7 +10,7 @@ from ..data.register import find_dataset
 from ..schedule import scale_to_batch
 from .miniature import ANNOTATED_IMAGES, MINIATURE_IMAGES
 from .run import Run
-from .table import DEFAULT_OUTPUT, Table
+from .table import DEFAULT_OUTPUT, Table, load_table
 
 # In Detectron2's folder of LVIS's images; an image's coco_url says in which of them it is.
 LVIS_IMAGE_FOLDERS = ("train2017", "val2017")
@@ -43,16 +43,10 @@ def rows_not_trained(table: Table, scale: str, output: str) -> dict[str, tuple[s
     return rows
 
 
-def select_runs(
-    table: Table, names: list[str] | None, scale: str, output: str, num_seeds: int | None
-) -> list[Run]:
+def select_runs(table: Table, names: list[str] | None, scale: str, output: str) -> list[Run]:
     """
-    Runs of a table's rows, every row once before any a second time, and before them the runs that
-    they start from. Prints what becomes of rows that cannot have one.
-
-    Args:
-        names: of rows; None for all.
-        num_seeds: seeds 1 to this number; None for each row's own number.
+    Runs of a table's rows of these names, None for all: every row once before any a second time,
+    and before them the runs that they start from. Prints what becomes of rows that cannot have one.
     """
     not_trained = rows_not_trained(table, scale, output)
     chosen = []
@@ -64,13 +58,13 @@ def select_runs(
             print(f"{row.name}: {reason}" if same_as else f"Left out: {row.name}: {reason}")
     if not chosen:
         raise ValueError(f"{table.name}: no row is left to train")
-    seeds = {row.name: num_seeds or row.seeds for row in table.select(chosen)}
+    rows = table.select(chosen)
     return runs_with_inputs(
         [
             Run(table, row, scale, output, seed)
-            for seed in range(1, max(seeds.values()) + 1)
-            for row in table.select(chosen)
-            if seed <= seeds[row.name]
+            for seed in range(1, max(row.seeds for row in rows) + 1)
+            for row in rows
+            if seed <= row.seeds
         ]
     )
 
@@ -175,7 +169,8 @@ def describe_plan(
         words = ["python", "-m", "eql_seesaw.tables", "run", table.name, "--scale", "mini"]
         words += ["--rows", ",".join(dict.fromkeys(run.row.name for run in miniatures))]
         num_seeds = max(run.seed for run in miniatures)
-        if num_seeds != max(run.row.seeds for run in miniatures):
+        own = load_table(table.name)  # without --seeds
+        if num_seeds != max(own.row(run.row.name).seeds for run in miniatures):
             words += ["--seeds", str(num_seeds)]
         if runs[0].output != DEFAULT_OUTPUT:
             words += ["--output", runs[0].output]

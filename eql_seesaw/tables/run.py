@@ -263,11 +263,11 @@ class Run:
         return metrics, ""
 
 
-def row_runs(table: Table, row: Row, scale: str, output: str, num_seeds: int) -> list[Run]:
-    """Runs of a row: of seeds 1 to ``num_seeds``, and of others that have a folder."""
+def row_runs(table: Table, row: Row, scale: str, output: str) -> list[Run]:
+    """Runs of a row: of its seeds, and of others that have a folder."""
     first = Run(table, row, scale, output, 1)
     folders = [path.name.removeprefix("seed_") for path in Path(first.folder).parent.glob("seed_*")]
-    seeds = {int(number) for number in folders if number.isdecimal()} | {*range(1, num_seeds + 1)}
+    seeds = {int(number) for number in folders if number.isdecimal()} | {*range(1, row.seeds + 1)}
     return [Run(table, row, scale, output, seed) for seed in sorted(seeds)]
 
 

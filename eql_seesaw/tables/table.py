@@ -139,6 +139,11 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         chosen = [self.row(name) for name in names or ()]
         return [row for row in self.rows if not names or row in chosen]
 
+    def with_seeds(self, number: int) -> "Table":
+        """With seeds 1 to this number for all rows."""
+        rows = [msgspec.structs.replace(row, seeds=number) for row in self.rows]
+        return msgspec.structs.replace(self, rows=rows)
+
 
 def table_names() -> list[str]:
     """Names of all tables, sorted, 9 before 10."""
