@@ -47,6 +47,9 @@ def _boundary(rle, distance):
     import cv2
 
     mask = hotcoco_mask.decode(rle).T  # which OpenCV takes as it is in memory
-    kernel = np.ones((2 * distance + 1, 2 * distance + 1), dtype=np.uint8)
-    inside = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return hotcoco_mask.encode((mask - inside).T)
+    x, y, width, height = hotcoco_mask.toBbox(rle).astype(int)
+    box = mask[x : x + width, y : y + height]  # around it all is outside
+    if box.size:
+        kernel = np.ones((2 * distance + 1, 2 * distance + 1), dtype=np.uint8)
+        box -= cv2.erode(box, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return hotcoco_mask.encode(mask.T)
