@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
+from eql_seesaw.modeling import freeze_all_but_classifiers
 from eql_seesaw.modeling.class_gradients import add_step
 from tests.modeling.tiny_model import tiny_config, training_batch
 from tests.ranks import run_on_ranks
@@ -50,6 +51,7 @@ CASES = [
     ("LongTailROIHeads", "eql_v2", "one image is empty"),
     ("LongTailCascadeROIHeads", "eql_v2", "foreground on both ranks"),
     ("LongTailCascadeROIHeads", "seesaw", "one image is empty"),
+    ("LongTailCascadeROIHeads", "disalign", "one image is empty"),
 ]
 STATISTICS = ("cumulative_counts", "positive_gradients", "negative_gradients", "sums")
 
@@ -58,8 +60,17 @@ def train(folder, case, ranks):
     """What each step gives: statistics, losses, gradients; of the images of ``ranks``."""
     roi_heads, loss, batch = case
     torch.manual_seed(0)
-    settings = ["MODEL.ROI_BOX_HEAD.CLS_LOSS", loss, *EVERYTHING_SAMPLED]
+    is_aligned = loss == "disalign"
+    settings = [
+        *("MODEL.ROI_BOX_HEAD.CLS_LOSS", "softmax_ce" if is_aligned else loss),
+        *("MODEL.ROI_BOX_HEAD.DECOUPLED", "align" if is_aligned else "none"),
+        *EVERYTHING_SAMPLED,
+    ]
     model = detector = build_model(tiny_config(folder, roi_heads, *settings)).train()
+    if is_aligned:
+        freeze_all_but_classifiers(detector)
+        for parameter in (x for x in detector.parameters() if x.requires_grad):
+            torch.nn.init.normal_(parameter)  # nothing of it is 0, as after some steps
     if dist.is_initialized():
         model = DistributedDataParallel(detector, broadcast_buffers=False)
     images = training_batch(BATCHES[batch])
@@ -82,7 +93,9 @@ def train(folder, case, ranks):
                     if key.endswith(STATISTICS)
                 },
                 "losses": {key: value.detach() for key, value in losses.items()},
-                "gradients": {key: x.grad.clone() for key, x in detector.named_parameters()},
+                "gradients": {
+                    key: x.grad.clone() for key, x in detector.named_parameters() if x.requires_grad
+                },
             }
         )
     return steps

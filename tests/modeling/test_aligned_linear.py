@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
+from eql_seesaw.losses import build_loss
 from eql_seesaw.modeling import NormedLinear
 from eql_seesaw.modeling.aligned_linear import AlignedLinear, AlignedNormedLinear
 
@@ -48,3 +49,25 @@ def test_equals_the_equation(plain, aligned):
     alignment, logits = aligned.alignment, plain(x).detach().requires_grad_()
     assert gradcheck(alignment, (logits, x.requires_grad_()))
     assert gradgradcheck(alignment, (logits, x))
+
+
+@pytest.mark.slow
+@both
+def test_compiled_it_learns_the_same(plain, aligned):
+    """DisAlign as a whole, its loss too; also of another number of samples, and of none."""
+    loss = build_loss("softmax_ce", K, reweighting=0.8, instance_counts=[1, 9, 400])
+    classifier = aligned()
+    for parameter in classifier.alignment.parameters():
+        nn.init.normal_(parameter)
+
+    def step(x, gt_classes):
+        return loss(classifier(x), gt_classes)["loss_cls"]
+
+    torch.compiler.reset()
+    compiled = torch.compile(step, backend="aot_eager")  # needs no C++ compiler
+    for num_samples in (8, 5, 0):
+        x, gt_classes = torch.randn(num_samples, 5), torch.arange(num_samples) % (K + 1)
+        values = [function(x, gt_classes) for function in (step, compiled)]
+        torch.testing.assert_close(*values)
+        parameters = list(classifier.parameters())
+        torch.testing.assert_close(*(torch.autograd.grad(value, parameters) for value in values))
