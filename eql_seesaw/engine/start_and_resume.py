@@ -37,7 +37,7 @@ def load_start(checkpointer: LongTailCheckpointer, path: str, decoupled: str = "
         for warning in _rename_backbone(checkpointer, checkpoint, path):
             logger.warning(f"MODEL.WEIGHTS: {path}: {warning}")
         weights = checkpoint["model"]
-        _remove(weights, _is_gradient_statistic)
+        _remove(weights, _is_of_its_run)
         if decoupled == "retrain":
             logger.info(f"{path} gives all but the classifier, which starts anew")
             _remove(weights, _is_classifier)
@@ -110,7 +110,7 @@ def resume_run(checkpointer: LongTailCheckpointer, may_have_changed: bool = Fals
         anew = "it "
         if difference:
             anew = "the classifier, the loss's statistics and the optimizer start anew, the rest "
-            _remove(weights, lambda key: _is_classifier(key) or _is_gradient_statistic(key))
+            _remove(weights, lambda key: _is_classifier(key) or _is_of_its_run(key))
             # They may be of other parameters.
             trainer = checkpoint.get("trainer", {})
             trainer.get("_trainer", {}).pop("optimizer", None)
@@ -256,8 +256,9 @@ def _is_classifier(key: str) -> bool:
     return "box_predictor" in key and (".cls_score." in key or ".loss." in key)
 
 
-def _is_gradient_statistic(key: str) -> bool:
-    return ".class_gradients." in key
+def _is_of_its_run(key: str) -> bool:
+    """A statistic of one run, or a count of its steps, which says nothing in the next."""
+    return ".class_gradients." in key or key.endswith(".loss.steps")
 
 
 def _remove(weights: dict[str, Any], is_removed: Callable[[str], bool]) -> None:

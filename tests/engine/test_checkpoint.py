@@ -351,6 +351,21 @@ class TestResume:
         assert checkpointer.checkpointables["trainer"].loaded is None
 
 
+def test_steps_count_on_in_the_same_run_only(tmp_path):
+    """PCB starts after a share of a training; what is mistaken for what is known before."""
+    settings = ["MODEL.ROI_BOX_HEAD.CLS_LOSS", "pcb", "OUTPUT_DIR", str(tmp_path)]
+    cfg = tiny_config(tmp_path, "LongTailROIHeads", *settings)
+    trained, started, resumed = (build_model(cfg) for _ in range(3))
+    statistics = [model.roi_heads.box_predictor.loss for model in (trained, started, resumed)]
+    statistics[0].steps.fill_(7)
+    statistics[0].samples.fill_(7)
+    build_checkpointer(cfg, trained).save("model_0000004")
+    load_start(build_checkpointer(cfg, started), str(tmp_path / "model_0000004.pth"))
+    resume_run(build_checkpointer(cfg, resumed))
+    assert [loss.steps.item() for loss in statistics] == [7, 0, 7]
+    assert [loss.samples[0].item() for loss in statistics] == [7, 7, 7]
+
+
 def test_link_is_part_of_the_classifier(tmp_path):
     losses = ["MODEL.ROI_BOX_HEAD.CLS_LOSS", "sigmoid_ce"]
     links = ["MODEL.ROI_BOX_HEAD.SIGMOID_CE.LINK", "gumbel"]
