@@ -19,6 +19,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ from eql_seesaw.atomic_write import atomic_file
 from eql_seesaw.calibrate import STRENGTHS
 from eql_seesaw.classification.results import mean_and_deviation
 from eql_seesaw.config import CALIBRATIONS, load_config
+from eql_seesaw.data.class_statistics import ClassStatistics
 from eql_seesaw.data.dataset_mapper import NamedImageDatasetMapper
 from eql_seesaw.data.register import register_datasets
-from eql_seesaw.data.training_set import TrainingSet, load_training_set
+from eql_seesaw.data.training_set import load_training_set
 from eql_seesaw.engine import build_checkpointer, load_start
 from eql_seesaw.engine.setup import read_test_set
 from eql_seesaw.evaluation import LongTailLVISEvaluator
@@ -130,8 +132,7 @@ def test_features(cfg: CfgNode, model: nn.Module, images: Sequence[dict]) -> lis
     entries = []
     for inputs, maps, proposals in proposals_of(model, images, mapper):
         entry = {key: inputs[key] for key in ("image_id", "height", "width")}
-        features = box_features(model, maps, proposals)
-        entries.append((entry, features, proposals[0].to("cpu")))
+        entries.append((entry, box_features(model, maps, proposals), proposals[0].to("cpu")))
     return entries
 
 
@@ -139,8 +140,7 @@ def row_config(cfg: CfgNode, row: str) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     overrides = {"NORMED_CLASSIFIER": None, **ROWS[row]}
-    for key, value in overrides.items():
-        cfg.merge_from_list([f"MODEL.ROI_BOX_HEAD.{key}", value])
+    cfg.MODEL.ROI_BOX_HEAD.merge_from_list([x for item in overrides.items() for x in item])
     cfg.freeze()
     return cfg
 
@@ -240,11 +240,10 @@ class Results:
         figure = Figure(figsize=(6.4, 1 + 0.22 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for column, color in zip(COLUMNS, COLORS, strict=True):
-            known = [(place, runs[row][column]) for place, row in enumerate(rows)]
-            known = [(place, values) for place, values in known if values]
-            means = [statistics.mean(values) for _, values in known]
-            deviations = [statistics.pstdev(values) for _, values in known]
-            places = [place for place, _ in known]
+            places = [place for place, row in enumerate(rows) if runs[row][column]]
+            known = [runs[rows[place]][column] for place in places]
+            means = [statistics.mean(values) for values in known]
+            deviations = [statistics.pstdev(values) for values in known]
             axes.errorbar(means, places, xerr=deviations, fmt="o", color=color, label=column, ms=4)
         axes.set_yticks(range(len(rows)), rows, fontsize=8)
         axes.grid(axis="y", alpha=0.3)
@@ -256,7 +255,7 @@ class Results:
 
 def calibrate(
     predictor: LongTailFastRCNNOutputLayers,
-    training_set: TrainingSet,
+    counts: ClassStatistics,
     choosing: tuple[list[TestImage], LongTailLVISEvaluator],
     test: tuple[list[TestImage], LongTailLVISEvaluator],
     results: Results,
@@ -266,9 +265,7 @@ def calibrate(
     for method in CALIBRATIONS:
 
         def calibrated(strength: float, where: tuple) -> dict[str, float]:
-            predictor.calibration = Calibration(
-                method, predictor.loss, strength, training_set.statistics
-            )
+            predictor.calibration = Calibration(method, predictor.loss, strength, counts)
             return evaluate(predictor, *where)
 
         key = CHOSEN + method
@@ -280,10 +277,10 @@ def calibrate(
         row = f"{CALIBRATED}, then {method}"
         if (row, seed) not in results.found:
             results.add(row, seed, **calibrated(strength, test))
-    predictor.calibration = None
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def read_arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, CfgNode]:
+    """The command line, and its config, which is kept in the folder for its results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -294,11 +291,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER)
     args = parser.parse_args(arguments)
     cfg = load_config(args.config_file, args.opts)
+    if cfg.MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED:
+        raise SystemExit("error: EQL.KEEP_ANNOTATED must be False: features lack annotations")
     args.output.mkdir(parents=True, exist_ok=True)
     config = args.output / "config.yaml"
     if config.exists() and config.read_text() != cfg.dump():
         raise SystemExit(f"error: {config} is of other settings; choose another --output")
     config.write_text(cfg.dump())
+    return args, cfg
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args, cfg = read_arguments(arguments)
     register_datasets(cfg)
     # FRACAL's dimensions are counted where the config asks for it.
     fracal = ["TEST.CALIBRATION.METHOD", "fracal"]
@@ -312,7 +316,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)  # augmentations draw from NumPy
     model = build_model(cfg).eval()
     load_start(build_checkpointer(cfg, model), cfg.MODEL.WEIGHTS, "retrain")
-
     file = args.output / "features.pth"
     if not file.exists():
         features = {"samples": training_features(cfg, model, training_set.images)}
@@ -321,24 +324,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with atomic_file(file, "wb") as f:
             torch.save(features, f)
     features = torch.load(file, weights_only=False)
-    places = [
+    choosing, testing = (
         (features[name], box_evaluator(cfg, name, ground_truth))
         for name, (ground_truth, _) in ground_truths.items()
-    ]
+    )
     results = Results(args.output / "results.jsonl")
-    for seed in range(1, args.seeds + 1):
-        for row in args.only or ROWS:
-            calibrated = [f"{row}, then {x}" for x in CALIBRATIONS if row == CALIBRATED]
-            if all((each, seed) in results.found for each in (row, *calibrated)):
-                continue
-            predictor, milliseconds = train_classifier(
-                row_config(cfg, row), model.roi_heads.box_predictor, features["samples"], seed
-            )
-            metrics = evaluate(predictor, *places[1])
-            results.add(row, seed, **metrics, **{"ms a step": milliseconds})
-            if row == CALIBRATED:
-                calibrate(predictor, training_set, *places, results, seed)
-            print(results.found[row, seed], flush=True)
+    for seed, row in product(range(1, args.seeds + 1), args.only or ROWS):
+        calibrated = [f"{row}, then {x}" for x in CALIBRATIONS if row == CALIBRATED]
+        if all((each, seed) in results.found for each in (row, *calibrated)):
+            continue
+        predictor, milliseconds = train_classifier(
+            row_config(cfg, row), model.roi_heads.box_predictor, features["samples"], seed
+        )
+        metrics = evaluate(predictor, *testing)
+        results.add(row, seed, **metrics, **{"ms a step": milliseconds})
+        if calibrated:
+            calibrate(predictor, training_set.statistics, choosing, testing, results, seed)
+        print(results.found[row, seed], flush=True)
     results.draw(args.output / "all_losses.png")
     print(results.table())
 

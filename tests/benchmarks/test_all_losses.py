@@ -86,3 +86,5 @@ def test_table(overrides, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "out" / "results.jsonl").read_text().splitlines() == lines
     with pytest.raises(SystemExit, match="config.yaml is of other settings"):
         main([*command, "SEED", "7"])
+    with pytest.raises(SystemExit, match="KEEP_ANNOTATED must be False"):
+        main([*command, "MODEL.ROI_BOX_HEAD.EQL.KEEP_ANNOTATED", "True"])
