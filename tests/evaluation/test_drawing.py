@@ -116,20 +116,6 @@ def test_names_stay_inside_the_image():
     assert {num_black(*corner) for corner in corners} == {num_black(200, 150)} != {0}
 
 
-def test_letters_and_lines_grow_with_the_image():
-    heights, widths = [], []
-    for side in (100, 400, 1600, 3200):
-        mark = changed(drawn(grey(side, side), [box(side // 2, side // 2, side // 3, side // 3)]))
-        column = np.flatnonzero(mark[:, side // 2 + side // 4])
-        lower = column[column > side // 2 + side // 6]
-        widths.append(len(lower))
-        heights.append(side // 2 - np.flatnonzero(mark.any(axis=1)).min())
-    assert widths == sorted(set(widths)) and heights == sorted(set(heights))
-    # On a screen that shows the image 1,000 pixels wide, letters are neither tiny nor huge.
-    assert heights[2] * 1000 / 1600 < 24 and heights[3] * 1000 / 3200 > 12
-    assert heights[0] <= 100 / 6
-
-
 def contrast(one, other):
     """Of two colours (red, green, blue) from 0 to 255, by WCAG 2."""
     dark, light = sorted(luminance(color) for color in (one, other))

@@ -10,8 +10,8 @@ from eql_seesaw.evaluation.matches import Matches, calibration_bins
 from .cases import annotation, detection, evaluate_lvis, evaluated, image, random_case
 
 
-def matched(ground_truth, results, iou_type="bbox", max_detections=300, **kwargs):
-    return evaluated(ground_truth, results, [iou_type], max_detections, **kwargs).matches(iou_type)
+def matched(ground_truth, results, iou_type="bbox", **kwargs):
+    return evaluated(ground_truth, results, [iou_type], **kwargs).matches(iou_type)
 
 
 def small_case():
@@ -65,13 +65,6 @@ def test_not_exhaustive_classes_are_no_confusion():
     ground_truth, results = small_case()
     ground_truth["images"][0]["not_exhaustive_category_ids"] = [2]
     assert matched(ground_truth, results).confusions.tolist() == []
-
-
-def test_limit_of_detections():
-    ground_truth, results = small_case()
-    assert matched(ground_truth, results, max_detections=1).scores.tolist() == [0.9, 0.5]
-    results = [{**results[0], "score": i / 1000} for i in range(400)]
-    assert len(matched(ground_truth, results, max_detections=350).scores) == 350
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])

@@ -57,12 +57,6 @@ def test_any_boxes(boxes, model_size, height, width):
     assert_same_results(raw_detections(boxes, model_size), height, width)
 
 
-def test_boxes_in_the_image():
-    boxes = torch.rand(40, 2, 2).sort(dim=1).values.flatten(1) * 100
-    raw = raw_detections(boxes.tolist(), (100, 100))
-    assert len(assert_same_results(raw, 131, 57)) == 40
-
-
 def test_masks_of_another_head():
     raw = raw_detections([[1, 2, 30, 40], [5, 5, 5, 9], [40, 3, 90, 99]], (100, 100))
     raw.pred_masks = ROIMasks(raw.pred_masks[:, 0])
