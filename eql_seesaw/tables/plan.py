@@ -123,12 +123,12 @@ def describe_plan(
     """
     scale = runs[0].scale
     lines = [f"{table.name}: {table.title}, {len(runs)} runs"]
-    looks = [run.look() for run in runs]
+    planned = [
+        (run, found := run.look(), run.planned_batch(found, num_gpus, images_per_batch))
+        for run in runs
+    ]
     missing = dict.fromkeys(
-        path
-        for run, found in zip(runs, looks, strict=True)
-        if found.metrics is None
-        for path in missing_files(run)
+        path for run, found, _ in planned if found.metrics is None for path in missing_files(run)
     )
     if missing:
         lines.append(f"Missing: {', '.join(missing)}; {where_files_come_from(runs[-1])}.")
@@ -143,10 +143,8 @@ def describe_plan(
     else:
         here = f"{gpus_here} GPU(s)" if gpus_here else "no GPU"
         lines.append(f"This machine has {here}; the commands are for {num_gpus}.")
-    batches = [run.planned_batch(num_gpus, images_per_batch) for run in runs]
     dataset = table.dataset if scale == "full" else ""
-    schedules = {_schedule(run.cfg, n, dataset) for run, n in zip(runs, batches, strict=True)}
-    lines += sorted(schedules)
+    lines += sorted({_schedule(run.cfg, batch, dataset) for run, _, batch in planned})
     if any("RepeatFactor" in run.cfg.DATALOADER.SAMPLER_TRAIN for run in runs):
         lines.append(
             "Repeat-factor sampling shows images of rare classes more often within the same "
@@ -156,7 +154,7 @@ def describe_plan(
         )
     # Their config files are written when they are run.
     miniatures: list[Run] = []
-    for run, found, batch in zip(runs, looks, batches, strict=True):
+    for run, found, batch in planned:
         lines += ["", f"# {run}: {found.reason or 'finished'}"]
         if found.metrics is not None or found.conflict:
             continue

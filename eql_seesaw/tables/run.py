@@ -141,10 +141,10 @@ class Run:
         if self.is_miniature_of_row:
             write_miniature(self.row, self.table.dataset, self.folder)
 
-    def planned_batch(self, num_gpus: int, images_per_batch: int | None) -> int:
+    def planned_batch(self, found: Found, num_gpus: int, images_per_batch: int | None) -> int:
         """
-        Images per batch: those that the run was started with, or else the given ones, or two for
-        each GPU, at most the recipe's. In miniature the recipe's.
+        Images per batch: those that the run was started with, as it is ``found``, or else the given
+        ones, or two for each GPU, at most the recipe's. In miniature the recipe's.
 
         Raises:
             ValueError: they cannot be shared out evenly among the GPUs.
@@ -153,7 +153,7 @@ class Run:
         if self.scale == "mini":
             return recipe
         # An iteration number means another number of images with another batch.
-        started_with = self.look().batch if has_checkpoint(self.folder) else None
+        started_with = found.batch if has_checkpoint(self.folder) else None
         batch = started_with or images_per_batch
         if batch is None:
             batch = min(recipe, IMAGES_PER_GPU * num_gpus)

@@ -47,20 +47,20 @@ def run_all(
         looks = [(run, run.look()) for run in runs]
         num_finished = sum(found.metrics is not None for _, found in looks)
         print(f"{len(runs)} runs, {num_finished} of them finished", flush=True)
-        failures = {
-            run.folder: f"{run}: {found.reason}; move {run.folder} away to train it anew"
-            for run, found in looks
-            if found.conflict
-        }
-        waiting = [run for run, found in looks if found.metrics is None and not found.conflict]
-        total, commands = len(waiting), {}
-        for run in waiting:
-            batch = run.planned_batch(num_gpus, images_per_batch)
-            commands[run.folder] = [sys.executable, *run.command(num_gpus, batch)]
-            for path in missing_files(run):
-                raise FileNotFoundError(
-                    f"{run}: no such file or folder: {path}; {where_files_come_from(run)}"
-                )
+        waiting, commands, failures = [], {}, {}
+        for run, found in looks:
+            if found.conflict:
+                anew = f"move {run.folder} away to train it anew"
+                failures[run.folder] = f"{run}: {found.reason}; {anew}"
+            elif found.metrics is None:
+                waiting.append(run)
+                batch = run.planned_batch(found, num_gpus, images_per_batch)
+                commands[run.folder] = [sys.executable, *run.command(num_gpus, batch)]
+                for path in missing_files(run):
+                    raise FileNotFoundError(
+                        f"{run}: no such file or folder: {path}; {where_files_come_from(run)}"
+                    )
+        total = len(waiting)
         try:
             while waiting or active:
                 unfinished = {run.folder for run in (*waiting, *active)}

@@ -38,7 +38,8 @@ def test_schedule_of_another_batch_shows_as_many_images(project):
         "SOLVER.WARMUP_ITERS 400 SOLVER.CHECKPOINT_PERIOD 200"
     )
     # Two images for each GPU, no more than the recipe's eight, the same on every GPU.
-    assert [run.planned_batch(n, None) for n in (1, 3, 4, 5, 8, 16)] == [2, 6, 8, 5, 8, 16]
+    batches = [run.planned_batch(run.look(), n, None) for n in (1, 3, 4, 5, 8, 16)]
+    assert batches == [2, 6, 8, 5, 8, 16]
 
 
 def test_miniature_takes_all_but_the_method_from_the_miniature(project):
@@ -51,7 +52,7 @@ def test_miniature_takes_all_but_the_method_from_the_miniature(project):
     assert (box_head.CLS_LOSS, box_head.SEESAW.P) == ("seesaw", 0.2)
     assert not os.path.exists(run.folder)
     run.prepare_folder()
-    command = run.command(4, run.planned_batch(4, None))
+    command = run.command(4, run.planned_batch(run.look(), 4, None))
     assert command[2] == os.path.join(run.folder, "mini.yaml") and "--num-gpus" not in command
     content = yaml.safe_load(open(command[2]))
     assert os.path.samefile(os.path.join(run.folder, content["_BASE_"]), run.row.config)
@@ -98,7 +99,7 @@ def test_frequencies_among_the_overrides_are_scaled_too(project):
     # The folder is named after the row as it is written, and what is trained is what is expected.
     assert "LAMBDA=0.0005," in run.folder
     run.prepare_folder()
-    command = run.command(1, run.planned_batch(1, None))
+    command = run.command(1, run.planned_batch(run.look(), 1, None))
     assert load_config(command[2], command[3:]) == run.cfg
 
 
