@@ -107,8 +107,12 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
         int(environ[f"SLURM_{name}"])
         for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID", "JOB_ID", "STEP_ID")
     )
-    # "4(x2)"; others than as many on each node are refused by int.
-    local_world_size = int(re.sub(r"\(x\d+\)$", "", environ["SLURM_STEP_TASKS_PER_NODE"]))
+    tasks = environ["SLURM_STEP_TASKS_PER_NODE"]
+    match = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)  # "4(x2)"
+    if match is None:
+        raise ValueError(
+            f"srun starts {tasks} processes on its nodes; --ntasks-per-node starts as many on each"
+        )
     # "rack[03-05,09]n[1-2],other" begins with rack03n1.
     hosts = re.sub(r"\[(\d+)[^]]*\]", r"\1", environ["SLURM_STEP_NODELIST"])
     address = environ.get("MASTER_ADDR") or hosts.split(",")[0]
@@ -116,7 +120,7 @@ def _of_variables(environ: Mapping[str, str]) -> Placement | None:
     # gives to outgoing connections.
     port = environ.get("MASTER_PORT") or 15000 + (31 * job + step) % 15000
     url = f"tcp://{address}:{port}"
-    return Placement("srun", rank, world_size, local_rank, local_world_size, url)
+    return Placement("srun", rank, world_size, local_rank, int(match[1]), url)
 
 
 def _of_arguments(args: Namespace) -> Placement:

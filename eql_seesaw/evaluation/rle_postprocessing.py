@@ -109,9 +109,10 @@ def paste_and_encode(
         shape = len(y), len(x)
         grid = torch.stack([x.expand(shape), y[:, None].expand(shape)], dim=2).to(probs.dtype)
         pasted = F.grid_sample(probs[None, None], grid[None], align_corners=False)[0, 0]
-        # RLE runs down the columns of the image; of those without the mask it needs the number.
-        columns = np.zeros((right - left, height), dtype=bool)
-        columns[:, top:bottom] = (pasted >= MASK_THRESHOLD).cpu().numpy().T
+        # RLE runs down the columns of the image. Of those without the mask it needs the number, and
+        # the next one, where a mask ends that reaches the image's lower edge.
+        columns = np.zeros((min(right + 1, width) - left, height), dtype=bool)
+        columns[: len(x), top:bottom] = (pasted >= MASK_THRESHOLD).cpu().numpy().T
         changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False)) + left * height
         counts = np.diff(changes, prepend=0, append=height * width).astype(np.uint32)
         rle = {"size": [height, width], "counts": counts}

@@ -137,7 +137,7 @@ BAD_SETTINGS = {
     "no process": (["--num-gpus", "0"], {}, 0, "--num-gpus must be at least 1"),
     "machines that cannot meet": (["--num-machines", "2"], {}, 0, "needs --dist-url"),
     "machine rank": (["--num-machines", "2", "--machine-rank", "2"], {}, 0, "--machine-rank less"),
-    "uneven tasks": ([], {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 0, "4.x2.,3"),
+    "uneven tasks": ([], {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 0, "starts 4.x2.,3 "),
     "half of torchrun": ([], {"RANK": "1", "WORLD_SIZE": "2"}, 0, "not LOCAL_RANK, LOCAL_WORLD"),
 }
 

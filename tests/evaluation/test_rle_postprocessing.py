@@ -158,3 +158,6 @@ def test_no_masks_and_long_runs():
     assert paste_and_encode(torch.zeros(0, 28, 28), torch.zeros(0, 4), (5, 6)) == []
     boxes = torch.tensor([[1000.0, 1000, 2000, 1001]])
     assert_as_pasted(torch.ones(1, 28, 28), boxes, (3000, 2000))
+    # float16 rounds the column beyond the box's right side to that side.
+    boxes = torch.tensor([[0.0, 0, 2100, 5]])
+    assert_as_pasted(torch.ones(1, 28, 28, dtype=torch.float16), boxes, (5, 6000))
