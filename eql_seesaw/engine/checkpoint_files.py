@@ -178,7 +178,7 @@ def _before(folder: str, name: str) -> list[str]:
 def _read_tag(folder: str) -> str:
     """The name that ``last_checkpoint`` holds; "" where it is missing."""
     try:
-        with open(os.path.join(folder, TAG), encoding="utf-8") as f:
+        with open(os.path.join(folder, TAG), encoding="utf-8", errors="replace") as f:
             return f.read().strip()
     except FileNotFoundError:
         return ""

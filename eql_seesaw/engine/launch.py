@@ -91,9 +91,7 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
             raise TrainingStopped from None
         if -status in forwarded or status - 128 in forwarded:
             raise SystemExit(128 + abs(status) % 128) from None
-        if status == 1:  # it has said why
-            raise SystemExit(1) from None
-        how = f"ended with status {status}"
+        how = f"ended with status {status}; what it said is above"
         if error.signal_name is not None:
             how = f"was killed by {error.signal_name}"
         if error.signal_name == "SIGKILL":
