@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.queues import SimpleQueue
 
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException, start_processes
+from torch.multiprocessing import ProcessExitedException, get_context, start_processes
 
-from ..command_line import EXPECTED_ERRORS, one_line_errors
+from ..command_line import EXPECTED_ERRORS, last_line
 from ..rank_barrier import wait_for_all
 from .placement import Placement, find_placement
 from .stop_signals import STOPPED, TrainingStopped, end_on_signals, heeded_signals
@@ -47,7 +48,7 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
         ValueError: arguments, variables and machine do not fit together.
         ProcessRaisedException: a process started here failed in a way that nobody expects.
         TrainingStopped: a signal stopped the processes in order.
-        SystemExit: a signal ended them, or one failed, which its own line or this one says.
+        SystemExit: a signal ended them, or one failed: its own line, or which rank ended how.
         KeyboardInterrupt: a second SIGINT.
     """
     args.placement = placement = find_placement(args, os.environ)
@@ -78,8 +79,10 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
             if process.is_alive():
                 os.kill(process.pid, signum)
 
+    errors = get_context("spawn").SimpleQueue()  # lines of errors that a user can act on
+    arguments = (main, args, first, errors)
     context = start_processes(
-        _run_started, (main, args, first), first.local_world_size, join=False, start_method="spawn"
+        _run_started, arguments, first.local_world_size, join=False, start_method="spawn"
     )
     previous = {signum: signal.signal(signum, forward) for signum in heeded_signals()}
     try:
@@ -91,7 +94,9 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
             raise TrainingStopped from None
         if -status in forwarded or status - 128 in forwarded:
             raise SystemExit(128 + abs(status) % 128) from None
-        how = f"ended with status {status}; what it said is above"
+        if not errors.empty():
+            raise SystemExit(f"error: {errors.get()}") from None
+        how = f"ended with status {status}"
         if error.signal_name is not None:
             how = f"was killed by {error.signal_name}"
         if error.signal_name == "SIGKILL":
@@ -104,11 +109,18 @@ def _start(main: Main, args: argparse.Namespace, first: Placement) -> None:
             process.kill()
 
 
-def _run_started(local_rank: int, main: Main, args: argparse.Namespace, first: Placement) -> None:
+def _run_started(
+    local_rank: int, main: Main, args: argparse.Namespace, first: Placement, errors: SimpleQueue
+) -> None:
     """In a process that :func:`_start` has started."""
     end_on_signals()
-    with one_line_errors():
+    try:
         _run(main, args, first.of_local_rank(local_rank))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except EXPECTED_ERRORS as error:
+        errors.put(last_line(error))
+        sys.exit(1)
 
 
 def _run(main: Main, args: argparse.Namespace, placement: Placement) -> None:

@@ -94,8 +94,8 @@ def test_torchrun():
 
 FAILURES = {
     "SIGKILL": r"error: rank 1 \(process \d+\) was killed by SIGKILL, often for want of memory",
-    "exit": r"error: rank 1 \(process \d+\) ended with status 7; what it said is above",
-    "ValueError": r"error: dataset 'x' is empty\nerror: rank 1 .* ended with status 1.*",
+    "exit": r"error: rank 1 \(process \d+\) ended with status 7",
+    "ValueError": r"error: dataset 'x' is empty",
     "KeyError": r"KeyError: 'a mistake of ours'",
 }
 
@@ -107,8 +107,7 @@ def test_dead_rank_ends_the_others(failure):
     assert status == 1
     # Python's note of a SIGTERM that came while it removed a weak reference.
     errors = re.sub(r"Exception ignored in.*?SystemExit: 143\n", "", errors, flags=re.DOTALL)
-    assert re.search(rf"^{FAILURES[failure]}$", errors.strip(), re.MULTILINE), errors
-    assert re.search(FAILURES[failure].split("\\n")[-1], last_line(errors)), errors
+    assert re.fullmatch(FAILURES[failure], last_line(errors)), errors
     # What nobody expects comes with its traceback, the rest without any.
     assert ("Traceback" in errors) == (failure == "KeyError"), errors
 
