@@ -8,6 +8,8 @@ from typing import IO
 
 from detectron2.utils import comm
 
+from ..rank_barrier import wait_for_all
+
 # Locked for as long as a training runs; empty.
 LOCK = ".lock"
 
@@ -25,7 +27,7 @@ def hold_output_dir(folder: str, eval_only: bool) -> Iterator[None]:
     lock: contextlib.AbstractContextManager = contextlib.nullcontext()
     if comm.is_main_process():
         lock = _prepare(folder, eval_only)
-    comm.synchronize()
+    wait_for_all()  # over gloo, which sees at once that the main process has ended
     with lock:
         yield
 
