@@ -96,6 +96,8 @@ def train(data: LongTailedData, method: str, recipe: Recipe, seed: int) -> nn.Se
     loss, classifier = loss_and_classifier(method, recipe, data.image_counts)
     loss.to(device)
     model = nn.Sequential(recipe.backbone(), classifier).to(device)
+    if recipe.bfloat16:  # its convolutions want that
+        model.to(memory_format=torch.channels_last)
 
     optimizer = torch.optim.SGD(
         model.parameters(),
