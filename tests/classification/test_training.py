@@ -70,6 +70,16 @@ def test_weights_are_of_the_seed_and_the_loss():
     assert first[1].out_features == 10
 
 
+def test_bfloat16_trains_nearly_alike():
+    data = load_digits(50, torch.Generator().manual_seed(0))
+    exact, rounded = (
+        train(data, "softmax_ce", replace(SHORT, bfloat16=bfloat16), 0)[1].weight
+        for bfloat16 in (False, True)
+    )
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=5e-3)
+
+
 def test_every_loss_trains_in_its_own_way():
     """Balanced softmax and logit adjustment with tau = 1 are the same without background."""
     data = load_digits(50, torch.Generator().manual_seed(0))
