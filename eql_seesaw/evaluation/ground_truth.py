@@ -106,7 +106,9 @@ def with_images_of(ground_truth: dict, images_of: str) -> dict:
             if "/train2017/" not in image.get("coco_url", "/train2017/")
         }
     else:
-        kept = set(AnnotationFile(images_of).images)
+        file = AnnotationFile(images_of)
+        file.findings.settle(logger)
+        kept = set(file.images)
     images = [image for image in ground_truth["images"] if image["id"] in kept]
     if not images:
         raise ValueError(f"--images-of {images_of}: none of its images is in the dataset")

@@ -177,3 +177,8 @@ def test_images_of_another_file(files, load, evaluate):
     (files / "val.json").write_text(json.dumps(small))
     line = evaluate("few.json", "--images-of", "minival")
     assert line == "error: --images-of minival: none of its images is in the dataset"
+    # One image of which cannot be read would be left out in silence.
+    small["images"][0]["id"] = "one"
+    (files / "small.json").write_text(json.dumps(small))
+    line = evaluate("few.json", "--images-of", "small.json")
+    assert line.startswith("error: small.json: ") and "'one'" in line.replace('"', "'")
