@@ -56,7 +56,7 @@ def decode_other_results(
         by_name: images are found by their file names, without folder and ending: by ``file_name``
             of the detection, or of the image in a file that has its own images, or else
             ``image_id``, of which leading zeros do not count. Categories are found by
-            ``category_name``, or the name in a file that has its own categories, or an
+            ``category_name``, or the name in a file that has its own categories, or a
             ``category_id`` that is text.
         first_category_id: what other ``category_id`` count from, in ascending order of the ground
             truth's ids; None where they are the ground truth's.

@@ -123,7 +123,6 @@ def test_refused(project, caplog, section, change, expected):
     training, evaluation, check = three_ways(project, caplog)
     assert training.startswith("error: ") and expected in training
     assert training == check
-    # The same in an evaluation, which has another key for the longest side.
     assert evaluation == training
 
 
