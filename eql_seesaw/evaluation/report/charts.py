@@ -166,7 +166,7 @@ def svg(draw: Draw, numbers: Numbers, size: tuple[float, float] = SVG_SIZE) -> s
     """A chart as an SVG element, in the colours of the page."""
     content = io.StringIO()
     # Ids of clips and markers are hashes, which must not meet those of a chart that is hidden.
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"{numbers.iou_type} {draw.__name__}"}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"{numbers.iou_type} {draw}"}):
         figure = _figure([(draw, numbers)], size)
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     element = content.getvalue()
