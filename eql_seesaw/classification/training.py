@@ -96,7 +96,7 @@ def train(data: LongTailedData, method: str, recipe: Recipe, seed: int) -> nn.Se
     loss, classifier = loss_and_classifier(method, recipe, data.image_counts)
     loss.to(device)
     model = nn.Sequential(recipe.backbone(), classifier).to(device)
-    if recipe.bfloat16:  # its convolutions want that
+    if recipe.bfloat16:  # whose convolutions are faster so
         model.to(memory_format=torch.channels_last)
 
     optimizer = torch.optim.SGD(
